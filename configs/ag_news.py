@@ -1,0 +1,17 @@
+"""The topic of news in four classes: AG News (Zhang et al. 2015).
+
+python -m research.main --config=configs/ag_news.py                   # BERT-base, TensorFlow Datasets
+python -m research.main --config=configs/ag_news.py:model=minilm,data=files --config.data.path=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    chosen = common.words(arg, model="bert-base", data="tfds")
+    c = common.base("ag_news", chosen)
+    c.max_length = 128
+    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    c.eval_epochs = 0.5
+    return common.finish(c, chosen)

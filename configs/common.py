@@ -1,0 +1,140 @@
+"""The fields every experiment has, and the three ways to change them.
+
+`FILE.py:WORDS` chooses structure (which model, which data), `--config.NAME=VALUE` changes a value, and the word `smoke` turns
+any config into a run of two steps with a tiny model on made-up data. No config imports jax, so `--help` is instant.
+"""
+
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from research.errors import InputError, nearest
+
+UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
+DURATIONS = ("total", "warmup", "eval", "checkpoint", "log")
+
+
+def words(arg: str, **defaults: str) -> dict[str, str]:
+    """The words of a config argument: `model=minilm,data=files,smoke`.
+
+    `defaults` declares the words with a value; `demo` is short for `data=demo`, and `smoke` is always known. Raises InputError
+    naming the nearest known word.
+    """
+    known = {"data": "", "model": "", "method": "full", **defaults}
+    chosen = {**known, "smoke": ""}
+    for word in filter(None, arg.split(",")):
+        name, _, value = word.partition("=")
+        if word in ("smoke", "demo"):
+            name, value = ("smoke", "yes") if word == "smoke" else ("data", "demo")
+        elif name not in known or not value:
+            options = ["smoke", "demo", *(f"{k}=..." for k in known)]
+            near = f"did you mean {word + '=...'!r}?" if word in known else nearest(f"{name}=..." if "=" in word else word, options)
+            raise InputError(f"config argument {word!r} is not known; {near}; known: {', '.join(options)}")
+        chosen[name] = value
+    return chosen
+
+
+def base(task: str, chosen: dict[str, str]) -> ConfigDict:
+    """Every field with its default, for `task` and the chosen words."""
+    c = ConfigDict()
+    c.task = task
+    c.method = chosen["method"]
+    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny
+    c.seed = 0
+
+    c.weights = ConfigDict()
+    c.weights.source = ""  # empty: the model's own; a folder; a hub id; or "scratch" for random parameters of the same shape
+    c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
+
+    c.data = ConfigDict()
+    c.data.source = chosen["data"]  # tfds | files | demo
+    c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
+    c.data.train_examples = 0  # 0 is all; fewer are drawn by label with the seed
+    c.data.eval_examples = 0  # the same for dev and for test
+    c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
+
+    c.max_length = 128  # tokens of an example; longer texts lose their end
+    c.packing = "packed"  # packed | bucketed | padded
+    c.batch_size = 32  # examples of an update, however they are laid out
+    c.eval_batch_size = 128
+    c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
+
+    c.pooling = "pooler"  # pooler | first | mean
+    c.dropout = 0.1
+    c.label_smoothing = 0.0
+
+    c.top_layers = 2  # method=top_k: layers that train
+    c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
+
+    c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
+    c.learning_rate = 5e-5
+    c.schedule = "linear"  # linear | cosine | constant, after the warm-up
+    c.weight_decay = 0.01
+    c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})
+    c.clip_norm = 1.0  # 0: no clipping
+    c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9
+
+    for duration in DURATIONS:  # each in one unit: _steps, _epochs, _examples or _percent of the total
+        for unit, kind in UNITS.items():
+            if (duration, unit) != ("total", "percent"):
+                c[f"{duration}_{unit}"] = placeholder(kind)
+    c.total_epochs = 3.0
+    c.warmup_percent = 10.0
+    c.eval_epochs = 1.0
+    c.checkpoint_epochs = 1.0
+    c.log_steps = 10
+
+    c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
+    c.parallel = "auto"  # auto | jit | pmap
+    return c
+
+
+def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
+    """The last word of every `get_config`: makes the smoke run where it was asked for."""
+    if chosen["smoke"]:
+        override(c, {"model": "tiny", "data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
+        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_size": 16, "log_steps": 1, "top_layers": 1})
+        override(c, {"eval_epochs": 1.0, "checkpoint_epochs": 1.0, "warmup_percent": 0.0})
+    return c
+
+
+def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
+    """Sets dotted fields in place. A duration given in one unit displaces the unit the config had it in.
+
+    Raises InputError on an unknown field (nearest named) and on two units for one duration.
+    """
+    for name, value in changes.items():
+        check_field(c, name)
+        owner, _, field = name.rpartition(".")
+        (c[owner] if owner else c)[field] = value
+    settle_units(c, changes)
+    return c
+
+
+def settle_units(c: ConfigDict, given: Iterable[str]) -> None:
+    """Clears the other units of each duration named in `given`. Raises InputError when two units of one are given."""
+    given = list(given)
+    for duration in DURATIONS:
+        named = [name for unit in UNITS if (name := f"{duration}_{unit}") in given]
+        if len(named) > 1:
+            raise InputError(f"config: {' and '.join(named)} are two units for one duration; give one of them")
+        for unit in UNITS:
+            if named and (other := f"{duration}_{unit}") not in named and other in c:
+                c[other] = None
+
+
+def check_field(c: ConfigDict, name: str) -> None:
+    """Raises InputError unless `name` is a dotted field of `c`."""
+    fields = field_names(c)
+    if name not in fields:
+        raise InputError(f"config field {name!r} is not known; {nearest(name, fields)}")
+
+
+def field_names(c: ConfigDict, prefix: str = "") -> list[str]:
+    """All dotted field names, inner ones in full."""
+    names = []
+    for key in c:
+        value = c.get_ref(key).get() if not isinstance(c[key], ConfigDict) else c[key]
+        names += field_names(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [prefix + key]
+    return names

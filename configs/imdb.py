@@ -1,0 +1,23 @@
+"""Sentiment of film reviews: IMDb (Maas et al. 2011), 25,000 + 25,000 reviews.
+
+python -m research.main --config=configs/imdb.py:demo                 # the embedded default: a small model, made-up reviews
+python -m research.main --config=configs/imdb.py                      # BERT-base, IMDb from TensorFlow Datasets
+python -m research.main --config=configs/imdb.py:model=minilm,data=files --config.data.path=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    chosen = common.words(arg, model="bert-base", data="tfds")
+    if chosen["data"] == "demo" and "model=" not in arg:
+        chosen["model"] = "minilm"
+    c = common.base("imdb", chosen)
+    c.max_length = 256
+    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    c.total_epochs = 2.0
+    c.eval_epochs = 0.5
+    if chosen["data"] == "demo":
+        c.update(max_length=64, learning_rate=1e-4, total_epochs=6.0, eval_epochs=1.0)
+    return common.finish(c, chosen)

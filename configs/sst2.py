@@ -1,0 +1,16 @@
+"""Sentiment of sentences: SST-2 (Socher et al. 2013).
+
+python -m research.main --config=configs/sst2.py                      # BERT-base, GLUE's phrases from TensorFlow Datasets
+python -m research.main --config=configs/sst2.py:model=minilm,data=files --config.data.path=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    chosen = common.words(arg, model="bert-base", data="tfds")
+    c = common.base("sst2", chosen)
+    c.max_length = 64
+    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    return common.finish(c, chosen)

@@ -1,0 +1,16 @@
+"""What a question asks for, in six classes: TREC (Li and Roth 2002).
+
+python -m research.main --config=configs/trec.py                      # BERT-base, TensorFlow Datasets
+python -m research.main --config=configs/trec.py:model=minilm,data=files --config.data.path=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    chosen = common.words(arg, model="bert-base", data="tfds")
+    c = common.base("trec", chosen)
+    c.max_length = 64
+    c.total_epochs = 4.0
+    return common.finish(c, chosen)

@@ -1,0 +1,58 @@
+"""Flags to a config, with every mistake as one line. Shared by the programs of this package; imports no jax."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from configs import common
+from research.errors import InputError, nearest
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs `main` after the flags are parsed. Bad input ends in one line on standard error and exit code 2."""
+    try:
+        app.run(main, flags_parser=parse)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a flag called `config` ends up as a ConfigDict in which each duration has one unit.
+
+    `--help` prints the program's own flags. Raises InputError on anything that is not understood.
+    """
+    if {"--help", "-help", "-h"} & set(argv):
+        print(sys.modules["__main__"].__doc__, flags.FLAGS.main_module_help(), sep="\n")
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+        config = flags.FLAGS["config"].value
+        if config is not None and not isinstance(config, ConfigDict):
+            raise OSError("a config file that cannot be read is left for later by the flags library")
+    except (flags.Error, AttributeError, OSError) as error:
+        raise InputError(_reason(argv, error)) from None
+    if config is None:
+        raise InputError("--config=FILE.py is missing; try --config=configs/imdb.py:demo")
+    if len(rest) > 1:
+        known = [f"--{name}=" for name in flags.FLAGS.get_key_flags_for_module("__main__")] or ["--config="]
+        raise InputError(f"argument {rest[1]!r} is not a flag; {nearest(rest[1], known)}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # what libraries say of their doings is not the user's concern
+    common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
+    return rest
+
+
+def _reason(argv: list[str], error: Exception) -> str:
+    config = flags.FLAGS["config"].value
+    if isinstance(error, AttributeError) and isinstance(config, ConfigDict):
+        for arg in argv:
+            name = arg.lstrip("-").partition("=")[0]
+            if name.startswith("config."):
+                common.check_field(config, name.removeprefix("config."))
+    if isinstance(error, OSError):
+        path = next((arg.partition("=")[2].partition(":")[0] for arg in argv if arg.lstrip("-").startswith("config=")), "")
+        return f"config file {path!r} cannot be read; the experiments are in configs/"
+    return str(error).splitlines()[0]

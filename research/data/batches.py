@@ -1,0 +1,215 @@
+"""From encoded examples to batches of one static shape: which examples, in which rows.
+
+A batch is always `batch_size` examples, however they are laid out, so packing changes neither the learning rate that suits
+nor the gradient. Which examples meet is a function of (seed, epoch) and the lengths: batches are dealt so that all hold
+almost the same number of tokens, and then fill the same rows with little padding.
+
+Letters: R rows, L tokens of a row, E places for examples in a row, n examples.
+"""
+
+import dataclasses
+import heapq
+from collections.abc import Iterator
+
+import numpy as np
+
+from research.data.encode import Tokens
+from research.errors import InputError, nearest
+
+LAYOUTS = ("packed", "bucketed", "padded")
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """R rows of L tokens with places for E examples each."""
+
+    rows: int
+    length: int
+    places: int
+
+
+class Batches:
+    """The batches of one split. `multiple`: R is a multiple of it (devices x accumulation).
+
+    `layout`: "packed" puts several examples into a row; "bucketed" one a row, batches of similar length in at most four row
+    lengths; "padded" one a row in one length, with the same examples in a batch as "packed".
+    Raises InputError for another layout.
+    """
+
+    def __init__(self, tokens: Tokens, labels: np.ndarray, batch_size: int, *, seed: int, layout: str = "packed", multiple: int = 1):
+        if layout not in LAYOUTS:
+            raise InputError(f"packing {layout!r}: {nearest(layout, LAYOUTS)}")
+        self.tokens, self.labels, self.seed, self.layout = tokens, labels, seed, layout
+        self.batch_size, self.multiple = min(batch_size, len(tokens)), multiple
+        first = self.compose(0)
+        if layout == "packed":
+            self.shapes = [packed_shape([self.tokens.lengths[b] for b in first], self.batch_size, multiple)]
+        else:
+            rows = _up(self.batch_size, multiple)
+            self.shapes = [Shape(rows, length, 1) for length in _row_lengths(tokens.lengths, 4 if layout == "bucketed" else 1)]
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch; the last one is smaller where the examples do not divide."""
+        return -(-len(self.tokens) // self.batch_size)
+
+    def compose(self, epoch: int) -> list[np.ndarray]:
+        """The examples (int64 indices) of each batch of an epoch: every example once."""
+        rng = np.random.default_rng((self.seed, epoch))
+        deal = deal_by_length if self.layout == "bucketed" else deal_evenly
+        return deal(self.tokens.lengths, self.batch_size, rng)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch in order, from the `start`-th."""
+        for members in self.compose(epoch)[start:]:
+            yield self.lay_out(members)
+
+    def stream(self, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch after epoch without end, from the `start`-th batch of all."""
+        epoch, skip = divmod(start, self.steps)
+        while True:
+            yield from self.epoch(epoch, skip)
+            epoch, skip = epoch + 1, 0
+
+    def lay_out(self, members: np.ndarray) -> Batch:
+        """The batch of the examples `members` (int64 indices), in the smallest of the shapes that holds them."""
+        lengths = self.tokens.lengths[members]
+        for shape in self.shapes:
+            rows = assign(lengths, shape)
+            if rows is not None:
+                return self._fill(members, rows, shape)
+        # Rare: these lengths do not fit as the first epoch's did. A larger shape serves this batch and its like.
+        last = self.shapes[-1]
+        self.shapes.append(dataclasses.replace(last, rows=last.rows + _up(max(1, last.rows // 8), self.multiple)))
+        return self.lay_out(members)
+
+    def _fill(self, members: np.ndarray, rows: list[list[int]], shape: Shape) -> Batch:
+        R, L, E = shape.rows, shape.length, shape.places
+        batch = {name: np.zeros((R, L), np.int32) for name in ("tokens", "positions", "segments", "types")}
+        batch |= {name: np.zeros((R, E), np.int32) for name in ("anchors", "examples")}
+        batch["labels"] = np.zeros((R, E, *self.labels.shape[1:]), self.labels.dtype)
+        batch["weights"] = np.zeros((R, E), np.float32)
+        for row, inside in enumerate(rows):
+            at = 0
+            for place, k in enumerate(inside):
+                example = members[k]
+                begin, end = self.tokens.offsets[example : example + 2]
+                here = slice(at, at + end - begin)
+                batch["tokens"][row, here] = self.tokens.ids[begin:end]
+                batch["types"][row, here] = self.tokens.types[begin:end]
+                batch["positions"][row, here] = np.arange(end - begin)
+                batch["segments"][row, here] = place + 1
+                batch["anchors"][row, place] = at
+                batch["examples"][row, place] = example
+                batch["labels"][row, place] = self.labels[example]
+                batch["weights"][row, place] = 1.0
+                at += end - begin
+        return batch
+
+
+def deal_evenly(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of `batch_size` whose sums of lengths are almost equal; the remainder, if any, is a random smaller batch.
+
+    Examples are shuffled, sorted by length and cut into `batch_size` strata; going from long to short, each batch gets one
+    of a stratum, the fullest batch the shortest. Equal lengths are interchangeable, so chance decides who meets whom.
+    """
+    order = rng.permutation(len(lengths))
+    count = len(lengths) // batch_size
+    rest, order = order[count * batch_size :], order[: count * batch_size]
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    totals, strata = np.zeros(count, np.int64), []
+    for stratum in order.reshape(batch_size, count):
+        emptiest_first = np.lexsort((rng.random(count), totals))
+        dealt = np.empty_like(stratum)
+        dealt[emptiest_first] = stratum
+        totals += lengths[dealt]
+        strata.append(dealt)
+    batches = list(np.stack(strata, axis=1)[rng.permutation(count)]) if count else []
+    return [*batches, rest] if len(rest) else batches
+
+
+def deal_by_length(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of similar lengths, in random order: sorted within random blocks of 50 batches."""
+    order, block = rng.permutation(len(lengths)), 50 * batch_size
+    blocks = [order[i : i + block] for i in range(0, len(order), block)]
+    order = np.concatenate([b[np.argsort(-lengths[b], kind="stable")] for b in blocks])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
+    """Which examples go to which row, or None where they do not fit.
+
+    Longest first, each to the emptiest row with a place left (Graham 1969); then, while a row is too full, the exchange
+    with the emptiest rows that evens the two best.
+    """
+    heap = [(0, row) for row in range(shape.rows)]
+    rows: list[list[int]] = [[] for _ in heap]
+    for k in np.argsort(-lengths, kind="stable"):
+        if not heap:
+            return None
+        total, row = heapq.heappop(heap)
+        rows[row].append(int(k))
+        if len(rows[row]) < shape.places:
+            heapq.heappush(heap, (total + int(lengths[k]), row))
+    return _even_out(rows, lengths, shape.length)
+
+
+def _even_out(rows: list[list[int]], lengths: np.ndarray, limit: int) -> list[list[int]] | None:
+    totals = [int(lengths[row].sum()) for row in rows]
+    while max(totals) > limit:
+        full = max(range(len(rows)), key=totals.__getitem__)
+        for other in sorted(range(len(rows)), key=totals.__getitem__):
+            gap = totals[full] - totals[other]
+            exchanges = [(abs(2 * int(lengths[a] - lengths[b]) - gap), a, b) for a in rows[full] for b in rows[other]]
+            off, a, b = min(exchanges, default=(gap, 0, 0))
+            if off < gap:
+                break
+        else:
+            return None
+        rows[full][rows[full].index(a)], rows[other][rows[other].index(b)] = b, a
+        moved = int(lengths[a] - lengths[b])
+        totals[full], totals[other] = totals[full] - moved, totals[other] + moved
+    return rows
+
+
+def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> Shape:
+    """The shape in which batches of these lengths cost least: padding against attention over long rows.
+
+    Attention to a row of L tokens adds about L / ATTENTION of a token's other work.
+    """
+    full = [lengths for lengths in batches if len(lengths) == batch_size] or batches
+    sample = full[:: max(1, len(full) // 16)]
+    total, longest = max(b.sum() for b in full), max(b.max() for b in batches)
+    best = None
+    for rows in range(multiple, _up(batch_size, multiple) + 1, multiple):
+        places = min(batch_size, 2 * -(-batch_size // rows))
+        floor = max(longest, -(-total // rows))
+        if rows > multiple and floor < 32:
+            break
+        length = _fitting_length(sample, rows, places, floor)
+        cost = rows * length * (1 + length / ATTENTION)
+        if best is None or cost < best[0]:
+            best = cost, rows, places, floor
+    _, rows, places, floor = best
+    return Shape(rows, _fitting_length(batches, rows, places, floor), places)
+
+
+ATTENTION = 1500
+
+
+def _fitting_length(batches: list[np.ndarray], rows: int, places: int, floor: int) -> int:
+    length = _up(int(floor), 8)
+    while any(assign(lengths, Shape(rows, length, places)) is None for lengths in batches):
+        length += 8
+    return length
+
+
+def _row_lengths(lengths: np.ndarray, buckets: int) -> list[int]:
+    edges = np.quantile(lengths, np.arange(1, buckets + 1) / buckets, method="higher")
+    return sorted({_up(int(edge), 8) for edge in edges})
+
+
+def _up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple

@@ -1,0 +1,77 @@
+"""What data are once they are read: texts and label names, in splits, with an identity."""
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Examples in order. `ids` are stable and unique inside a split ("train-17" is row 17, from 0, of its source);
+    `texts` holds (text,) or (text_a, text_b) for each; `labels` their names, () where nothing is labelled."""
+
+    ids: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Iterable[int]) -> "Examples":
+        """The examples at `indices`, in that order."""
+        indices = list(indices)
+        return Examples(*(tuple(column[i] for i in indices) if column else () for column in (self.ids, self.texts, self.labels)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """Splits as a source has them (`dev` may be missing), `origin(split, row)` for error messages, and the name of the source."""
+
+    splits: dict[str, Examples]
+    origin: Callable[[str, int], str]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """`splits` has exactly train, dev and test; `labels` are the classes in order."""
+
+    splits: dict[str, Examples]
+    labels: tuple[str, ...]
+    source: str
+    fingerprint: str
+
+
+def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Examples:
+    """Examples called after their row number: "train-0", "train-1" and so on."""
+    return Examples(tuple(f"{split}-{i}" for i in range(len(texts))), tuple(texts), tuple(labels))
+
+
+def stratified_order(labels: Sequence[str], seed: str) -> list[int]:
+    """A seeded permutation of the rows whose every beginning has the labels in the proportions of the whole, within one row a label."""
+    rng = random.Random(seed)
+    by_label = defaultdict(list)
+    for row, label in enumerate(labels):
+        by_label[label].append(row)
+    places = []
+    for label in sorted(by_label):
+        members = by_label[label]
+        rng.shuffle(members)
+        places += [((k + 0.5) / len(members), rng.random(), row) for k, row in enumerate(members)]
+    return [row for _, _, row in sorted(places)]
+
+
+def fingerprint(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:
+    """sha256 (hex) of the label names and of every split's ids, texts and labels, in order: one JSON line for each example."""
+    digest = hashlib.sha256(json.dumps(["labels", *labels]).encode())
+    for name in SPLITS:
+        examples = splits[name]
+        digest.update(f"\n{json.dumps([name, len(examples)])}".encode())
+        for row in zip(examples.ids, examples.texts, examples.labels, strict=True):
+            digest.update(f"\n{json.dumps(row)}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Where examples come from: one `load` over files, TFDS and the embedded demo, and what every source must satisfy."""
+
+from research.data import demo, files, from_tfds
+from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, rows, stratified_order
+from research.data.files import read_inputs
+from research.errors import InputError, nearest
+from research.tasks.task import Task
+
+__all__ = ["Dataset", "Examples", "load", "read_inputs"]
+
+STAND_IN_CLASSES = tuple(f"class_{k}" for k in range(6))
+
+
+def load(
+    task: Task, *, source: str, path: str = "", seed: int = 0, dev_fraction: float = 0.1, train_examples: int = 0, eval_examples: int = 0
+) -> Dataset:
+    """The train, dev and test examples of a task.
+
+    `source` is "files" (`path`: a folder), "tfds" (`path`: its data_dir, "" is the default) or "demo" (no path). A missing dev split is
+    cut from the whole train split: `dev_fraction` of it, by `seed`, with the labels in proportion. Then `train_examples` of train and
+    `eval_examples` of dev and of test are kept, again by `seed` and in proportion (0 is all; fewer are a subset of more), in the order
+    of the source.
+    Raises InputError, naming the place, for whatever in the data or the request cannot be used.
+    """
+    if source not in SOURCES:
+        raise InputError(f"data.source {source!r} is not a source; {nearest(source, SOURCES)}")
+    raw = SOURCES[source](task, path)
+    labels = task.labels or tuple(sorted(set(raw.splits["train"].labels)))
+    for split in raw.splits:
+        _check(raw, split, labels)
+    splits = raw.splits if "dev" in raw.splits else _cut_dev(raw.splits, dev_fraction, seed)
+    sizes = {"train": train_examples, "dev": eval_examples, "test": eval_examples}
+    splits = {split: _limit(splits[split], split, sizes[split], seed) for split in SPLITS}
+    return Dataset(splits, labels, raw.source, fingerprint(splits, labels))
+
+
+def _check(raw: Raw, split: str, labels: tuple[str, ...]) -> None:
+    """Every text has content, every label is a class, and there is at least one example."""
+    examples, known = raw.splits[split], frozenset(labels)
+    if not len(examples):
+        raise InputError(f"{raw.source}: the {split} split is empty")
+    for row, (texts, label) in enumerate(zip(examples.texts, examples.labels, strict=True)):
+        place = raw.origin(split, row)
+        for text in texts:
+            files.check_text(text, place)
+        if not label or label not in known:
+            raise InputError(f"{place}: label {label!r} is not a class; {nearest(label, known)}")
+
+
+def _cut_dev(splits: dict[str, Examples], fraction: float, seed: int) -> dict[str, Examples]:
+    """Takes `fraction` of train away as dev; both stay in the order of the source."""
+    train = splits["train"]
+    size = round(fraction * len(train))
+    if not 0 < size < len(train):
+        raise InputError(
+            f"data.dev_fraction {fraction} of {len(train)} training examples leaves {size} for dev; give a fraction between 0 and 1"
+        )
+    order = stratified_order(train.labels, f"dev {seed}")
+    return {**splits, "train": train.take(sorted(order[size:])), "dev": train.take(sorted(order[:size]))}
+
+
+def _limit(examples: Examples, split: str, size: int, seed: int) -> Examples:
+    if size == 0:
+        return examples
+    if not 0 < size <= len(examples):
+        field = "train_examples" if split == "train" else "eval_examples"
+        raise InputError(f"data.{field}={size}, but the {split} split has {len(examples)} examples; 0 is all of them")
+    return examples.take(sorted(stratified_order(examples.labels, f"{split} {seed}")[:size]))
+
+
+def _demo(task: Task, path: str) -> Raw:
+    """The embedded reviews, for tasks of one text and two classes (negative first).
+
+    Any other task gets stand-ins for smoke runs, from which nothing can be learned: the same reviews (a pair is two neighbours), whose
+    class is the row number modulo the number of classes.
+    """
+    real = len(task.texts) == 1 and len(task.labels) == 2
+    names = task.labels or STAND_IN_CLASSES
+    splits = {}
+    for split, reviews in demo.reviews().items():
+        size = len(reviews)
+        texts = [tuple(reviews[(row + k) % size][0] for k in range(len(task.texts))) for row in range(size)]
+        classes = [demo.LABELS.index(label) if real else row % len(names) for row, (_, label) in enumerate(reviews)]
+        splits[split] = rows(split, texts, [names[k] for k in classes])
+    return Raw(splits, lambda split, row: f"demo, split {split!r}, row {row}", "demo")
+
+
+SOURCES = {"files": files.read_folder, "tfds": from_tfds.read, "demo": _demo}

@@ -1,0 +1,15 @@
+"""Bad input, said in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """What the user gave cannot be used: the message is one line naming the thing, the place and the nearest right answer."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ends an error message about an unknown `name`: the closest of `known`, or all of them when nothing is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"

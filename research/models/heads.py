@@ -1,0 +1,48 @@
+"""Heads: what a task puts on top of an encoder. Their parameters live under `head/`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.errors import InputError, nearest
+from research.models.bert import Encoded
+from research.models.dropout import Dropout, mix
+
+POOLINGS = ("pooler", "first", "mean")
+
+
+def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str) -> jax.Array:
+    """One vector for each example: [B, L, D] -> [B, E, D].
+
+    `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `mean` the mean
+    over the example's tokens. Raises InputError for another name, or for `pooler` where the encoder has none.
+    """
+    if pooling == "pooler" and encoded.pooled is None:
+        raise InputError("pooling='pooler', but this encoder has no pooler; use --config.pooling=first or mean")
+    if pooling == "pooler":
+        return encoded.pooled
+    if pooling == "first":
+        return jnp.take_along_axis(encoded.last, batch["anchors"][:, :, None], axis=1)
+    if pooling == "mean":
+        numbers = jnp.arange(1, batch["anchors"].shape[1] + 1)
+        members = (batch["segments"][:, None, :] == numbers[None, :, None]).astype(jnp.float32)
+        total = jnp.einsum("bel,bld->bed", members, encoded.last, precision=jax.lax.Precision.HIGHEST)
+        return total / jnp.maximum(members.sum(-1, keepdims=True), 1.0)
+    raise InputError(f"pooling {pooling!r}: {nearest(pooling, POOLINGS)}")
+
+
+class Classifier(nn.Module):
+    """Dropout and a dense layer over the pooled vector: logits [B, E, C], always computed in float32."""
+
+    classes: int
+    pooling: str
+    dropout: float = 0.1
+    initializer_range: float = 0.02
+
+    @nn.compact
+    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+        x = pool(encoded, batch, self.pooling)
+        rows = mix(batch["examples"].astype(jnp.uint32))[:, :, None] if self.has_rng("dropout") else None
+        x = Dropout(self.dropout)(x, rows)
+        init = nn.initializers.normal(self.initializer_range)
+        return nn.Dense(self.classes, kernel_init=init, precision=jax.lax.Precision.HIGHEST, name="classifier")(x)

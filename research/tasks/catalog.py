@@ -1,0 +1,40 @@
+"""The rows. Adding a task is adding one."""
+
+from research.errors import InputError, nearest
+from research.tasks.task import Task, Tfds
+
+PAIR = ("text_a", "text_b")
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("demo", labels=("negative", "positive")),
+        Task("imdb", labels=("neg", "pos"), tfds=Tfds("imdb_reviews", ("text",), "label", {"train": "train", "test": "test"})),
+        # GLUE hides the labels of its test split, so its dev split is what results are reported on.
+        Task(
+            "sst2",
+            labels=("negative", "positive"),
+            tfds=Tfds("glue/sst2", ("sentence",), "label", {"train": "train", "test": "validation"}),
+        ),
+        Task("trec", tfds=Tfds("trec", ("text",), "label-coarse", {"train": "train", "test": "test"})),
+        Task(
+            "ag_news",
+            labels=("World", "Sports", "Business", "Sci/Tech"),
+            tfds=Tfds("ag_news_subset", ("title", "description"), "label", {"train": "train", "test": "test"}),
+        ),
+        Task(
+            "mrpc",
+            texts=PAIR,
+            labels=("not_equivalent", "equivalent"),
+            metric="f1",
+            tfds=Tfds("glue/mrpc", ("sentence1", "sentence2"), "label", {"train": "train", "dev": "validation", "test": "test"}),
+        ),
+    )
+}
+
+
+def get(name: str) -> Task:
+    """The row called `name`. Raises InputError naming the nearest one."""
+    if name not in TASKS:
+        raise InputError(f"task {name!r} is not in the catalog; {nearest(name, TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,32 @@
+"""What a task is: a row of data that says how examples become inputs and targets."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """Where a task lives in TensorFlow Datasets, and what its columns are called there."""
+
+    name: str
+    texts: tuple[str, ...]
+    label: str
+    splits: Mapping[str, str]
+    """Our split -> theirs. A missing `dev` is cut from train. Splits whose labels are hidden (-1) are never listed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One row of the catalog.
+
+    `texts` names the text columns of a file (two for pairs), `label` its target column. `labels` fixes the order of the
+    classes; empty means the sorted labels of the training split. `metric` selects the checkpoint on dev (higher is better).
+    """
+
+    name: str
+    texts: tuple[str, ...] = ("text",)
+    label: str = "label"
+    labels: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    kind: str = "classification"
+    tfds: Tfds | None = None

@@ -1,0 +1,175 @@
+"""The step and the loop. Neither knows the method, the task or the model: they are given as functions and trees."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research import parallel
+from research.checkpoint import Checkpoints
+from research.errors import InputError
+from research.evaluate import evaluate
+from research.params.tree import Tree
+from research.speed import Meter
+from research.telemetry import Telemetry
+
+Batch = dict[str, jax.Array]
+LossFn = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class State(flax.struct.PyTreeNode):
+    """What changes from step to step, and all that is checkpointed: frozen parameters are not in it.
+
+    `step` int32 scalar, the number of updates made; `trainable` the trainable half of the parameters.
+    """
+
+    step: jax.Array
+    trainable: Tree
+    opt_state: optax.OptState
+
+
+def init_state(trainable: Tree, tx: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    return State(jnp.zeros((), jnp.int32), trainable, tx.init(trainable))
+
+
+def train_step(
+    state: State,
+    frozen: Tree,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    axis: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One update from a batch whose leaves are [A, B, ...]: A parts, run one after the other.
+
+    `loss_fn(trainable, frozen, part, key)` gives the *sum* of the losses of its examples and a dict of totals. Gradients and
+    sums are added over parts and devices and divided once by the number of examples, so that neither A nor the number of
+    devices changes the result. Returns the new state and the summed totals, with `count` and `grad_norm` (of the mean
+    gradient of what trains, before clipping). The dropout key is a function of the step and `key` (uint32 key data).
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+
+    def of_part(part: Batch):
+        grads, totals = grad_fn(state.trainable, frozen, part, key)
+        return grads, {**totals, "count": part["weights"].sum()}
+
+    parts = batch["weights"].shape[0]
+    if parts == 1:
+        grads, totals = of_part(jax.tree.map(lambda x: x[0], batch))
+    else:
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], batch)))
+        add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None)  # noqa: E731
+        (grads, totals), _ = jax.lax.scan(add, zeros, batch)
+    grads, totals = parallel.add_up((grads, totals), axis)
+    grads = jax.tree.map(lambda g: g / totals["count"], grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    new = State(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state)
+    return new, {**totals, "grad_norm": optax.tree.norm(grads)}
+
+
+def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, logits_fn: Callable, totals_fn: Callable, axis: str | None = None) -> Any:
+    """Logits of one batch [B, ...] and its totals, added over devices. Deterministic."""
+    logits = logits_fn(trainable, frozen, batch)
+    return logits, parallel.add_up(totals_fn(logits, batch), axis)
+
+
+def eval_program(model, layout: parallel.Layout) -> parallel.Program:
+    """The compiled evaluation of `model`."""
+    return layout.compile(functools.partial(eval_step, logits_fn=model.logits, totals_fn=model.kind.totals))
+
+
+def train_program(experiment) -> parallel.Program:
+    """The compiled training step of `experiment`, which reuses the buffers of the state it is given."""
+    step = functools.partial(train_step, loss_fn=experiment.model.loss, tx=experiment.tx)
+    return experiment.layout.compile(step, donate=(0,))
+
+
+def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints) -> Meter:
+    """Trains to the end, from `latest` where it holds a checkpoint; `best` keeps what was best on dev.
+
+    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
+    and a run that is killed and started again does what it would have done.
+    """
+    e, model, layout = experiment, experiment.model, experiment.layout
+    dev = model.batches(e.data.splits["dev"], layout)
+    state = init_state(model.trainable, e.tx)
+    if latest.step is not None:
+        state = latest.restore(state)
+    start, meter, window = int(state.step), Meter(), Window(e)
+    state, frozen, key = layout.replicate(state), layout.replicate(model.frozen), layout.replicate(e.dropout_key)
+    due, stream = e.schedule_of("log", "eval", "checkpoint"), e.train.stream(start)
+    with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
+        for step in range(start + 1, e.total_steps + 1):
+            batch = next(stream)
+            meter.got(batch)
+            state, totals = stepped(state, frozen, in_parts(batch, e.config.accumulate, layout), key)
+            window.add(step, totals)
+            if due("log", step):
+                telemetry.write(step, window.scores())
+            meter.stepped()
+            telemetry.show("training", step, window.note)
+            if due("eval", step):
+                telemetry.show("evaluating")
+                sums, _ = evaluate(evaluated, state.trainable, frozen, dev, layout)
+                scores = model.kind.scores(sums)
+                telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
+                if best.step is None or scores[model.task.metric] > best.meta()["score"]:
+                    best.save(layout.first(state), e.position(step), {"score": scores[model.task.metric], "labels": list(model.labels)})
+            if due("checkpoint", step):
+                latest.save(layout.first(state), e.position(step), {"total_steps": e.total_steps})
+            meter.skip()
+    return meter
+
+
+class Window:
+    """Totals of the steps since the last log line, fetched one step late so that the device never waits for the host."""
+
+    def __init__(self, experiment):
+        self._e, self._late, self._sum, self._norms, self.note = experiment, None, None, [], ""
+
+    def add(self, step: int, totals: Any) -> None:
+        """Takes the totals of `step`, on the device, and brings home those of the step before."""
+        self._fetch()
+        self._late = step, totals
+
+    def _fetch(self) -> None:
+        if self._late is None:
+            return
+        step, totals = self._late
+        totals = jax.tree.map(lambda x: np.asarray(x, np.float64), self._e.layout.first(totals))
+        self._late = None
+        loss = totals["loss"] / totals["count"]
+        if not np.isfinite(loss):
+            raise InputError(
+                f"step {step}: the loss is {loss}; training diverged: lower --config.learning_rate={self._e.config.learning_rate:g}"
+            )
+        self._norms.append(float(totals.pop("grad_norm")))
+        self._sum = totals if self._sum is None else jax.tree.map(np.add, self._sum, totals)
+        self._step, self.note = step, f"loss {loss:.3f}"
+
+    def scores(self) -> dict[str, float]:
+        """Training metrics over all steps since the last call."""
+        self._fetch()
+        scores = self._e.model.kind.scores(self._sum)
+        rate = float(self._e.rate(self._step - 1))
+        line = {f"train/{name}": value for name, value in scores.items()} | {
+            "learning_rate": rate,
+            "grad_norm": float(np.mean(self._norms)),
+        }
+        self._sum, self._norms = None, []
+        return line
+
+
+def in_parts(batch: Batch, parts: int, layout: parallel.Layout) -> Batch:
+    """[R, ...] -> [parts, R / parts, ...], cut for the devices: what `train_step` takes."""
+    return layout.shard(jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), axis=1)

@@ -1,0 +1,44 @@
+"""Putting tensors in the places of a model's parameters, all of them and no others."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from research.errors import InputError
+from research.weights.tables import shortened
+
+
+def graft(
+    params: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    *,
+    allow_missing: tuple[str, ...] = (),
+    allow_left_over: tuple[str, ...] = (),
+    source: str = "weights",
+) -> dict[str, Any]:
+    """`params` (nested; arrays or ShapeDtypeStructs) with each leaf replaced by the tensor of its "/" name, in the leaf's dtype.
+
+    `allow_missing` and `allow_left_over` are subtrees such as "head" or "encoder/pooler": leaves of the first may lack a tensor,
+    and keep what `params` has; tensors under the second may lack a leaf, and are dropped. Anything else that is missing, left
+    over or misshapen is one InputError that lists all three, after the words `source`.
+    """
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    missing = [name for name in flat if name not in tensors and not _under(name, allow_missing)]
+    left_over = [name for name in tensors if name not in flat and not _under(name, allow_left_over)]
+    misshapen = [
+        f"{name} (file {tuple(tensors[name].shape)}, model {tuple(leaf.shape)})"
+        for name, leaf in flat.items()
+        if name in tensors and tensors[name].shape != leaf.shape
+    ]
+    faults = {"missing": missing, "left over": left_over, "misshapen": misshapen}
+    if any(faults.values()):
+        lists = "; ".join(f"{len(names)} {fault}: {shortened(names)}" for fault, names in faults.items() if names)
+        raise InputError(f"{source} and model do not fit: {lists}")
+    grafted = {name: np.asarray(tensors[name], leaf.dtype) if name in tensors else leaf for name, leaf in flat.items()}
+    return flax.traverse_util.unflatten_dict(grafted, sep="/")
+
+
+def _under(name: str, subtrees: Iterable[str]) -> bool:
+    return any(name == subtree or name.startswith(f"{subtree}/") for subtree in subtrees)

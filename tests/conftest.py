@@ -1,0 +1,43 @@
+"""Every test runs on a CPU that passes for eight devices, strict about broadcasting, without a network, with a cache of its own."""
+
+import os
+import socket
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("quick", max_examples=30, deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Derived files of the tests, and of programs they start, go to a folder that is new for each session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Reaching for anything but this machine fails the test, loudly: it is no OSError, so nothing takes it for a bad line."""
+
+    def guarded(name):
+        real = getattr(socket.socket, name)
+
+        def call(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+                raise RuntimeError(f"a test reached for the network: {address}")
+            return real(self, address)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(name))
+        yield

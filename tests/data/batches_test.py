@@ -1,0 +1,199 @@
+"""Which examples, in which rows: every example is rebuilt from the batches by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.data import batches as b
+from research.data.encode import Tokens
+from research.errors import InputError
+
+LENGTHS = np.clip(np.exp(np.random.default_rng(0).normal(3.0, 0.6, 640)).astype(int) + 2, 4, 64)  # of sentences, cut at 64
+
+
+def tokens_of(lengths):
+    """Example i holds i * 1000 + 1, i * 1000 + 2, ...: a token says where it belongs. Types are 1 in an example's second half."""
+    ids = np.concatenate([i * 1000 + 1 + np.arange(n) for i, n in enumerate(lengths)]).astype(np.int32)
+    types = np.concatenate([np.arange(n) >= n / 2 for n in lengths]).astype(np.int8)
+    return Tokens(ids, types, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def make(lengths=LENGTHS, size=32, **options):
+    labels = (np.arange(len(lengths)) * 7 % 5).astype(np.int32)
+    return b.Batches(tokens_of(lengths), labels, size, **{"seed": 0} | options)
+
+
+def rebuild(batch, lengths):
+    """Example -> what each array says of it, checked for whatever else must hold; and that nothing else is in the batch."""
+    found, covered = {}, np.zeros_like(batch["tokens"], bool)
+    for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
+        example, at = int(batch["examples"][row, place]), int(batch["anchors"][row, place])
+        here = (row, slice(at, at + lengths[example]))
+        assert example not in found and not covered[here].any()
+        covered[here] = True
+        assert (batch["segments"][here] == place + 1).all()
+        np.testing.assert_array_equal(batch["tokens"][here], example * 1000 + 1 + np.arange(lengths[example]))
+        np.testing.assert_array_equal(batch["positions"][here], np.arange(lengths[example]))
+        np.testing.assert_array_equal(batch["types"][here], np.arange(lengths[example]) >= lengths[example] / 2)
+        assert batch["labels"][row, place] == example * 7 % 5
+        found[example] = (int(row), int(place))
+    for name in ("tokens", "positions", "segments", "types"):
+        assert not batch[name][~covered].any(), name
+    for name in ("anchors", "examples", "labels"):
+        assert not batch[name][batch["weights"] == 0].any(), name
+    assert set(np.unique(batch["weights"])) <= {0.0, 1.0}
+    return found
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("layout", b.LAYOUTS)
+@pytest.mark.parametrize(("count", "size", "steps"), [(96, 32, 3), (100, 32, 4), (33, 32, 2), (5, 32, 1), (1, 1, 1), (7, 1, 7)])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_every_example_is_there_once_an_epoch_and_right_at_every_place(layout, count, size, steps, multiple):
+    lengths = LENGTHS[:count]
+    made = make(lengths, size, layout=layout, multiple=multiple)
+    found = [rebuild(batch, lengths) for batch in made.epoch(0)]
+    assert len(found) == made.steps == steps
+    assert sorted(itertools.chain(*found)) == list(range(count))
+    sizes = sorted(map(len, found), reverse=True)
+    assert sizes[: count // size] == [size] * (count // size) and sum(sizes) == count
+    assert all(batch["tokens"].shape[0] % multiple == 0 for batch in made.epoch(0))
+
+
+def test_rebuilding_notices_a_wrong_array():
+    (batch,) = make(LENGTHS[:8], 8).epoch(0)
+    for name in ("tokens", "positions", "segments", "types", "labels", "anchors"):
+        broken = {key: array.copy() for key, array in batch.items()}
+        broken[name][0, 0] += 1
+        with pytest.raises(AssertionError):
+            rebuild(broken, LENGTHS[:8])
+
+
+def test_a_batch_has_the_one_format_whatever_the_layout():
+    for layout in b.LAYOUTS:
+        batch = next(make(layout=layout).epoch(0))
+        rows, places = batch["weights"].shape
+        assert all(batch[name].dtype == np.int32 and batch[name].shape[0] == rows for name in batch if name != "weights")
+        assert {batch[name].shape for name in ("anchors", "labels", "examples")} == {(rows, places)}
+        assert batch["weights"].dtype == np.float32 and (places == 1) == (layout != "packed")
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_packed_and_padded_batches_hold_the_same_examples_and_bucketed_ones_do_not(epoch):
+    packed, padded, bucketed = (
+        [set(rebuild(x, LENGTHS)) for x in make(layout=name).epoch(epoch)] for name in ("packed", "padded", "bucketed")
+    )
+    assert packed == padded != bucketed
+
+
+@pytest.mark.parametrize("layout", b.LAYOUTS)
+def test_batches_are_a_function_of_seed_and_epoch(layout):
+    epoch = lambda seed, number: list(make(seed=seed, layout=layout).epoch(number))  # noqa: E731
+    same = lambda one, other: all(map(equal, one, other))  # noqa: E731
+    assert same(epoch(1, 2), epoch(1, 2))
+    assert not same(epoch(1, 2), epoch(1, 3))
+    assert not same(epoch(1, 2), epoch(2, 2))
+    assert not same(epoch(1, 2), epoch(2, 1))
+
+
+@pytest.mark.parametrize("layout", b.LAYOUTS)
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 9])
+def test_a_stream_from_the_middle_is_the_tail_of_the_whole(layout, start):
+    lengths = LENGTHS[:100]  # 4 batches an epoch
+    whole = list(itertools.islice(make(lengths, layout=layout).stream(), 12))
+    tail = list(itertools.islice(make(lengths, layout=layout).stream(start), 12 - start))
+    assert all(map(equal, tail, whole[start:]))
+    assert not equal(tail[0], whole[start + 1]), "neighbours differ, so this comparison sees a shift by one"
+
+
+def test_dealing_evens_the_tokens_of_batches_where_chance_alone_does_not():
+    totals = [LENGTHS[batch].sum() for batch in b.deal_evenly(LENGTHS, 32, np.random.default_rng(0))]
+    order = np.random.default_rng(0).permutation(640).reshape(20, 32)
+    by_chance = LENGTHS[order].sum(1)
+    assert np.ptp(totals) <= 0.02 * np.mean(totals) < np.ptp(by_chance) / 5
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 5))
+def test_dealing_gives_each_example_once_and_evens_as_well_as_one_example_allows(lengths, size, seed):
+    lengths = np.array(lengths)
+    for deal in (b.deal_evenly, b.deal_by_length):
+        dealt = deal(lengths, size, np.random.default_rng(seed))
+        assert sorted(np.concatenate(dealt).tolist()) == list(range(len(lengths)))
+        assert sorted(map(len, dealt), reverse=True) == [size] * (len(lengths) // size) + [len(lengths) % size] * (len(lengths) % size > 0)
+    totals = [lengths[batch].sum() for batch in b.deal_evenly(lengths, size, np.random.default_rng(seed)) if len(batch) == size]
+    assert not totals or max(totals) - min(totals) <= lengths.max()
+
+
+def test_bucketed_batches_hold_similar_lengths_and_even_ones_do_not():
+    spread = {name: np.mean([np.ptp(LENGTHS[batch]) for batch in make(layout=name).compose(0)]) for name in ("bucketed", "packed")}
+    assert spread["bucketed"] < spread["packed"] / 4
+
+
+def test_packed_batches_have_little_padding_and_padded_ones_much():
+    def padding(layout):
+        segments = [batch["segments"] for epoch in range(3) for batch in made[layout].epoch(epoch)]
+        return 1 - sum((s > 0).sum() for s in segments) / sum(s.size for s in segments)
+
+    made = {layout: make(layout=layout) for layout in b.LAYOUTS}
+    assert padding("packed") <= 0.05
+    assert padding("padded") > 0.5
+    assert padding("packed") < padding("bucketed") < padding("padded")
+
+
+@pytest.mark.parametrize(("layout", "most"), [("packed", 2), ("bucketed", 4), ("padded", 1)])
+def test_three_epochs_have_a_handful_of_shapes(layout, most):
+    made = make(layout=layout)
+    shapes = {batch["tokens"].shape for epoch in range(3) for batch in made.epoch(epoch)}
+    assert 1 <= len(shapes) <= most
+
+
+def test_assign_fills_rows_within_length_and_places():
+    lengths = np.array([5, 5, 4, 3, 3])
+    rows = b.assign(lengths, b.Shape(rows=2, length=10, places=3))  # longest-first alone gives 11 and 9
+    assert sorted(sum(rows, [])) == [0, 1, 2, 3, 4]
+    assert sorted(int(lengths[row].sum()) for row in rows) == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shape"),
+    [([5, 5, 4, 3, 3], (2, 9, 3)), ([5, 5, 4, 3, 3], (2, 20, 2)), ([11, 1], (2, 10, 2)), ([3, 3, 3], (2, 5, 3))],
+    ids=["too many tokens", "too few places", "an example longer than the row", "rows that only fit together"],
+)
+def test_assign_gives_none_where_it_cannot_fit(lengths, shape):
+    assert b.assign(np.array(lengths), b.Shape(*shape)) is None
+    rows, length, places = shape
+    assert b.assign(np.array(lengths), b.Shape(rows * 3, length + 1, places)) is not None
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=24), st.integers(1, 8), st.integers(8, 60), st.integers(1, 6))
+def test_assign_never_overfills(lengths, rows, length, places):
+    lengths, found = np.array(lengths), b.assign(np.array(lengths), b.Shape(rows, length, places))
+    if found is None:
+        assert rows * places < len(lengths) or lengths.sum() > rows * length - rows * lengths.max() or lengths.max() > length
+    else:
+        assert len(found) == rows and sorted(sum(found, [])) == list(range(len(lengths)))
+        assert all(lengths[row].sum() <= length and len(row) <= places for row in found)
+
+
+def test_a_batch_that_does_not_fit_gets_a_larger_shape_that_does_not_depend_on_what_came_before():
+    made, fresh = make(multiple=2), make(multiple=2)
+    shape = made.shapes[0]
+    longest = np.argsort(-LENGTHS)[:32]
+    assert b.assign(LENGTHS[longest], shape) is None
+    list(made.epoch(0))
+    large = made.lay_out(longest)
+    assert set(rebuild(large, LENGTHS)) == set(longest.tolist())
+    assert large["tokens"].shape[0] % 2 == 0 and large["tokens"].shape[1] == shape.length
+    assert equal(large, fresh.lay_out(longest))
+    assert next(made.epoch(1))["tokens"].shape == (shape.rows, shape.length), "others keep the small one"
+
+
+def test_an_unknown_layout_is_an_error_that_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'packed'"):
+        make(layout="paked")

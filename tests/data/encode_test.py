@@ -1,0 +1,123 @@
+"""Token ids: golden sentences, pairs, truncation, and the cache."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from research.data import encode
+from research.data.examples import Examples, rows
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] a good ##ness film is not un ##believ ##able and ! ' s long very".split()
+CLS, SEP, UNK = WORDS.index("[CLS]"), WORDS.index("[SEP]"), WORDS.index("[UNK]")
+SENTENCES = ("A good film!", "goodness   is unbelievable", "The film's LONG")
+GOLDEN = ([2, 4, 5, 7, 14, 3], [2, 5, 6, 8, 10, 11, 12, 3], [2, 1, 7, 15, 16, 17, 3])
+
+
+def make_tokenizer(words=tuple(WORDS), lowercase=True):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
+
+
+@pytest.fixture
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESEARCH_CACHE", str(tmp_path))
+
+
+def examples(*texts):
+    return rows("train", [text if isinstance(text, tuple) else (text,) for text in texts], ())
+
+
+def listed(tokens, name="ids"):
+    return [getattr(tokens, name)[i:j].tolist() for i, j in zip(tokens.offsets, tokens.offsets[1:], strict=False)]
+
+
+def same(one, other):
+    return all(
+        np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)
+    )
+
+
+def test_fixed_sentences_have_their_golden_ids(tokenizer):
+    got = encode.encode(tokenizer, examples(*SENTENCES), 32)
+    assert listed(got) == list(GOLDEN)
+    assert listed(got, "types") == [[0] * len(ids) for ids in GOLDEN]
+    assert got.lengths.tolist() == [6, 8, 7] and len(got) == 3
+    assert (got.ids.dtype, got.types.dtype, got.offsets.dtype) == (np.int32, np.int8, np.int64)
+
+
+def test_a_pair_is_joined_with_types_0_and_1(tokenizer):
+    got = encode.encode(tokenizer, examples(("a good film", "not long !")), 32)
+    assert listed(got) == [[CLS, 4, 5, 7, SEP, 9, 17, 14, SEP]]
+    assert listed(got, "types") == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
+
+
+def test_truncation_takes_from_the_longest_first(tokenizer):
+    first_longer = encode.encode(tokenizer, examples(("a good film is very long", "not a film")), 9)
+    assert listed(first_longer) == [[CLS, 4, 5, 7, SEP, 9, 4, 7, SEP]]
+    second_longer = encode.encode(tokenizer, examples(("not a film", "a good film is very long")), 9)
+    assert listed(second_longer) == [[CLS, 9, 4, 7, SEP, 4, 5, 7, SEP]]
+    single = encode.encode(tokenizer, examples("a good film is very long"), 5)
+    assert listed(single) == [[CLS, 4, 5, 7, SEP]]
+
+
+def test_no_example_is_longer_than_max_length_and_short_ones_are_left_alone(tokenizer):
+    got = encode.encode(tokenizer, examples("a " * 50, "a"), 16)
+    assert got.lengths.tolist() == [16, 3]
+
+
+def test_an_empty_text_still_has_its_special_tokens(tokenizer):
+    assert listed(encode.encode(tokenizer, examples("", "a"), 8)) == [[CLS, SEP], [CLS, 4, SEP]]
+
+
+def test_the_second_time_gives_identical_arrays_from_the_cache_alone(tokenizer, monkeypatch):
+    first = encode.encode(tokenizer, examples(*SENTENCES), 32)
+    monkeypatch.setattr(encode, "_encode", lambda *args: pytest.fail("encoded again"))
+    assert same(encode.encode(make_tokenizer(), examples(*SENTENCES), 32), first)
+    with pytest.raises(pytest.fail.Exception, match="encoded again"):
+        encode.encode(make_tokenizer(), examples(*SENTENCES, "more"), 32)
+
+
+def test_a_tokenizer_that_has_been_used_has_the_same_fingerprint(tokenizer):
+    before = encode.fingerprint(tokenizer, examples(*SENTENCES), 32)
+    encode.encode(tokenizer, examples("a long film"), 4)
+    tokenizer(["a", "a film"], padding=True)
+    assert encode.fingerprint(tokenizer, examples(*SENTENCES), 32) == before
+
+
+def test_only_the_texts_are_fingerprinted_not_ids_or_labels(tokenizer):
+    one = encode.fingerprint(tokenizer, Examples(("x-0",), (("a",),), ("pos",)), 8)
+    assert one == encode.fingerprint(tokenizer, examples("a"), 8)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: encode.fingerprint(make_tokenizer(), examples("A good film", SENTENCES[1]), 32),
+        lambda: encode.fingerprint(make_tokenizer(), examples(SENTENCES[1], SENTENCES[0]), 32),
+        lambda: encode.fingerprint(make_tokenizer(), examples(SENTENCES[0] + SENTENCES[1]), 32),
+        lambda: encode.fingerprint(make_tokenizer(), examples((SENTENCES[0], SENTENCES[1])), 32),
+        lambda: encode.fingerprint(make_tokenizer(), examples(*SENTENCES[:2]), 31),
+        lambda: encode.fingerprint(make_tokenizer(lowercase=False), examples(*SENTENCES[:2]), 32),
+        lambda: encode.fingerprint(make_tokenizer((*WORDS, "the")), examples(*SENTENCES[:2]), 32),
+    ],
+    ids=["text", "order", "joined", "pair", "max_length", "normalizer", "vocabulary"],
+)
+def test_the_fingerprint_changes_with(other):
+    assert other() != encode.fingerprint(make_tokenizer(), examples(*SENTENCES[:2]), 32)
+
+
+def test_nothing_half_written_is_left_in_the_cache(tokenizer, tmp_path):
+    encode.encode(tokenizer, examples(*SENTENCES), 32)
+    assert [path.suffix for path in (tmp_path / "tokens").iterdir()] == [".npz"]

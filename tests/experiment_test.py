@@ -1,0 +1,124 @@
+"""The wiring: what is compared stays comparable, frozen work is not done, and bad input is refused in one line."""
+
+import jax
+import numpy as np
+import pytest
+
+from research import experiment, parallel, train
+from research.errors import InputError
+from research.params.tree import digest, flatten, merge
+from tests import runs
+
+
+def test_the_method_changes_neither_head_nor_data_order():
+    one, other = (experiment.build(runs.config(arg=f"smoke,method={m}")) for m in ("full", "linear_probe"))
+    assert digest(one.model.trainable["head"]) == digest(other.model.trainable["head"])
+    for a, b in zip(one.train.epoch(1), other.train.epoch(1), strict=True):
+        assert np.array_equal(a["examples"], b["examples"])
+    third = experiment.build(runs.config(seed=1))
+    assert digest(one.model.trainable["head"]) != digest(third.model.trainable["head"])
+
+
+def test_pretrained_parameters_replace_the_random_ones_and_scratch_keeps_them():
+    one, scratch = (experiment.build_model(runs.config(**change), ("a", "b")) for change in ({}, {"weights__source": "scratch"}))
+    name = "encoder/layer_0/mlp/up/kernel"
+    assert not np.array_equal(flatten(one.trainable)[name], flatten(scratch.trainable)[name])
+    assert np.array_equal(flatten(one.trainable)["head/classifier/kernel"], flatten(scratch.trainable)["head/classifier/kernel"])
+    assert one.weights_sha256 and not scratch.weights_sha256
+
+
+@pytest.mark.parametrize("method", ["full", "linear_probe", "top_k"])
+def test_what_is_frozen_has_no_optimizer_state_and_does_not_move(method):
+    e = experiment.build(runs.config(arg=f"smoke,method={method}", learning_rate=0.01, parallel="jit", warmup_percent=0.0))
+    state = train.init_state(e.model.trainable, e.tx)
+    trained = flatten(e.model.trainable)
+    moments = {path[-1] for path in ("/".join(str(k) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state))}
+    assert moments
+    sizes = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
+    assert sizes == 2 * sum(x.size for x in trained.values())
+    frozen, before = digest(jax.tree.map(np.asarray, e.model.frozen)), {name: np.array(x) for name, x in trained.items()}
+    step, stream = train.train_program(e), e.train.stream()
+    for _ in range(3):
+        state, _ = step(state, e.model.frozen, train.in_parts(next(stream), 1, e.layout), e.dropout_key)
+    assert digest(jax.tree.map(np.asarray, e.model.frozen)) == frozen
+    unread = {"encoder/embeddings/type/embedding", "encoder/embeddings/position/embedding", "encoder/embeddings/word/embedding"}
+    still = [name for name, x in flatten(state.trainable).items() if np.array_equal(x, before[name])]
+    assert set(still) <= unread, still
+
+
+def test_a_probe_does_about_a_third_of_the_work():
+    flops = {}
+    for method in ("full", "linear_probe"):
+        e = experiment.build(runs.config(arg=f"smoke,method={method}", parallel="jit"))
+        step, batch = train.train_program(e), next(e.train.stream())
+        step(train.init_state(e.model.trainable, e.tx), e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+        flops[method] = step.flops
+    assert flops["linear_probe"] < 0.36 * flops["full"]
+
+
+def losses(steps: int = 20, **changes):
+    e = experiment.build(runs.config(total_steps=steps, precision="float32", **changes))
+    layout, found = e.layout, []
+    state, frozen, key = (layout.replicate(x) for x in (train.init_state(e.model.trainable, e.tx), e.model.frozen, e.dropout_key))
+    step, stream = train.train_program(e), e.train.stream()
+    for _ in range(steps):
+        state, totals = step(state, frozen, train.in_parts(next(stream), e.config.accumulate, layout), key)
+        totals = layout.first(totals)
+        found.append(float(totals["loss"] / totals["count"]))
+    return np.array(found)
+
+
+def test_devices_layout_and_accumulation_do_not_change_the_losses():
+    assert jax.local_device_count() == 8
+    one = losses(parallel="jit", batch_size=16)
+    assert np.abs(losses(parallel="pmap", batch_size=16) - one).max() < 1e-5
+    assert np.abs(losses(parallel="jit", batch_size=16, packing="padded") - one).max() < 1e-5
+    assert np.abs(losses(parallel="jit", batch_size=16, accumulate=4) - one).max() < 1e-5
+    assert np.abs(losses(parallel="jit", batch_size=16, seed=1) - one).max() > 1e-3
+
+
+def test_evaluation_is_exact_whatever_the_shapes():
+    from research.evaluate import evaluate
+
+    found = []
+    for layout, packing, size in ((parallel.Layout(), "packed", 7), (parallel.Layout(), "padded", 16), (parallel.Layout(8), "packed", 5)):
+        e = experiment.build(runs.config(precision="float32", packing=packing, eval_batch_size=size))
+        program, trees = train.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
+        found.append(evaluate(program, *trees, e.model.batches(e.data.splits["test"], layout), layout))
+    for totals, logits in found[1:]:
+        assert np.array_equal(totals["confusion"], found[0][0]["confusion"])
+        np.testing.assert_allclose(logits, found[0][1], atol=1e-5)
+    assert found[0][0]["confusion"].sum() == 16
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"max_length": 200}, ["max_length=200", "128 positions"]),
+        ({"freeze": "encoder/layer_99"}, ["'encoder/layer_99'", "encoder/layer_"]),
+        ({"method": "linear_prob"}, ["'linear_prob'", "'linear_probe'"]),
+        ({"task": "imbd"}, ["'imbd'", "'imdb'"]),
+        ({"data__source": "file"}, ["'file'", "'files'"]),
+        ({"weights__sha256": "0" * 64}, ["sha256", "expected 000"]),
+        ({"weights__source": "no/such/folder/at/all"}, ["no/such/folder"]),
+        ({"pooling": "max"}, ["'max'"]),
+        ({"precision": "float16"}, ["'float16'", "'bfloat16'"]),
+        ({"parallel": "mesh"}, ["mesh", "pmap"]),
+        ({"packing": "packd"}, ["'packd'", "'packed'"]),
+        ({"optimizer": "adamm"}, ["'adamm'", "adam"]),
+        ({"schedule": "linaer"}, ["'linaer'", "'linear'"]),
+        ({"warmup_steps": 5}, ["warmup", "5 steps of 2"]),
+        ({"dropout": 1.0}, ["dropout=1.0"]),
+    ],
+)
+def test_a_bad_field_is_one_line_that_names_it(changes, words):
+    with pytest.raises(InputError) as error:
+        experiment.build(runs.config(**changes))
+    line = str(error.value)
+    assert "\n" not in line and all(word in line for word in words), line
+
+
+def test_split_and_merge_lose_nothing():
+    model = experiment.build_model(runs.config(arg="smoke,method=top_k"), ("a", "b"))
+    whole = experiment.build_model(runs.config(), ("a", "b"))
+    assert digest(merge(model.trainable, model.frozen)) == digest(whole.trainable)

@@ -1,0 +1,100 @@
+"""Whole runs of the tiny model: the workdir's contract, and that a run is the same however it came about."""
+
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from research import job
+from research.checkpoint import Checkpoints
+from research.errors import InputError
+from tests import runs
+
+QUIET = Console(quiet=True)
+LONGER = ["--config.total_steps=40", "--config.checkpoint_steps=7", "--config.eval_steps=10"]
+
+
+def run(workdir, *args, **changes):
+    return job.run(runs.config(*args, **changes), workdir, QUIET)
+
+
+def test_the_workdir_holds_what_the_contract_names(tmp_path):
+    result = run(tmp_path)
+    for name in ("config.json", "plan.txt", "metrics.jsonl", "checkpoints", "predictions/test.jsonl", "curves.png", "result.json"):
+        assert (tmp_path / name).exists(), name
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert {"status", "config", "config_hash", "seed", "selected_step", "weights", "data", "environment"} < result.keys()
+    assert result["selection"] == {"split": "dev", "metric": "accuracy"}
+    assert result["params"].keys() == {"total", "trainable", "checkpoint_bytes", "sha256"}
+    speed = {"first_step_s", "steps_per_s", "examples_per_s", "real_tokens_per_s", "padding_fraction", "step_flops"}
+    assert speed < result["speed"].keys()
+    assert result["data"]["sizes"] == {"train": 32, "dev": 16, "test": 16}
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2] and "dev/accuracy" in lines[-1]
+
+
+def test_predictions_repeat_the_texts_and_agree_with_the_metrics(tmp_path):
+    result = run(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
+    assert rows[0].keys() == {"id", "text", "label", "prediction", "probabilities"}
+    assert np.mean([row["label"] == row["prediction"] for row in rows]) == result["metrics"]["test"]["accuracy"]
+
+
+def test_the_same_config_gives_the_same_parameters_and_another_seed_others(tmp_path):
+    first, again, other = (run(tmp_path / name, seed=seed)["params"]["sha256"] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first == again != other
+
+
+def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
+    flags = ["--config=configs/imdb.py:smoke", *LONGER]
+    runs.start(*flags, f"--workdir={tmp_path / 'whole'}")
+    process = subprocess.Popen(
+        runs.command(*flags, f"--workdir={tmp_path / 'cut'}"), env=runs.environment(), cwd=runs.ROOT, stderr=subprocess.DEVNULL
+    )
+    latest = tmp_path / "cut" / "checkpoints" / "latest"
+    while not any(path.name.isdigit() for path in latest.glob("*")):
+        time.sleep(0.002)
+        assert process.poll() is None, "it was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "result.json").exists()
+    assert "going on from step" in runs.start(*flags, f"--workdir={tmp_path / 'cut'}").stderr
+
+    whole, cut = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut"))
+    for same in ("params", "metrics", "selected_step"):
+        assert whole[same] == cut[same], same
+    curves = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
+    assert [line for line in curves[0] if "dev/loss" in line] == [line for line in curves[1] if "dev/loss" in line]
+
+
+def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(tmp_path):
+    run(tmp_path)
+    with pytest.raises(InputError, match="learning_rate is 2e-05 there and 0.1 now"):
+        run(tmp_path, learning_rate=0.1)
+
+
+def test_nothing_can_be_predicted_without_a_trained_model(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\n")
+    with pytest.raises(InputError, match="no trained model there"):
+        job.predict(runs.config(), tmp_path / "none", str(tmp_path / "texts.txt"))
+
+
+def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(tmp_path):
+    from research import experiment
+
+    c = runs.config(arg="smoke,method=linear_probe")
+    result = job.run(c, tmp_path, QUIET)
+    before, after = experiment.build_model(c, ("neg", "pos")), job.load_trained(c, tmp_path)
+    assert result["params"]["trainable"] == 66
+    assert result["params"]["checkpoint_bytes"] < 10_000
+    assert set(after.trainable) == {"head"}
+    assert not np.array_equal(before.trainable["head"]["classifier"]["kernel"], after.trainable["head"]["classifier"]["kernel"])
+    full = run(tmp_path / "full")
+    assert full["params"]["checkpoint_bytes"] > 5 * result["params"]["checkpoint_bytes"]
+    assert Checkpoints(tmp_path / "checkpoints", "best").step == result["selected_step"]

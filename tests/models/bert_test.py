@@ -1,0 +1,191 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import models
+from research.errors import InputError
+from research.models.bert import BertConfig, gelu
+from research.weights import padded_batch
+from tests.weights import tiny
+
+LENGTHS = (5, 7)
+TOKENS = np.random.RandomState(0).randint(1, 50, (2, 7))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build(tiny.CONFIG)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), padded())["params"]
+    random = np.random.RandomState(0)
+
+    def leaf(path, shape):
+        return jnp.asarray(random.normal(path[-1].key == "scale", 0.3, shape.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def apply(model, params, batch, key=None, start=0, hidden=None):
+    rngs = None if key is None else {"dropout": jax.random.key(key)}
+    return model.apply({"params": params}, batch, rngs=rngs, start=start, hidden=hidden)
+
+
+def padded(length=7, tokens=TOKENS):
+    """Two examples of 5 and 7 tokens, a row each."""
+    mask = (np.arange(length) < np.array(LENGTHS)[:, None]).astype(np.int32)
+    ids = np.pad(tokens, ((0, 0), (0, length - 7))) * mask
+    return padded_batch(ids, mask, mask * (np.arange(length) > 2))
+
+
+def packed(tokens=TOKENS, spare=3):
+    """The same two examples in one row, with `spare` places of padding."""
+
+    def row(*parts):
+        return np.pad(np.concatenate(parts), (0, spare)).astype(np.int32)[None]
+
+    ranges = [np.arange(n) for n in LENGTHS]
+    return {
+        "tokens": row(tokens[0, :5], tokens[1]),
+        "positions": row(*ranges),
+        "segments": row(np.full(5, 1), np.full(7, 2)),
+        "types": row(*(r > 2 for r in ranges)),
+        "anchors": np.array([[0, 5]], np.int32),
+        "labels": np.zeros((1, 2), np.int32),
+        "weights": np.ones((1, 2), np.float32),
+        "examples": np.array([[0, 1]], np.int32),
+    }
+
+
+def examples(x, batch):
+    """The hidden states of the two examples' tokens, one after the other: [12, D]."""
+    return np.asarray(x)[np.asarray(batch["segments"]) > 0]
+
+
+def other_second_example():
+    tokens = TOKENS.copy()
+    tokens[1] = tokens[1] % 49 + 1
+    assert (tokens[1] != TOKENS[1]).all()
+    return tokens
+
+
+def test_the_stages_are_what_the_layers_gave(model, params):
+    out = apply(model, params, padded())
+    assert len(out.stages) == len(model.stages) == 4
+    assert np.array_equal(out.stages[-1], out.last)
+    assert all(stage.shape == (2, 7, 32) and stage.dtype == jnp.float32 for stage in out.stages)
+
+
+def test_the_pooler_is_a_tanh_layer_over_the_anchors(model, params):
+    batch = packed()
+    out = apply(model, params, batch)
+    first = np.asarray(out.last)[0, [0, 5]]
+    expected = np.tanh(first @ np.asarray(params["pooler"]["kernel"]) + np.asarray(params["pooler"]["bias"]))
+    np.testing.assert_allclose(out.pooled[0], expected, atol=1e-6)
+    assert apply(models.build(tiny.CONFIG, pooler=False), params, batch).pooled is None
+
+
+def test_padding_changes_nothing_at_real_positions(model, params):
+    short, long = padded(), padded(12)
+    a, b = (examples(apply(model, params, batch).last, batch) for batch in (short, long))
+    np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+    unmasked = long | {"segments": np.ones_like(long["segments"])}
+    assert np.abs(examples(apply(model, params, unmasked).last, long) - a).max() > 0.01
+
+
+def test_packed_examples_give_the_states_of_padded_ones(model, params):
+    a, b = (apply(model, params, batch) for batch in (padded(), packed()))
+    for stage, other in zip(a.stages, b.stages, strict=True):
+        np.testing.assert_allclose(examples(stage, padded()), examples(other, packed()), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(a.pooled[:, 0], b.pooled[0], atol=1e-5, rtol=0)
+
+
+def test_an_example_does_not_feel_its_neighbour_by_a_single_bit(model, params):
+    a, b = (np.asarray(apply(model, params, packed(tokens)).last)[0] for tokens in (TOKENS, other_second_example()))
+    assert np.array_equal(a[:5], b[:5])
+    assert np.abs(a[5:12] - b[5:12]).max() > 0.1
+
+
+def test_examples_of_one_segment_do_feel_each_other(model, params):
+    one = {"segments": (packed()["segments"] > 0).astype(np.int32)}
+    a, b = (np.asarray(apply(model, params, packed(tokens) | one).last)[0] for tokens in (TOKENS, other_second_example()))
+    assert np.abs(a[:5] - b[:5]).max() > 0.01
+
+
+@pytest.mark.parametrize("start", [1, 2, 3])
+@pytest.mark.parametrize("key", [None, 3])
+def test_starting_at_a_later_stage_ends_in_the_same_bits(model, params, start, key):
+    out = apply(model, params, packed(), key)
+    later = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1])
+    assert np.array_equal(later.last, out.last) and np.array_equal(later.pooled, out.pooled)
+    assert len(later.stages) == 5 - start
+    other = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1] + 0.1 * out.stages[start])
+    assert not np.array_equal(other.last, out.last)
+
+
+def test_without_a_key_the_encoder_is_deterministic_and_with_one_it_drops(model, params):
+    plain = apply(model, params, padded()).last
+    assert np.array_equal(plain, apply(model, params, padded()).last)
+    assert np.array_equal(apply(model, params, padded(), 1).last, apply(model, params, padded(), 1).last)
+    assert np.abs(apply(model, params, padded(), 1).last - plain).max() > 0.1
+    assert np.abs(apply(model, params, padded(), 1).last - apply(model, params, padded(), 2).last).max() > 0.1
+
+
+def test_dropout_falls_the_same_way_padded_or_packed(model, params):
+    a = examples(apply(model, params, padded(), 1).last, padded())
+    for batch in (packed(), padded(12)):
+        np.testing.assert_allclose(examples(apply(model, params, batch, 1).last, batch), a, atol=1e-5, rtol=0)
+    renumbered = packed() | {"examples": np.array([[0, 2]], np.int32)}
+    b = examples(apply(model, params, renumbered, 1).last, packed())
+    np.testing.assert_allclose(b[:5], a[:5], atol=1e-5, rtol=0)
+    assert np.abs(b[5:] - a[5:]).max() > 0.1, "another example has another mask"
+
+
+def test_the_rates_are_those_of_the_config_unless_given(params):
+    still = models.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    assert np.array_equal(apply(still, params, padded(), 1).last, apply(still, params, padded()).last)
+    for rates in ({"dropout": 0.1}, {"attention_dropout": 0.1}):
+        moved = models.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, **rates)
+        assert not np.array_equal(apply(moved, params, padded(), 1).last, apply(still, params, padded()).last)
+
+
+def test_a_row_without_tokens_is_finite_and_has_finite_gradients(model, params):
+    empty = jax.tree.map(np.zeros_like, padded())
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(apply(model, p, empty).last ** 2)))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient)))
+
+
+def test_bfloat16_stays_near_float32_and_keeps_float32_states(model, params):
+    low = apply(models.build(tiny.CONFIG, precision="bfloat16"), params, padded())
+    full = apply(model, params, padded())
+    assert low.last.dtype == jnp.float32
+    difference = np.abs(low.last - full.last)
+    assert 1e-4 < difference.max() < 0.5 and difference.mean() < 0.03
+
+
+def test_gelu_is_the_exact_one():
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    assert np.abs(gelu(x) - jax.nn.gelu(x, approximate=True)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
+        ({"hidden_act": "rellu"}, "hidden_act 'rellu': did you mean 'relu'"),
+        ({"model_type": "gpt9"}, "model_type 'gpt9' is not supported; known: .*bert"),
+        ({"model_type": None}, "model_type None is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_an_error(change, complaint):
+    with pytest.raises(InputError, match=complaint):
+        models.build(tiny.CONFIG | change)
+
+
+def test_a_config_says_the_shape_and_the_published_base_model_is_the_default():
+    assert BertConfig.from_hf({"hidden_size": 24, "unknown": 1}) == BertConfig(hidden_size=24)
+    assert (BertConfig().hidden_size, BertConfig().num_hidden_layers, BertConfig().vocab_size) == (768, 12, 30522)

@@ -1,0 +1,186 @@
+"""Schedules, groups, one clip; each optimizer beside NumPy written from its paper's equations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from research import optim
+from research.errors import InputError
+from research.params import plan as plans
+from research.params.plan import FROZEN, Fate
+from research.params.tree import flatten, split
+
+NO_DECAY = {"bias": "bias"}
+TABLE = {"head": ("head", Fate()), "encoder": ("encoder", Fate())}
+
+
+def config(**changes):
+    return common.override(common.base("imdb", common.words("")), {"clip_norm": 0.0, "weight_decay": 0.0, **changes})
+
+
+def params(*shape):
+    rng = np.random.default_rng(0)
+    leaf = lambda: rng.normal(size=shape or (3,)).astype(np.float32)  # noqa: E731
+    return {"encoder": {"kernel": leaf(), "bias": leaf()}, "head": {"kernel": leaf(), "bias": leaf()}}
+
+
+def run(c, grads, start=None, rules=None, rate=0.1):
+    """The trainable leaves after each of `grads` (a list of trees like `start`), and the optimizer's last state."""
+    start = params() if start is None else start
+    plan = plans.make(start, rules or TABLE, NO_DECAY)
+    now, _ = split(start, plan.trained)
+    tx = optim.make(plan, c, optax.constant_schedule(rate))
+    state, path = tx.init(now), []
+    for grad in grads:
+        updates, state = tx.update(split(grad, plan.trained)[0], state, now)
+        now = optax.apply_updates(now, updates)
+        path.append({name: np.asarray(leaf) for name, leaf in flatten(now).items()})
+    return path, state
+
+
+def made_up_grads(steps):
+    rng = np.random.default_rng(1)
+    return [jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params()) for _ in range(steps)]
+
+
+def zeros(tree):
+    return jax.tree.map(np.zeros_like, tree)
+
+
+def adam_in_numpy(p, grads, *, rate, decay, decoupled, b1=0.9, b2=0.999, eps=1e-8):
+    """Kingma & Ba 2015, algorithm 1; decay decoupled (Loshchilov & Hutter 2019, algorithm 2) or as L2."""
+    p = p.astype(np.float64)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(grads, 1):
+        g = g if decoupled else g + decay * p
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        step = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        p = p - rate * (step + (decay * p if decoupled else 0))
+    return p
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_adam_equals_the_papers_equations_over_several_steps(name):
+    start, grads = params(), made_up_grads(5)
+    path, _ = run(config(optimizer=name, weight_decay=0.1), grads)
+    by_name = [flatten(g) for g in grads]
+    for leaf, value in flatten(start).items():
+        decay = 0.0 if leaf.endswith("bias") else 0.1
+        oracle = lambda kind: adam_in_numpy(value, [g[leaf] for g in by_name], rate=0.1, decay=decay, decoupled=kind)  # noqa: B023, E731
+        np.testing.assert_allclose(path[-1][leaf], oracle(name == "adamw"), rtol=2e-5, atol=1e-6)
+        if decay:  # the two kinds of decay are told apart by this test
+            assert np.abs(path[-1][leaf] - oracle(name != "adamw")).max() > 1e-3
+
+
+def test_sgd_equals_heavy_ball_momentum_with_l2():
+    start, grads = params(), made_up_grads(4)
+    path, _ = run(config(optimizer="sgd", momentum=0.8, weight_decay=0.1), grads)
+    for leaf, p in flatten(start).items():
+        trace = 0.0
+        for g in grads:
+            trace = 0.8 * trace + flatten(g)[leaf] + (0.0 if leaf.endswith("bias") else 0.1) * p
+            p = p - 0.1 * trace
+        np.testing.assert_allclose(path[-1][leaf], p, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])
+def test_decay_shrinks_kernels_and_spares_biases_when_the_gradient_is_zero(name):
+    start = params()
+    (after,), _ = run(config(optimizer=name, weight_decay=0.5), [zeros(start)], rate=0.1)
+    for leaf, value in flatten(start).items():
+        np.testing.assert_allclose(after[leaf], value if leaf.endswith("bias") else value * 0.95, rtol=1e-6)
+    (still,), _ = run(config(optimizer=name), [zeros(start)])
+    np.testing.assert_array_equal(still["head/kernel"], start["head"]["kernel"])
+
+
+def test_adafactor_descends_a_quadratic_and_keeps_factors_instead_of_moments():
+    start = params(130, 140)
+    path, state = run(config(optimizer="adafactor"), [start], start, rate=0.01)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+    assert max(sizes) < 130 * 140 / 2
+    _, adam = run(config(optimizer="adamw"), [start], start)
+    assert max(leaf.size for leaf in jax.tree.leaves(adam)) == 130 * 140
+    for _ in range(3):  # the gradient of half the square is the parameter
+        now = {part: {name: path[-1][f"{part}/{name}"] for name in start[part]} for part in start}
+        path += run(config(optimizer="adafactor"), [now], now, rate=0.01)[0]
+    losses = [sum(float((leaf**2).sum()) for leaf in leaves.values()) for leaves in (flatten(start), *path)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.97 * losses[0]
+
+
+def test_clipping_is_of_the_global_norm_and_once():
+    grads = jax.tree.map(lambda x: np.full_like(x, 10.0), params())
+    start = params()
+    plan = plans.make(start, TABLE, NO_DECAY)
+    assert len(plan.groups) == 2
+    c = config(optimizer="sgd", momentum=0.0, clip_norm=1.0)
+    (after,), _ = run(c, [grads], rate=1.0)
+    moved = np.concatenate([after[name] - leaf for name, leaf in flatten(start).items()])
+    np.testing.assert_allclose(np.linalg.norm(moved), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(moved, np.full(12, -1 / np.sqrt(12)), rtol=1e-5)
+    (unclipped,), _ = run(config(optimizer="sgd", momentum=0.0), [grads], rate=1.0)
+    np.testing.assert_allclose(unclipped["head/bias"] - start["head"]["bias"], -10.0, rtol=1e-5)
+
+
+def test_a_clip_inside_each_group_would_not_be_global():
+    labels = {"encoder": "a", "head": "b"}
+    inside = optax.partition({name: optax.clip_by_global_norm(1.0) for name in "ab"}, labels)
+    grads = {"encoder": jnp.full(3, 10.0), "head": jnp.full(3, 10.0)}
+    updates, _ = inside.update(grads, inside.init(grads))
+    np.testing.assert_allclose(optax.tree.norm(updates), np.sqrt(2), rtol=1e-5)
+
+
+def test_a_small_gradient_is_not_clipped_and_a_frozen_one_does_not_count():
+    start = params()
+    grads = {
+        "encoder": jax.tree.map(lambda x: np.full_like(x, 1e6), start["encoder"]),
+        "head": jax.tree.map(lambda x: np.full_like(x, 0.1), start["head"]),
+    }
+    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Fate())}
+    (after,), _ = run(config(optimizer="sgd", momentum=0.0, clip_norm=1.0), [grads], rules=rules, rate=1.0)
+    np.testing.assert_allclose(after["head/kernel"] - start["head"]["kernel"], -0.1, rtol=1e-5)
+    (counted,), _ = run(config(optimizer="sgd", momentum=0.0, clip_norm=1.0), [grads], rate=1.0)
+    assert np.abs(counted["head/kernel"] - start["head"]["kernel"]).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_what_is_frozen_is_neither_updated_nor_in_the_optimizers_state(name):
+    start = params(5) | {"head": params(3)["head"]}
+    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Fate())}
+    frozen, state = run(config(optimizer=name, weight_decay=0.5), [start], start, rules)
+    everything, whole = run(config(optimizer=name, weight_decay=0.5), [start], start)
+    assert set(frozen[-1]) == {"head/kernel", "head/bias"} and len(everything[-1]) == 4
+    assert 5 not in {leaf.size for leaf in jax.tree.leaves(state)}
+    assert 5 in {leaf.size for leaf in jax.tree.leaves(whole)}
+
+
+def test_masking_alone_would_let_a_frozen_gradient_through():
+    masked = optax.masked(optax.sgd(1.0), {"trained": True, "frozen": False})
+    tree = {"trained": jnp.ones(()), "frozen": jnp.ones(())}
+    updates, _ = masked.update(tree, masked.init(tree))
+    assert (float(updates["trained"]), float(updates["frozen"])) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_a_multiplier_scales_the_update(name):
+    start, (grad,) = params(), made_up_grads(1)
+    rules = {"head": ("head", Fate()), "encoder": ("encoder", Fate(multiplier=0.25))}
+    c = config(optimizer=name, weight_decay=0.1)
+    (slow,), (fast,) = run(c, [grad], rules=rules)[0], run(c, [grad])[0]
+    for leaf, value in flatten(start).items():
+        factor = 0.25 if leaf.startswith("encoder") else 1.0
+        np.testing.assert_allclose(slow[leaf] - value, factor * (fast[leaf] - value), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("multiplier", [0.0, -1.0, float("nan")])
+def test_a_multiplier_that_is_not_positive_is_an_error(multiplier):
+    rules = {"head": ("head", Fate()), "still": ("encoder", Fate(multiplier=multiplier))}
+    with pytest.raises(InputError, match=r"rule 'still': .* on encoder/.*freeze it instead"):
+        run(config(), made_up_grads(1), rules=rules)
+
+
+def test_an_unknown_optimizer_is_an_error_that_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'adafactor'"):
+        run(config(optimizer="adafacter"), made_up_grads(1))

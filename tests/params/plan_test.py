@@ -1,0 +1,115 @@
+"""What a run does to every parameter."""
+
+import numpy as np
+import pytest
+
+from research.adapt import methods
+from research.errors import InputError
+from research.params import plan as plans
+from research.params.plan import FROZEN, Fate
+
+STAGES = ("embeddings", "layer_0", "layer_1", "layer_2")
+NO_DECAY = {"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"}
+
+
+def params():
+    layer = {
+        "attention": {"query": {"kernel": np.zeros((4, 4)), "bias": np.zeros(4)}},
+        "mlp": {"norm": {"scale": np.zeros(4), "bias": np.zeros(4)}},
+    }
+    encoder = {"embeddings": {"word": {"embedding": np.zeros((10, 4))}}, "pooler": {"kernel": np.zeros((4, 4)), "bias": np.zeros(4)}}
+    return {
+        "encoder": encoder | {f"layer_{i}": layer for i in range(3)},
+        "head": {"classifier": {"kernel": np.zeros((4, 2)), "bias": np.zeros(2)}},
+    }
+
+
+def plan_of(method="full", freeze="", top_layers=2, no_decay=NO_DECAY):
+    rules = methods.rules_for(method, STAGES, {"freeze": freeze, "top_layers": top_layers})
+    return plans.make(params(), rules, no_decay)
+
+
+def test_every_parameter_has_an_entry_with_its_size():
+    entries = plan_of().entries
+    assert len(entries) == 1 + 2 + 3 * 4 + 2
+    assert entries["encoder/layer_1/attention/query/kernel"].size == 16
+    assert sum(entry.size for entry in entries.values()) == 40 + 20 + 3 * 28 + 10
+
+
+def test_groups_are_what_is_updated_alike():
+    rules = {"low": ("encoder/layer_0", Fate(multiplier=0.5)), "frozen": ("embeddings", FROZEN), "rest": (".*", Fate())}
+    plan = plans.make(params(), rules, NO_DECAY)
+    groups = {name: entry.group for name, entry in plan.entries.items()}
+    assert set(plan.groups) == {"x0.5", "x0.5 no decay", "x1", "x1 no decay"}
+    assert groups["encoder/layer_0/attention/query/kernel"] == "x0.5"
+    assert groups["encoder/layer_0/mlp/norm/scale"] == "x0.5 no decay"
+    assert groups["encoder/layer_1/attention/query/kernel"] == groups["head/classifier/kernel"] == "x1"
+    assert groups["encoder/embeddings/word/embedding"] == "frozen"
+    assert "encoder/embeddings/word/embedding" not in plan.trained
+
+
+@pytest.mark.parametrize(
+    ("method", "freeze", "top_layers", "expected"),
+    [
+        ("full", "", 2, 0),
+        ("linear_probe", "", 2, 4),
+        ("top_k", "", 1, 3),
+        ("top_k", "", 2, 2),
+        ("top_k", "", 3, 1),
+        ("full", "embeddings", 2, 1),
+        ("full", "embeddings,layer_0", 2, 2),
+        ("full", "layer_0", 2, 0),  # the embeddings train, so nothing can be left out of the backward pass
+        ("full", "embeddings,layer_1", 2, 1),
+        ("full", "embeddings,layer_0/attention", 2, 1),  # half of a layer is not all of it
+    ],
+)
+def test_stages_frozen_from_the_bottom(method, freeze, top_layers, expected):
+    assert plan_of(method, freeze, top_layers).frozen_stages(STAGES) == expected
+
+
+def test_decay_spares_biases_and_norm_scales_only():
+    spared = {name for name, entry in plan_of().entries.items() if not entry.decay}
+    kinds = {"/".join(name.split("/")[-2:]) for name in spared}
+    assert kinds == {"query/bias", "norm/scale", "norm/bias", "pooler/bias", "classifier/bias"}
+    assert len(spared) == 3 * 3 + 2
+    assert all(entry.decay for entry in plan_of(no_decay={}).entries.values())
+
+
+def test_a_no_decay_pattern_that_matches_nothing_is_an_error():
+    with pytest.raises(InputError, match=r"no_decay\.norm.*'nrm'.*did you mean 'norm'"):
+        plan_of(no_decay={"bias": "bias", "norm": "nrm"})
+
+
+def test_rows_add_up_to_all_parameters_and_put_the_frozen_last():
+    rows = plan_of("top_k", top_layers=1).rows()
+    assert sum(int(row[2]) for row in rows) == 17
+    assert sum(int(row[3].replace(",", "")) for row in rows) == 154
+    frozen = [row[0] == "frozen" for row in rows]
+    assert frozen == sorted(frozen) and any(frozen) and not all(frozen)
+    assert {row[1] for row in rows if row[0] == "frozen"} == {"embeddings", "layer_0", "layer_1"}
+    assert {row[4:] for row in rows if row[0] == "frozen"} == {("-", "-", "never")}
+    assert ("x1 no decay", "top", "4", "16", "1", "no", "step 0") in rows
+
+
+def test_render_ends_with_the_totals_and_has_a_line_for_each_row():
+    plan = plan_of("linear_probe")
+    lines = plan.render().splitlines()
+    assert lines[0].split() == ["group", "rule", "leaves", "parameters", "multiplier", "decay", "opens"]
+    assert len(lines) == 1 + len(plan.rows()) + 1
+    assert lines[-1] == "trains 10 of 154 parameters (6.49%)"
+    assert plan_of("full").render().splitlines()[-1] == "trains 154 of 154 parameters (100.00%)"
+
+
+@pytest.mark.parametrize("method", sorted(methods.METHODS))
+@pytest.mark.parametrize("freeze", ["head", "bias", "classifier/kernel", ".*"])
+def test_freezing_anything_of_the_head_is_an_error_that_names_the_rule(method, freeze):
+    with pytest.raises(InputError, match="the head always trains") as caught:
+        plan_of(method, freeze)
+    assert repr(f"freeze {freeze}") in str(caught.value) and "head/classifier/" in str(caught.value)
+
+
+def test_freezing_what_only_looks_like_the_head_is_allowed():
+    made = params()
+    made["encoder"]["head"] = {"kernel": np.zeros(2)}
+    rules = {"own": ("encoder/head", FROZEN), "rest": (".*", Fate())}
+    assert not plans.make(made, rules, {}).entries["encoder/head/kernel"].fate.trained

@@ -1,0 +1,36 @@
+"""Small runs for tests: a config by file and words, and the whole command in a process of its own."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from configs import common
+
+ROOT = Path(__file__).parents[1]
+
+
+def config(name: str = "imdb", arg: str = "smoke", **changes):
+    """The config of configs/NAME.py:ARG with fields changed; a double underscore stands for a dot."""
+    c = importlib.import_module(f"configs.{name}").get_config(arg)
+    c.lock()
+    changes.setdefault("parallel", "jit")  # the tests' machine passes for eight devices
+    return common.override(c, {field.replace("__", "."): value for field, value in changes.items()})
+
+
+def command(*flags: str, devices: int = 1) -> list[str]:
+    """The command line of a run."""
+    return [sys.executable, "-m", "research.main", *flags]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """The environment of a run on that many virtual CPU devices."""
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+
+
+def start(*flags: str, devices: int = 1, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess:
+    """Runs `python -m research.main` with the flags to its end."""
+    done = subprocess.run(command(*flags), env=environment(devices), cwd=ROOT, input=stdin, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    return done

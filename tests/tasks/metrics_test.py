@@ -1,0 +1,81 @@
+"""Scores of confusion matrices, by hand and beside scikit-learn."""
+
+import numpy as np
+import pytest
+
+from research.tasks.metrics import classification_scores
+
+BINARY = [[50, 10], [5, 35]]  # rows the truth: 60 negatives, 40 positives
+THREE = [[4, 1, 0], [2, 3, 1], [0, 0, 9]]
+
+
+def test_binary_scores_are_of_the_second_class():
+    got = classification_scores(BINARY)
+    assert got["accuracy"] == pytest.approx(0.85)
+    assert got["precision"] == pytest.approx(35 / 45)
+    assert got["recall"] == pytest.approx(35 / 40)
+    assert got["f1"] == pytest.approx(2 * 35 / (45 + 40))
+    swapped = classification_scores([[35, 5], [10, 50]])
+    assert swapped["f1"] == pytest.approx(2 * 50 / (60 + 55)) and swapped["f1"] != pytest.approx(got["f1"])
+
+
+def test_rows_are_the_truth_and_columns_the_prediction():
+    turned = classification_scores(np.transpose(BINARY))
+    assert turned["precision"] == pytest.approx(35 / 40) and turned["recall"] == pytest.approx(35 / 45)
+
+
+def test_macro_scores_are_unweighted_means_over_classes():
+    got = classification_scores(THREE)
+    assert got["accuracy"] == pytest.approx(16 / 20)
+    assert got["macro_precision"] == pytest.approx((4 / 6 + 3 / 4 + 9 / 10) / 3)
+    assert got["macro_recall"] == pytest.approx((4 / 5 + 3 / 6 + 9 / 9) / 3)
+    assert got["macro_f1"] == pytest.approx((8 / 11 + 6 / 10 + 18 / 19) / 3)
+    for name in ("precision", "recall", "f1"):
+        assert got[name] == got[f"macro_{name}"]
+    weighted = (5 * 8 / 11 + 6 * 6 / 10 + 9 * 18 / 19) / 20
+    assert got["macro_f1"] != pytest.approx(weighted)
+
+
+def test_binary_macro_is_not_the_second_class():
+    got = classification_scores(BINARY)
+    assert got["macro_f1"] == pytest.approx((100 / 115 + 70 / 85) / 2)
+
+
+def test_a_class_that_never_occurs_does_not_count_and_one_that_is_only_predicted_does():
+    absent = classification_scores([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert absent["macro_f1"] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    invented = classification_scores([[3, 1, 0], [0, 3, 1], [0, 0, 0]])
+    assert invented["macro_f1"] == pytest.approx((6 / 7 + 6 / 8 + 0) / 3)
+
+
+def test_a_score_without_denominator_is_zero():
+    got = classification_scores([[7, 0], [3, 0]])
+    assert (got["precision"], got["recall"], got["f1"], got["accuracy"]) == (0.0, 0.0, 0.0, 0.7)
+
+
+def test_scores_are_plain_numbers():
+    assert {type(value) for value in classification_scores(np.array(THREE, np.float32)).values()} == {float}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("used", ["all", "one absent", "one only predicted", "one never predicted"])
+def test_scores_equal_scikit_learns(classes, used):
+    from sklearn import metrics
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true, predicted = rng.integers(0, classes, (2, 40))
+        true = np.where(rng.random(40) < 0.4, predicted, true)
+        if used in ("one absent", "one only predicted"):
+            true[true == 0] = 1
+        if used in ("one absent", "one never predicted"):
+            predicted[predicted == 0] = 1
+        confusion = np.zeros((classes, classes), int)
+        np.add.at(confusion, (true, predicted), 1)
+        got = classification_scores(confusion)
+        assert got["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+        kinds = {"macro_": {"average": "macro"}, "": {"average": "binary" if classes == 2 else "macro"}}
+        for prefix, kind in kinds.items():
+            expected = metrics.precision_recall_fscore_support(true, predicted, zero_division=0, **kind)[:3]
+            assert [got[prefix + name] for name in ("precision", "recall", "f1")] == pytest.approx(expected)

@@ -1,0 +1,150 @@
+"""Ours beside PyTorch's `transformers`, from the same folder."""
+
+import gzip
+import itertools
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import weights
+from research.models.heads import Classifier
+from research.weights.tables import BERT, to_ours
+from tests.weights import tiny
+
+pytestmark = pytest.mark.torch
+DATA = Path(os.environ.get("RESEARCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
+SENTENCES = (
+    "A film of rare, quiet beauty.",
+    "Why?",
+    "The committee's 1997 report (all 412 pages of it) was, in the end, never read by anyone who could have acted on it.",
+    "naïve café owners déjà vu 你好 emoji-free zone; e-mail: someone@example.com",
+    "I bought this on a Tuesday and returned it on a Wednesday; that should tell you everything you need to know about it.",
+    "no punctuation no capitals just words that go on and on until the sentence finally decides that it has had enough of itself",
+    "$3.50 for a coffee!!! #outrage",
+    "",
+)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return torch
+
+
+def saved(torch, folder: Path, cls: str):
+    """A random model of `transformers`, every parameter away from its trivial start, saved by `transformers` itself."""
+    import transformers
+
+    config = transformers.BertConfig(**{k: v for k, v in tiny.CONFIG.items() if k != "model_type"}, num_labels=3)
+    model = getattr(transformers, cls)(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(float(name.endswith("LayerNorm.weight")), 0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def tensors(torch, arrays):
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def test_every_submodule_agrees(torch, tmp_path):
+    theirs = saved(torch, tmp_path, "BertModel")
+    outputs = {}
+    for name, module in theirs.named_modules():
+        module.register_forward_hook(lambda _, inputs, out, name=name: outputs.update({name: out[0] if isinstance(out, tuple) else out}))
+    with torch.no_grad():
+        theirs(**tensors(torch, tiny.inputs()))
+    model, params, _ = weights.load(str(tmp_path))
+    batch = weights.padded_batch(**tiny.inputs())
+    out, state = model.apply({"params": params["encoder"]}, batch, capture_intermediates=True, mutable=["intermediates"])
+    ours = state["intermediates"]
+    pairs = {"embeddings": ours["embeddings"]["__call__"][0], "pooler": out.pooled[:, 0], "": out.last}
+    pairs["embeddings.word_embeddings"] = ours["embeddings"]["word"]["__call__"][0]
+    for i in range(tiny.CONFIG["num_hidden_layers"]):
+        layer = ours[f"layer_{i}"]
+        pairs[f"encoder.layer.{i}.attention.self.query"] = layer["attention"]["query"]["__call__"][0]
+        pairs[f"encoder.layer.{i}.attention"] = layer["attention"]["__call__"][0]
+        pairs[f"encoder.layer.{i}.output"] = layer["mlp"]["__call__"][0]
+        pairs[f"encoder.layer.{i}"] = out.stages[i + 1]
+    for name, array in pairs.items():
+        wanted = outputs[name] if isinstance(outputs[name], torch.Tensor) else outputs[name].last_hidden_state
+        np.testing.assert_allclose(array, wanted.numpy(), atol=1e-5, rtol=0, err_msg=name)
+
+
+def test_the_gradient_of_every_parameter_agrees(torch, tmp_path):
+    theirs = saved(torch, tmp_path, "BertForSequenceClassification")
+    labels = np.array([2, 0, 1])
+    loss = theirs(**tensors(torch, tiny.inputs()), labels=torch.tensor(labels)).loss
+    loss.backward()
+    model, params, _ = weights.load(str(tmp_path))
+    head, batch = Classifier(classes=3, pooling="pooler"), weights.padded_batch(**tiny.inputs())
+
+    def ours(params):
+        encoded = model.apply({"params": params["encoder"]}, batch)
+        logits = head.apply({"params": params["head"]}, encoded, batch)[:, 0]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(3), labels])
+
+    value, gradient = jax.jit(jax.value_and_grad(ours))(params)
+    wanted = to_ours({name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}, BERT)
+    found = {"/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
+    assert abs(float(value) - loss.item()) <= 1e-5
+    assert found.keys() == wanted.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, wanted[name], atol=1e-5, rtol=0, err_msg=name)
+        assert np.abs(wanted[name]).max() > 1e-4 or name.endswith("key/bias"), f"{name}: a gradient of zero compares nothing"
+
+
+def states(torch, texts: list[str], max_length: int, double: bool = False):
+    """Ours, PyTorch's and PyTorch's in float64 if wanted, each [stages, B, L, D]; and which tokens are real [B, L]."""
+    from transformers import BertModel
+
+    model, params, tokenizer = weights.load("minilm")
+    theirs = BertModel.from_pretrained(weights.hub.find("minilm")).eval()
+    apply = jax.jit(lambda batch: model.apply({"params": params["encoder"]}, batch).stages)
+    arrays = tokenizer(texts, padding="max_length", truncation=True, max_length=max_length, return_tensors="np")
+
+    def wanted(module):
+        with torch.no_grad():
+            return np.stack(module(**tensors(torch, arrays), output_hidden_states=True).hidden_states)
+
+    mine = np.stack(apply(weights.padded_batch(**arrays)))
+    return mine, wanted(theirs), wanted(theirs.double()) if double else None, arrays["attention_mask"] == 1
+
+
+def test_the_real_model_agrees_on_sentences(torch):
+    ours, theirs, _, real = states(torch, [f"{a} {b}" for a in SENTENCES for b in SENTENCES], max_length=64)
+    assert np.abs(ours - theirs)[:, real].max() <= 2e-5
+    assert 0.2 < real.mean() < 0.8
+
+
+def test_the_real_model_is_as_exact_as_pytorch_in_padding_too(torch):
+    # Padded positions amplify rounding a hundred times: float32 PyTorch itself is 2e-4 from float64 there.
+    ours, theirs, exact, real = states(torch, [f"{a} {b}" for a in SENTENCES[:4] for b in SENTENCES[:4]], max_length=64, double=True)
+    for where in (real, ~real):
+        assert np.abs(ours - exact)[:, where].max() <= 2 * np.abs(theirs - exact)[:, where].max() <= 1e-3
+
+
+@pytest.mark.data
+def test_the_real_model_agrees_on_reviews(torch):
+    with gzip.open(DATA / "imdb" / "test.tsv.gz", "rt", encoding="utf-8") as lines:
+        reviews = [line.rpartition("\t")[0] for line in itertools.islice(lines, 1, 65)]
+    for start in range(0, 64, 16):
+        ours, theirs, _, real = states(torch, reviews[start : start + 16], max_length=256)
+        assert np.abs(ours - theirs)[:, real].max() <= 2e-5
+    assert len(reviews) == 64 and real.sum() > 1000
+
+
+def test_the_tokenizer_agrees_with_the_one_that_transformers_chooses():
+    from transformers import AutoTokenizer
+
+    folder = weights.hub.find("minilm")
+    texts = [*SENTENCES, "[CLS] special [MASK] tokens [SEP]", "tabs\tand\nnewlines \u200b zero width"]
+    assert weights.open("minilm").tokenizer()(texts).data == AutoTokenizer.from_pretrained(folder)(texts).data

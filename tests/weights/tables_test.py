@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from research.errors import InputError
+from research.weights import hub, read
+from research.weights.tables import BERT, rename, to_ours
+from tests.weights import tiny
+
+
+def test_each_place_gets_the_tensor_of_its_name_and_layout():
+    theirs = tiny.tensors(classes=3)
+    ours = to_ours(theirs, BERT)
+    assert len(ours) == len(theirs)
+    assert np.array_equal(ours["encoder/layer_2/attention/key/kernel"], theirs["bert.encoder.layer.2.attention.self.key.weight"].T)
+    assert np.array_equal(ours["encoder/layer_1/mlp/up/kernel"], theirs["bert.encoder.layer.1.intermediate.dense.weight"].T)
+    assert np.array_equal(ours["encoder/layer_0/attention/norm/scale"], theirs["bert.encoder.layer.0.attention.output.LayerNorm.weight"])
+    assert np.array_equal(ours["encoder/layer_0/mlp/norm/bias"], theirs["bert.encoder.layer.0.output.LayerNorm.bias"])
+    assert np.array_equal(ours["encoder/embeddings/word/embedding"], theirs["bert.embeddings.word_embeddings.weight"])
+    assert np.array_equal(ours["head/classifier/kernel"], theirs["classifier.weight"].T)
+
+
+def test_the_table_is_total_for_the_real_file():
+    theirs = read.read_tensors(hub.find("minilm"))
+    ours = to_ours(theirs, BERT)
+    assert len(ours) == 103 == len(theirs) - 1, "all but the position_ids buffer"
+    assert sum(tensor.size for tensor in ours.values()) == 22_713_216
+
+
+def test_every_row_can_be_read_in_the_other_direction():
+    theirs = tiny.tensors()
+    back = {}
+    for name, tensor in to_ours(theirs, BERT).items():
+        (found,) = [(row, torch) for row in BERT.rows if (torch := rename(name, row.ours, row.torch))]
+        back[found[1]] = tensor.T if found[0].transpose else tensor
+    assert back.keys() == theirs.keys()
+    assert all(np.array_equal(back[name], theirs[name]) for name in theirs)
+
+
+def test_the_norms_of_old_files_are_known():
+    theirs = tiny.tensors(classes=2)
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for name, t in theirs.items()}
+    assert old.keys() != theirs.keys()
+    a, b = to_ours(old, BERT), to_ours(theirs, BERT)
+    assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_tensor_that_is_neither_mapped_nor_ignored_is_listed():
+    with pytest.raises(InputError, match="no row of the name table knows: encoder.layer.0.crossattention.weight, encoder.layerx.1"):
+        to_ours(tiny.tensors() | dict.fromkeys(("encoder.layer.0.crossattention.weight", "encoder.layerx.1"), np.ones(1)), BERT)
+
+
+def test_a_long_list_is_cut_and_counted():
+    with pytest.raises(InputError, match=r"x0, x1, x2, x3 and 6 more$"):
+        to_ours({f"x{i}": np.ones(1) for i in range(10)}, BERT)
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.position_ids", "bert.embeddings.position_ids", "cls.predictions.bias", "cls.seq_relationship.weight"]
+)
+def test_what_is_ignored_is_left_out_and_nothing_like_it(name):
+    assert to_ours({name: np.ones(1)}, BERT) == {}
+    with pytest.raises(InputError, match="no row"):
+        to_ours({f"x{name}": np.ones(1)}, BERT)
+
+
+def test_two_tensors_for_one_place_are_an_error():
+    both = {"embeddings.LayerNorm.weight": np.ones(2), "embeddings.LayerNorm.gamma": np.ones(2)}
+    with pytest.raises(InputError, match="LayerNorm.gamma: encoder/embeddings/norm/scale is there under another name too"):
+        to_ours(both, BERT)
+
+
+def test_integers_for_a_parameter_are_an_error():
+    with pytest.raises(InputError, match="pooler.dense.bias: int8, not floating point"):
+        to_ours({"pooler.dense.bias": np.ones(2, np.int8)}, BERT)
