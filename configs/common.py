@@ -57,7 +57,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.max_length = 128  # tokens of an example; longer texts lose their end
     c.packing = "packed"  # packed | bucketed | padded
     c.batch_size = 32  # examples of an update, however they are laid out
-    c.eval_batch_size = 128
+    c.eval_batch_tokens = 2048  # an evaluation batch is as many examples as have about so many; on accelerators, raise it
     c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
 
     c.pooling = "pooler"  # pooler | first | mean
@@ -66,6 +66,9 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
 
     c.top_layers = 2  # method=top_k: layers that train
     c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
+
+    c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it anew in every step
+    c.remat = False  # compute activations again in the backward pass instead of keeping them
 
     c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
     c.learning_rate = 5e-5
@@ -94,7 +97,7 @@ def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
     """The last word of every `get_config`: makes the smoke run where it was asked for."""
     if chosen["smoke"]:
         override(c, {"model": "tiny", "data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
-        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_size": 16, "log_steps": 1, "top_layers": 1})
+        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1, "top_layers": 1})
         override(c, {"eval_epochs": 1.0, "checkpoint_epochs": 1.0, "warmup_percent": 0.0})
     return c
 

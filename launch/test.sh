@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 launch/setup.sh test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest --numprocesses=2 "$@"

@@ -7,11 +7,13 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
+from research import process
 from research.errors import InputError, nearest
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main` after the flags are parsed. Bad input ends in one line on standard error and exit code 2."""
+    process.prepare()
     try:
         app.run(main, flags_parser=parse)
     except InputError as error:
@@ -46,13 +48,13 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _reason(argv: list[str], error: Exception) -> str:
-    config = flags.FLAGS["config"].value
-    if isinstance(error, AttributeError) and isinstance(config, ConfigDict):
-        for arg in argv:
-            name = arg.lstrip("-").partition("=")[0]
-            if name.startswith("config."):
-                common.check_field(config, name.removeprefix("config."))
+    """One line for a parsing error of the flags library, which says of an unknown field little more than its name."""
+    given = [arg.lstrip("-").partition("=") for arg in argv]
+    path = next((value for name, _, value in given if name == "config"), "")
     if isinstance(error, OSError):
-        path = next((arg.partition("=")[2].partition(":")[0] for arg in argv if arg.lstrip("-").startswith("config=")), "")
-        return f"config file {path!r} cannot be read; the experiments are in configs/"
+        return f"config file {path.partition(':')[0]!r} cannot be read; the experiments are in configs/"
+    if isinstance(error, AttributeError):
+        config = flags.FLAGS["config"].parser.parse(path)
+        for name in (name.removeprefix("config.") for name, _, _ in given if name.startswith("config.")):
+            common.check_field(config, name)
     return str(error).splitlines()[0]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from research import durations, models, optim, parallel, train, weights
+from research import durations, models, optim, parallel, prefix, train, weights
 from research.adapt import methods
 from research.data import encode, sources
 from research.data.batches import Batches
@@ -48,24 +48,36 @@ class Model:
         What lies below that stage is a function of the example alone: it runs without dropout and has no gradient.
         """
         params = merge(trainable, frozen)
-        encode = functools.partial(self.encoder.apply, {"params": params["encoder"]}, batch)
-        below = self.plan.frozen_stages(self.encoder.stages)
-        hidden = jax.lax.stop_gradient(encode(stop=below).last) if below else None
+        start = self.plan.frozen_stages(self.encoder.stages)
+        hidden = self.below(frozen, batch, start) if start else None
         rngs = None if key is None else {"dropout": key}
-        encoded = encode(start=below, hidden=hidden, rngs=rngs)
+        encoded = self.encoder.apply({"params": params["encoder"]}, batch, start=start, hidden=hidden, rngs=rngs)
         return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
+
+    def below(self, frozen: Tree, batch: train.Batch, stop: int) -> jax.Array:
+        """Hidden states [B, L, D] float32 after the first `stop` stages, all frozen: those of the batch where it brings them."""
+        if "hidden" in batch:
+            return batch["hidden"].astype(jnp.float32)
+        return jax.lax.stop_gradient(self.encoder.apply({"params": frozen["encoder"]}, batch, stop=stop).last)
 
     def loss(self, trainable: Tree, frozen: Tree, batch: train.Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The sum of the losses of a batch's examples, and the totals its metrics are made of."""
         logits = self.logits(trainable, frozen, batch, key)
         return self.kind.loss_sum(logits, batch, self.config.label_smoothing), self.kind.totals(jax.lax.stop_gradient(logits), batch)
 
+    def tokens(self, examples: Examples) -> encode.Tokens:
+        """The token ids of `examples`."""
+        return encode.encode(self.tokenizer, examples, self.config.max_length)
+
+    def eval_batch_size(self, tokens: encode.Tokens, layout: parallel.Layout) -> int:
+        """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""
+        return max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
+
     def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False) -> Batches:
         """The batches of `examples`; without labels, the targets are zeros."""
-        c = self.config
-        tokens = encode.encode(self.tokenizer, examples, c.max_length)
+        c, tokens = self.config, self.tokens(examples)
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
-        size, parts = (c.batch_size, c.accumulate) if training else (c.eval_batch_size, 1)
+        size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
         return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
 
 
@@ -78,6 +90,7 @@ class Experiment:
     data: Dataset
     layout: parallel.Layout
     train: Batches
+    dev: Batches
     total_steps: int
     rate: optax.Schedule
     tx: optax.GradientTransformation
@@ -148,8 +161,14 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
 def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
     if not 0 <= config.dropout < 1:
         raise InputError(f"dropout={config.dropout} is not a rate; use 0 or more, and less than 1")
-    pooler, rate = config.pooling == "pooler", config.dropout
-    encoder = models.build(shape, precision=config.precision, pooler=pooler, dropout=rate, attention_dropout=rate)
+    encoder = models.build(
+        shape,
+        precision=config.precision,
+        pooler=config.pooling == "pooler",
+        dropout=config.dropout,
+        attention_dropout=config.dropout,
+        remat=config.remat,
+    )
     positions = encoder.config.max_position_embeddings
     if config.max_length > positions:
         raise InputError(f"max_length={config.max_length} is over the model's {positions} positions; use --config.max_length={positions}")
@@ -175,11 +194,16 @@ def build(config: ConfigDict) -> Experiment:
     layout = parallel.layout(config.parallel)
     data = load_data(config)
     model = build_model(config, data.labels)
-    batches = model.batches(data.splits["train"], layout, training=True)
-    sizes = {"batch_size": config.batch_size, "epoch_steps": batches.steps}
+    train_batches = model.batches(data.splits["train"], layout, training=True)
+    dev_batches = model.batches(data.splits["dev"], layout)
+    sizes = {"batch_size": config.batch_size, "epoch_steps": train_batches.steps}
     total = durations.steps(config, "total", **sizes)
     rate = optim.schedule(config.schedule, config.learning_rate, durations.steps(config, "warmup", total=total, **sizes), total)
-    return Experiment(config, model, data, layout, batches, total, rate, optim.make(model.plan, config, rate))
+    tx = optim.make(model.plan, config, rate)
+    if config.prefix_cache_gb and total > train_batches.steps:  # examples come round again
+        for batches in (train_batches, dev_batches):
+            batches.hidden = prefix.states(model, batches.tokens, layout, config.prefix_cache_gb)
+    return Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, tx)
 
 
 def _init(encoder: nn.Module, head: nn.Module, batch: train.Batch, keys: dict[str, jax.Array]) -> Tree:

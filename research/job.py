@@ -29,13 +29,14 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
     """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
     jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if mode == "train":
         summarise(run(config, workdir, console), workdir, console)
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
-        print(experiments.build(config).model.plan.render(), end="")
+        labels = experiments.load_data(config).labels
+        print(experiments.build_model(config, labels).plan.render(), end="")
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
@@ -58,10 +59,15 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     for split, scores in (("dev", dev), ("test", test)):
         table.add_row(split, *(f"{scores[name]:.4f}" for name in ("accuracy", "f1", "macro_f1", "loss")))
     console.print(table)
-    rate = f"{speed['examples_per_s']:.0f} examples/s, " if speed["examples_per_s"] else ""
     console.print(
-        f"kept step {result['selected_step']} (best dev {metric}); trained {params['trainable']:,} of {params['total']:,} parameters; "
-        f"{rate}{speed['step_flops'] / 1e9:.1f} GFLOP a step"
+        f"kept step {result['selected_step']} (best dev {metric}); trained {params['trainable']:,} of {params['total']:,} parameters "
+        f"({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
+    )
+    console.print(
+        f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {speed['examples_per_s'] or 0:.0f} examples/s, {speed['real_tokens_per_s'] or 0:,.0f} "
+        f"real tokens/s, {speed['padding_fraction'] or 0:.1%} padding, {speed['waiting_fraction'] or 0:.1%} waiting for data, "
+        f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB at most, {speed['compilations']} compilations"
+        + (f", {speed['mfu']:.0%} MFU" if speed["mfu"] else "")
     )
     console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
     console.print(

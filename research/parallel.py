@@ -58,9 +58,9 @@ class Layout:
         return Program(jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, donate_argnums=donate, devices=devices))
 
     def replicate(self, tree: Any) -> Any:
-        """A copy of each leaf for each device."""
+        """A copy of each leaf for each device, which a step may then take over."""
         if not self.devices:
-            return jax.tree.map(jax.numpy.asarray, tree)
+            return jax.tree.map(jax.numpy.array, tree)
         return jax.tree.map(lambda x: np.broadcast_to(x, (self.devices, *np.shape(x))), tree)
 
     def shard(self, batch: Any, axis: int = 0) -> Any:

@@ -101,7 +101,6 @@ def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: paralle
     and a run that is killed and started again does what it would have done.
     """
     e, model, layout = experiment, experiment.model, experiment.layout
-    dev = model.batches(e.data.splits["dev"], layout)
     state = init_state(model.trainable, e.tx)
     if latest.step is not None:
         state = latest.restore(state)
@@ -120,7 +119,7 @@ def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: paralle
             telemetry.show("training", step, window.note)
             if due("eval", step):
                 telemetry.show("evaluating")
-                sums, _ = evaluate(evaluated, state.trainable, frozen, dev, layout)
+                sums, _ = evaluate(evaluated, state.trainable, frozen, e.dev, layout)
                 scores = model.kind.scores(sums)
                 telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
                 if best.step is None or scores[model.task.metric] > best.meta()["score"]:

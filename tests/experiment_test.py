@@ -81,8 +81,12 @@ def test_evaluation_is_exact_whatever_the_shapes():
     from research.evaluate import evaluate
 
     found = []
-    for layout, packing, size in ((parallel.Layout(), "packed", 7), (parallel.Layout(), "padded", 16), (parallel.Layout(8), "packed", 5)):
-        e = experiment.build(runs.config(precision="float32", packing=packing, eval_batch_size=size))
+    for layout, packing, size in (
+        (parallel.Layout(), "packed", 200),
+        (parallel.Layout(), "padded", 500),
+        (parallel.Layout(8), "packed", 30),
+    ):
+        e = experiment.build(runs.config(precision="float32", packing=packing, eval_batch_tokens=size))
         program, trees = train.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
         found.append(evaluate(program, *trees, e.model.batches(e.data.splits["test"], layout), layout))
     for totals, logits in found[1:]:

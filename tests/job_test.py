@@ -66,7 +66,8 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
     assert "going on from step" in runs.start(*flags, f"--workdir={tmp_path / 'cut'}").stderr
 
     whole, cut = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut"))
-    for same in ("params", "metrics", "selected_step"):
+    assert whole["params"]["sha256"] == cut["params"]["sha256"]
+    for same in ("metrics", "selected_step"):
         assert whole[same] == cut[same], same
     curves = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
     assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]

@@ -34,6 +34,7 @@ class Batches:
 
     `layout`: "packed" puts several examples into a row; "bucketed" one a row, batches of similar length in at most four row
     lengths; "padded" one a row in one length, with the same examples in a batch as "packed".
+    Where the attribute `hidden` [T, D] is set, a row for each token, it goes along as `hidden` [R, L, D].
     Raises InputError for another layout.
     """
 
@@ -41,6 +42,7 @@ class Batches:
         if layout not in LAYOUTS:
             raise InputError(f"packing {layout!r}: {nearest(layout, LAYOUTS)}")
         self.tokens, self.labels, self.seed, self.layout = tokens, labels, seed, layout
+        self.hidden: np.ndarray | None = None
         self.batch_size, self.multiple = min(batch_size, len(tokens)), multiple
         first = self.compose(0)
         if layout == "packed":
@@ -90,6 +92,8 @@ class Batches:
         batch |= {name: np.zeros((R, E), np.int32) for name in ("anchors", "examples")}
         batch["labels"] = np.zeros((R, E, *self.labels.shape[1:]), self.labels.dtype)
         batch["weights"] = np.zeros((R, E), np.float32)
+        if self.hidden is not None:
+            batch["hidden"] = np.zeros((R, L, self.hidden.shape[1]), self.hidden.dtype)
         for row, inside in enumerate(rows):
             at = 0
             for place, k in enumerate(inside):
@@ -98,6 +102,8 @@ class Batches:
                 here = slice(at, at + end - begin)
                 batch["tokens"][row, here] = self.tokens.ids[begin:end]
                 batch["types"][row, here] = self.tokens.types[begin:end]
+                if self.hidden is not None:
+                    batch["hidden"][row, here] = self.hidden[begin:end]
                 batch["positions"][row, here] = np.arange(end - begin)
                 batch["segments"][row, here] = place + 1
                 batch["anchors"][row, place] = at

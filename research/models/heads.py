@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError, nearest
-from research.models.bert import Encoded
 from research.models.dropout import Dropout, mix
+from research.models.encoded import Encoded
 
 POOLINGS = ("pooler", "first", "mean")
 

@@ -1,0 +1,77 @@
+"""Frozen work, done once: the hidden states below the first stage that trains are a function of the example alone, so they
+are computed one time, kept on disk, and shared by all epochs, seeds, heads and methods that freeze as much.
+
+Letters: T tokens of a split, end to end; D hidden size.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from research import cache
+from research.data.batches import Batches
+from research.data.encode import Tokens
+from research.errors import InputError
+from research.parallel import Layout
+from research.params.tree import digest, split
+
+CONSOLE = Console(stderr=True)
+VERSION = 1  # part of the key: raise it when the same parameters and tokens would give other hidden states
+
+
+def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
+    """The hidden states [T, D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
+
+    bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
+    size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
+    """
+    below = model.plan.frozen_stages(model.encoder.stages)
+    if not below:
+        return None
+    dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
+    shape = int(tokens.offsets[-1]), model.encoder.config.hidden_size
+    path = cache.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
+    if not path.exists():
+        size = shape[0] * shape[1] * dtype.itemsize
+        if size > budget_gb * 1e9:
+            what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
+            raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
+        CONSOLE.print(f"computing the frozen stages once: {size / 1e6:.0f} MB in {path}", soft_wrap=True, highlight=False)
+        write(path, model, tokens, layout, below, shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def key(model, tokens: Tokens, below: int) -> str:
+    """sha256 of what decides the hidden states: the frozen parameters, the tokens, how many stages, the precision."""
+    names = [name for name in model.plan.entries if name.split("/")[1] in model.encoder.stages[:below]]
+    sha = hashlib.sha256(f"{VERSION} {below} {model.config.precision} {model.encoder.config}".encode())
+    sha.update(digest(jax.tree.map(np.asarray, split(model.frozen, names)[0])).encode())
+    for array in (tokens.ids, tokens.types, tokens.offsets):
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: tuple[int, int], dtype: np.dtype) -> None:
+    """Computes the states and writes them; the file is whole or not there."""
+
+    def step(trainable, frozen, batch, axis):
+        return model.below(frozen, batch, below)
+
+    program, frozen, part = layout.compile(step), layout.replicate(model.frozen), path.with_name(f"{path.name}.{os.getpid()}.part")
+    batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
+    out = np.memmap(part, dtype=dtype, mode="w+", shape=shape)
+    for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
+        hidden = layout.join(program({}, frozen, layout.shard(batch)))
+        rows, places = np.nonzero(batch["weights"] > 0)
+        for row, place in zip(rows, places, strict=True):
+            begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
+            at = batch["anchors"][row, place]
+            out[begin:end] = hidden[row, at : at + end - begin]
+    out.flush()
+    os.replace(part, path)

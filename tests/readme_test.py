@@ -1,0 +1,56 @@
+"""Every command and every piece of code in the README does what it says."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests import runs
+
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (runs.ROOT / "README.md").read_text(), re.DOTALL)
+LINES = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
+COMMANDS = [line for line in LINES if "research.main" in line]
+
+
+def smoky(command: str, workdir) -> str:
+    """The same command as a smoke run in a workdir of its own."""
+    command = re.sub(r"(configs/\w+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
+    command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "")
+    return command.replace("python -m", f"{shlex.quote(sys.executable)} -m") + f" --workdir={workdir}"
+
+
+def test_the_launchers_are_what_the_readme_says():
+    assert [line for line in LINES if line not in COMMANDS] == ["launch/local.sh", "launch/test.sh"]
+    assert "configs/imdb.py:demo" in (runs.ROOT / "launch" / "local.sh").read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs(command, tmp_path):
+    if "--mode=" in command and "plan" not in command:  # these use a trained model
+        train = re.sub(r"--mode=\w+|--input=\S+", "", command.split("|")[-1])
+        subprocess.run(smoky(train, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        smoky(command, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--mode" in command or (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_code_runs():
+    (library,) = [block for kind, block in BLOCKS if kind == "python" and "import" in block]
+    done = subprocess.run([sys.executable, "-c", library], env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "(2, 6, 384) 7", done.stderr
+
+
+def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
+    from research import experiment
+    from research.adapt import methods
+
+    (code,) = [block for kind, block in BLOCKS if kind == "python" and "import" not in block]
+    exec(code, vars(methods))
+    monkeypatch.setitem(methods.METHODS, "norms_only", methods.norms_only)
+    model = experiment.build_model(runs.config(method="norms_only"), ("a", "b"))
+    assert len(code.splitlines()) <= 10
+    assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)
