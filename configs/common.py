@@ -22,7 +22,7 @@ def words(arg: str, **defaults: str) -> dict[str, str]:
     naming the nearest known word.
     """
     known = {"data": "", "model": "", "method": "full", **defaults}
-    chosen = {**known, "smoke": ""}
+    chosen, given = {**known, "smoke": ""}, set()
     for word in filter(None, arg.split(",")):
         name, _, value = word.partition("=")
         if word in ("smoke", "demo"):
@@ -32,7 +32,43 @@ def words(arg: str, **defaults: str) -> dict[str, str]:
             near = f"did you mean {word + '=...'!r}?" if word in known else nearest(f"{name}=..." if "=" in word else word, options)
             raise InputError(f"config argument {word!r} is not known; {near}; known: {', '.join(options)}")
         chosen[name] = value
+        given.add(name)
+    if chosen["data"] == "demo" and "model" not in given:
+        chosen["model"] = "minilm"  # the demo needs no network, so its model must not either
     return chosen
+
+
+# Lowest and highest value, and whether the highest itself is allowed.
+RANGES = {
+    "seed": (0, 2**32, False),
+    "data.seed": (0, 2**32, False),
+    "data.train_examples": (0, None, True),
+    "data.eval_examples": (0, None, True),
+    "max_length": (3, None, True),
+    "batch_size": (1, None, True),
+    "eval_batch_tokens": (1, None, True),
+    "accumulate": (1, None, True),
+    "dropout": (0, 1, False),
+    "label_smoothing": (0, 1, False),
+    "prefix_cache_gb": (0, None, True),
+    "learning_rate": (0, None, True),
+    "weight_decay": (0, None, True),
+    "clip_norm": (0, None, True),
+    "momentum": (0, 1, False),
+    "beta1": (0, 1, False),
+    "beta2": (0, 1, False),
+    "epsilon": (0, None, True),
+}
+
+
+def check_ranges(c: ConfigDict) -> None:
+    """Raises InputError for a number that makes no sense where it stands."""
+    for name, (low, high, inclusive) in RANGES.items():
+        owner, _, field = name.rpartition(".")
+        value = (c[owner] if owner else c)[field]
+        if not low <= value or (high is not None and not (value <= high if inclusive else value < high)):
+            bounds = f"at least {low}" + ("" if high is None else f" and {'at most' if inclusive else 'less than'} {high}")
+            raise InputError(f"config: {name}={value} must be {bounds}")
 
 
 def base(task: str, chosen: dict[str, str]) -> ConfigDict:
@@ -48,9 +84,10 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
 
     c.data = ConfigDict()
+    c.data.seed = 0  # of the dev split and of subsets: other seeds of a run see the same examples
     c.data.source = chosen["data"]  # tfds | files | demo
     c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
-    c.data.train_examples = 0  # 0 is all; fewer are drawn by label with the seed
+    c.data.train_examples = 0  # 0 is all; fewer are drawn by label
     c.data.eval_examples = 0  # the same for dev and for test
     c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
 

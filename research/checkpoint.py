@@ -19,8 +19,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, kind: str):
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
-        names = ("trainable", "opt_state", "data", "meta")
-        self._manager = ocp.CheckpointManager((folder / kind).absolute(), options=options, item_names=names)
+        self._trees = ("trainable", "opt_state") if kind == "latest" else ("trainable",)
+        self._manager = ocp.CheckpointManager((folder / kind).absolute(), options=options, item_names=(*self._trees, "data", "meta"))
         self.folder = folder / kind
 
     @property
@@ -29,12 +29,14 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: Any, data: dict[str, int], meta: dict[str, Any]) -> None:
-        """Saves the state (one device's copy) with the data position and JSON-able metadata, and drops the one before."""
+        """Saves the state (one device's copy) with the data position and JSON-able metadata, and drops the one before.
+
+        `best` has no use for the optimizer's state.
+        """
         step = int(state.step)
         if self.step == step:
             return
-        items = {"trainable": state.trainable, "opt_state": state.opt_state}
-        arrays = {name: ocp.args.StandardSave(jax.tree.map(np.asarray, tree)) for name, tree in items.items()}
+        arrays = {name: ocp.args.StandardSave(jax.tree.map(np.asarray, getattr(state, name))) for name in self._trees}
         self._manager.save(step, args=ocp.args.Composite(**arrays, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
 
     def restore(self, like: Any) -> Any:
@@ -50,6 +52,10 @@ class Checkpoints:
     def meta(self) -> dict[str, Any]:
         """The metadata alone."""
         return self._restore(meta=ocp.args.JsonRestore()).meta
+
+    def data(self) -> dict[str, int]:
+        """The data position alone."""
+        return self._restore(data=ocp.args.JsonRestore()).data
 
     def bytes(self) -> int:
         """Bytes on disk of what trains."""

@@ -17,8 +17,18 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         app.run(main, flags_parser=parse)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_end(f"error: {error}", 2))
+    except OSError as error:
+        if not error.filename:
+            raise
+        sys.exit(_end(f"error: {error.filename}: {error.strerror}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_end("stopped; the same command goes on from the latest checkpoint", 130))
+
+
+def _end(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -49,7 +59,8 @@ def parse(argv: list[str]) -> list[str]:
 
 def _reason(argv: list[str], error: Exception) -> str:
     """One line for a parsing error of the flags library, which says of an unknown field little more than its name."""
-    given = [arg.lstrip("-").partition("=") for arg in argv]
+    joined = [f"--config={after}" if arg in ("--config", "-config") else arg for arg, after in zip(argv, [*argv[1:], ""], strict=True)]
+    given = [arg.lstrip("-").partition("=") for arg in joined]
     path = next((value for name, _, value in given if name == "config"), "")
     if isinstance(error, OSError):
         return f"config file {path.partition(':')[0]!r} cannot be read; the experiments are in configs/"

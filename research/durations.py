@@ -5,8 +5,8 @@ from research.errors import InputError
 UNITS = ("steps", "epochs", "examples", "percent")
 
 
-def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | None = None) -> int:
-    """The duration called `name`, in steps: rounded, and at least 1 unless it is 0 or a percentage.
+def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | None = None, least: int = 1) -> int:
+    """The duration called `name`, in steps: rounded, and at least `least` unless it is 0.
 
     `epoch_steps` is the number of steps of an epoch, `total` that of the run (for `_percent`). Raises InputError when none or
     several units are given, or a negative one.
@@ -20,4 +20,4 @@ def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | 
     if value < 0:
         raise InputError(f"config: {name}_{unit}={value} is negative")
     scale = {"steps": 1.0, "epochs": epoch_steps, "examples": 1.0 / batch_size, "percent": (total or 0) / 100.0}[unit]
-    return max(round(value * scale), int(value > 0 and unit != "percent"))
+    return max(round(value * scale), least) if value else 0

@@ -1,44 +1,47 @@
 """Exact evaluation: every example once, whatever the batch shapes; and predictions to a file."""
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from research import whole
 from research.data.batches import Batches
+from research.errors import InputError
 from research.parallel import Layout, Program
 
 
 def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Totals over all examples (float64 sums) and the logits [n, ...] float32 in the examples' order."""
-    totals, found, logits = None, 0, None
-    for batch in batches.epoch(0):
-        out, sums = program(trainable, frozen, layout.shard(batch))
+    logits, totals = None, None
+    for batch, (out, sums) in _one_late((batch, program(trainable, frozen, layout.shard(batch))) for batch in batches.epoch(0)):
         out, sums = layout.join(out), jax.tree.map(lambda x: np.asarray(x, np.float64), layout.first(sums))
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-        there = batch["weights"] > 0
         if logits is None:
-            logits = np.zeros((len(batches.tokens), *out.shape[2:]), np.float32)
+            logits = np.full((len(batches.tokens), *out.shape[2:]), np.nan, np.float32)
+        there = batch["weights"] > 0
         logits[batch["examples"][there]] = out[there]
-        found += int(there.sum())
-    if found != len(batches.tokens):
-        raise AssertionError(f"evaluated {found} of {len(batches.tokens)} examples")
+    if np.isnan(logits).any():
+        raise InputError(f"{int(np.isnan(logits).any(-1).sum())} of {len(logits)} examples have no finite prediction: training diverged")
     return totals, logits
+
+
+def _one_late(items: Iterable) -> Iterator:
+    """The same items, each after the next one has been asked for: the device works while the host takes the one before."""
+    late = []
+    for item in items:
+        late.append(item)
+        if len(late) > 1:
+            yield late.pop(0)
+    yield from late
 
 
 def write_lines(path: str | Path, rows: Iterable[dict]) -> None:
     """JSON lines, atomically: the file is whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(part, path)
+    whole.write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def prediction_rows(examples, logits: np.ndarray, predictions: Callable, labels) -> list[dict]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from configs import common
 from research import durations, models, optim, parallel, prefix, train, weights
 from research.adapt import methods
 from research.data import encode, sources
@@ -23,7 +24,7 @@ from research.tasks import catalog, classification
 from research.tasks.task import Task
 
 KINDS = {"classification": classification}
-KEYS = ("encoder", "head", "delta", "dropout")  # new names go to the end: a key depends on its place
+KEYS = ("encoder", "head", "delta", "dropout")  # new names go to the end: a key depends on its place; data order has the seed itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +108,8 @@ class Experiment:
 
     def schedule_of(self, *names: str) -> Callable[[str, int], bool]:
         """`due(name, step)`: whether the config's duration `name` has come round at `step`. The last step is due for all."""
-        c = self.config
-        sizes = {"batch_size": c.batch_size, "epoch_steps": self.train.steps, "total": self.total_steps}
-        every = {name: durations.steps(c, name, **sizes) for name in names}
+        sizes = {"batch_size": self.train.batch_size, "epoch_steps": self.train.steps, "total": self.total_steps}
+        every = {name: durations.steps(self.config, name, **sizes) for name in names}
         return lambda name, step: step == self.total_steps or (every[name] > 0 and step % every[name] == 0)
 
 
@@ -126,6 +126,12 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     scratch = config.weights.source == "scratch"
     checkpoint = weights.open(config.model if scratch else config.weights.source or config.model, config.weights.sha256)
     encoder = _encoder(checkpoint.config, config)
+    tokenizer = checkpoint.tokenizer()
+    if tokenizer is None:
+        raise InputError(f"{checkpoint.folder}: no tokenizer there (tokenizer.json or vocab.txt)")
+    special = tokenizer.num_special_tokens_to_add(pair=len(task.texts) == 2)
+    if config.max_length <= special:
+        raise InputError(f"max_length={config.max_length} leaves no room beside {special} special tokens")
     head, batch = kind.head(labels, config), _one_row()
 
     # 1. Shapes: what the model needs, before anything is computed.
@@ -149,7 +155,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         labels=labels,
         encoder=encoder,
         head=head,
-        tokenizer=checkpoint.tokenizer(),
+        tokenizer=tokenizer,
         config=config,
         trainable=trainable,
         frozen=frozen,
@@ -159,8 +165,6 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"dropout={config.dropout} is not a rate; use 0 or more, and less than 1")
     encoder = models.build(
         shape,
         precision=config.precision,
@@ -182,7 +186,7 @@ def load_data(config: ConfigDict) -> Dataset:
         catalog.get(config.task),
         source=d.source,
         path=d.path,
-        seed=config.seed,
+        seed=d.seed,
         dev_fraction=d.dev_fraction,
         train_examples=d.train_examples,
         eval_examples=d.eval_examples,
@@ -191,14 +195,18 @@ def load_data(config: ConfigDict) -> Dataset:
 
 def build(config: ConfigDict) -> Experiment:
     """All of an experiment. Raises InputError on whatever of the config cannot be used."""
+    common.check_ranges(config)
     layout = parallel.layout(config.parallel)
     data = load_data(config)
     model = build_model(config, data.labels)
     train_batches = model.batches(data.splits["train"], layout, training=True)
     dev_batches = model.batches(data.splits["dev"], layout)
-    sizes = {"batch_size": config.batch_size, "epoch_steps": train_batches.steps}
+    sizes = {"batch_size": train_batches.batch_size, "epoch_steps": train_batches.steps}
     total = durations.steps(config, "total", **sizes)
-    rate = optim.schedule(config.schedule, config.learning_rate, durations.steps(config, "warmup", total=total, **sizes), total)
+    if not total:
+        raise InputError("config: the total is 0 steps; nothing would be trained")
+    warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
+    rate = optim.schedule(config.schedule, config.learning_rate, warmup, total)
     tx = optim.make(model.plan, config, rate)
     if config.prefix_cache_gb and total > train_batches.steps:  # examples come round again
         for batches in (train_batches, dev_batches):

@@ -1,9 +1,7 @@
 """What each `--mode` does with a config and a workdir."""
 
 import dataclasses
-import hashlib
 import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -14,11 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from research import cache, parallel, telemetry, train
+from research import cache, parallel, telemetry, train, whole
 from research import experiment as experiments
+from research import workdir as workdirs
 from research.checkpoint import Checkpoints
-from research.data.sources import read_inputs
+from research.data.batches import Batches
+from research.data.sources import Examples, read_inputs
 from research.errors import InputError
 from research.evaluate import evaluate, prediction_rows, write_lines
 from research.params.tree import count, digest, merge
@@ -29,7 +30,7 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
     """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
     jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if mode == "train":
         summarise(run(config, workdir, console), workdir, console)
     elif mode == "evaluate":
@@ -53,7 +54,7 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     dev, test = (result["metrics"][split] for split in ("dev", "test"))
     c = result["config"]
     title = f"{c['task']} ({c['data']['source']}) · {result['weights']['source']} · {c['method']} · seed {c['seed']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in ("split", "accuracy", "f1", "macro_f1", "loss"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, scores in (("dev", dev), ("test", test)):
@@ -63,12 +64,11 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
         f"kept step {result['selected_step']} (best dev {metric}); trained {params['trainable']:,} of {params['total']:,} parameters "
         f"({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
     )
-    console.print(
-        f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {speed['examples_per_s'] or 0:.0f} examples/s, {speed['real_tokens_per_s'] or 0:,.0f} "
-        f"real tokens/s, {speed['padding_fraction'] or 0:.1%} padding, {speed['waiting_fraction'] or 0:.1%} waiting for data, "
-        f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB at most, {speed['compilations']} compilations"
-        + (f", {speed['mfu']:.0%} MFU" if speed["mfu"] else "")
-    )
+    rates = f"{speed['examples_per_s'] or 0:,.0f} examples/s, {speed['real_tokens_per_s'] or 0:,.0f} real tokens/s,"
+    shares = f"{speed['padding_fraction'] or 0:.1%} padding, {speed['waiting_fraction'] or 0:.1%} waiting for data"
+    memory = f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB at most, {speed['compilations']} compilations"
+    mfu = f", {speed['mfu']:.0%} MFU" if speed["mfu"] else ""
+    console.print(f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {rates} {shares}, {memory}{mfu}")
     console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
     console.print(
         "next: --config.weights.source=scratch shows what pretraining is worth; --config.method=linear_probe or top_k transfers for less;\n"
@@ -81,110 +81,81 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]:
 
     A finished run is only reported; an unfinished one goes on. Raises InputError when the workdir is another config's.
     """
-    if finished := claim(workdir, config):
-        console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
-        return finished
-    e = experiments.build(config)
-    text = e.model.plan.render()
-    (workdir / "plan.txt").write_text(text)
-    console.print(text, highlight=False)
-    checkpoints = {kind: Checkpoints(workdir / "checkpoints", kind) for kind in ("latest", "best")}
-    if checkpoints["latest"].step:
-        console.print(f"{workdir}: going on from step {checkpoints['latest'].step} of {e.total_steps}.")
+    with workdirs.claimed(workdir, config) as finished:
+        if finished:
+            console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
+            return finished
+        e = experiments.build(config)
+        workdirs.record(workdir, config)
+        whole.write_text(workdir / "plan.txt", e.model.plan.render())
+        console.print(e.model.plan.render())
+        result = train_and_test(e, workdir, console)
+        whole.write_json(workdir / "result.json", result)
+        return result
+
+
+def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -> dict[str, Any]:
+    """Trains to the end, tests what was best on dev, writes curves and predictions, and gives the contents of `result.json`."""
+    latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
+    if latest.step:
+        console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
     stepped, evaluated = train.train_program(e), train.eval_program(e.model, e.layout)
-    meter = train.fit(e, workdir, stepped, evaluated, **checkpoints)
-    kept = dataclasses.replace(e.model, trainable=checkpoints["best"].restore_trainable(e.model.trainable))
-    metrics = {split: score(kept, e.data.splits[split], e.layout, evaluated, predictions(workdir, split)) for split in ("dev", "test")}
+    meter = train.fit(e, workdir, stepped, evaluated, latest, best)
+    kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
+    test = e.model.batches(e.data.splits["test"], e.layout)
+    metrics = {
+        split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
+        for split, batches in (("dev", e.dev), ("test", test))
+    }
     telemetry.draw_curves(workdir)
-    speed = meter.report(stepped.flops, stepped.compilations + evaluated.compilations)
-    result = describe(e, kept, metrics, speed, checkpoints["best"])
-    write_json(workdir / "result.json", result)
-    return result
+    speed = meter.report(compilations=stepped.compilations + evaluated.compilations)
+    return describe(e, kept, metrics, speed, best)
 
 
-def score(model: experiments.Model, examples, layout: parallel.Layout, program: parallel.Program, path: Path) -> dict[str, float]:
-    """Metrics of `model` on `examples`; its predictions go to `path`."""
-    trees = (layout.replicate(tree) for tree in (model.trainable, model.frozen))
-    totals, logits = evaluate(program, *trees, model.batches(examples, layout), layout)
+def score(
+    model: experiments.Model, examples: Examples, batches: Batches, layout: parallel.Layout, program: parallel.Program, path: Path
+) -> dict[str, float]:
+    """Metrics of `model` on `examples`, laid out in `batches`; its predictions go to `path`."""
+    totals, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
     write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
     return model.kind.scores(totals)
 
 
-def predictions(workdir: Path, split: str) -> Path:
-    """Where the predictions for a split go."""
-    return workdir / "predictions" / f"{split}.jsonl"
-
-
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """The kept parameters of the run in `workdir` on dev and test."""
-    data = experiments.load_data(config)
+    data, layout = experiments.load_data(config), parallel.layout(config.parallel)
     model = load_trained(config, workdir)
     if data.labels != model.labels:
         raise InputError(f"{workdir}: trained on labels {', '.join(model.labels)}, but the data has {', '.join(data.labels)}")
-    layout = parallel.layout(config.parallel)
     program = train.eval_program(model, layout)
-    return {split: score(model, data.splits[split], layout, program, predictions(workdir, split)) for split in ("dev", "test")}
+    return {
+        split: score(model, data.splits[split], model.batches(data.splits[split], layout), layout, program, path)
+        for split, path in ((split, workdir / "predictions" / f"{split}.jsonl") for split in ("dev", "test"))
+    }
 
 
 def predict(config: ConfigDict, workdir: Path, source: str) -> list[dict[str, Any]]:
     """One dict for each text of the file `source` ("-" is standard input): id, prediction, probabilities; in order."""
     examples = read_inputs(source, catalog.get(config.task))
     model, layout = load_trained(config, workdir), parallel.layout(config.parallel)
-    program = train.eval_program(model, layout)
-    trees = (layout.replicate(tree) for tree in (model.trainable, model.frozen))
-    unlabelled = dataclasses.replace(examples, labels=())
-    _, logits = evaluate(program, *trees, model.batches(unlabelled, layout), layout)
+    batches = model.batches(dataclasses.replace(examples, labels=()), layout)
+    _, logits = evaluate(train.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
     return [{"id": id, **said} for id, said in zip(examples.ids, model.kind.predictions(logits, model.labels), strict=True)]
 
 
 def load_trained(config: ConfigDict, workdir: Path) -> experiments.Model:
-    """The model of `config` with the kept parameters of the run in `workdir`. Raises InputError where there is none."""
+    """The model of `config` with the kept parameters of the run in `workdir`.
+
+    Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
+    """
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
-    _check_same(workdir, config)
-    model = experiments.build_model(config, tuple(best.meta()["labels"]))
+    workdirs.check_same(workdir, config, ignore=workdirs.COSTS)
+    meta = best.meta()
+    model = experiments.build_model(config, tuple(meta["labels"]))
+    train.check_identity(workdir, meta, {"weights": model.weights_sha256})
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))
-
-
-def claim(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Makes the workdir this config's own. Returns the result where the run is finished."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.json").exists():
-        _check_same(workdir, config)
-    else:
-        write_json(workdir / "config.json", config.to_dict())
-    result = workdir / "result.json"
-    return json.loads(result.read_text()) if result.exists() else None
-
-
-def config_hash(config: ConfigDict) -> str:
-    """sha256 over every field of the config."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-def default_workdir(config: ConfigDict) -> Path:
-    """runs/TASK-MODEL-METHOD-HASH: the same config comes back to the same place."""
-    return Path("runs") / f"{config.task}-{config.model}-{config.method}-{config_hash(config)[:8]}"
-
-
-def _check_same(workdir: Path, config: ConfigDict) -> None:
-    before, now = _flat(json.loads((workdir / "config.json").read_text())), _flat(config.to_dict())
-    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        more = f" (and {len(changed) - 1} more fields)" if len(changed) > 1 else ""
-        raise InputError(
-            f"{workdir} belongs to a different config: {name} is {before.get(name)!r} there and {now.get(name)!r} now{more}; "
-            "give another --workdir"
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, speed: dict, best: Checkpoints) -> dict[str, Any]:
@@ -193,7 +164,7 @@ def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, 
     return {
         "status": "finished",
         "config": e.config.to_dict(),
-        "config_hash": config_hash(e.config),
+        "config_hash": workdirs.config_hash(e.config),
         "seed": e.config.seed,
         "selected_step": best.step,
         "selection": {"split": "dev", "metric": kept.task.metric},
@@ -221,10 +192,3 @@ def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, 
             "argv": sys.argv,
         },
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: the file is whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    os.replace(part, path)

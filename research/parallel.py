@@ -21,22 +21,24 @@ class Program:
     """A step compiled ahead of time, once for each shape of its batch (the third argument), so that compilations are counted
     and their cost is known.
 
-    `compilations`: how many there were; `flops`: floating-point operations of the latest on one device, as XLA counts them.
+    `compilations`: how many there were; `flops`: floating-point operations on one device of the program last run, as XLA
+    counts them. XLA counts the body of a loop once: `loops` says how often it runs.
     """
 
-    def __init__(self, step: Callable):
-        self._step, self._compiled, self.flops = step, {}, 0.0
+    def __init__(self, step: Callable, loops: int = 1):
+        self._step, self._loops, self._compiled, self.flops = step, loops, {}, 0.0
 
     @property
     def compilations(self) -> int:
         return len(self._compiled)
 
     def __call__(self, state: Any, frozen: Any, batch: Any, *rest: Any) -> Any:
-        shapes = tuple(x.shape for x in jax.tree.leaves(batch))
+        shapes = tuple((name, x.shape) for name, x in sorted(batch.items()))
         if shapes not in self._compiled:
-            self._compiled[shapes] = self._step.lower(state, frozen, batch, *rest).compile()
-            self.flops = float(self._compiled[shapes].cost_analysis()["flops"])
-        return self._compiled[shapes](state, frozen, batch, *rest)
+            compiled = self._step.lower(state, frozen, batch, *rest).compile()
+            self._compiled[shapes] = compiled, float(compiled.cost_analysis().get("flops", 0.0)) * self._loops
+        compiled, self.flops = self._compiled[shapes]
+        return compiled(state, frozen, batch, *rest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +52,21 @@ class Layout:
         """The rows of a batch must be a multiple of this."""
         return max(self.devices, 1)
 
-    def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> "Program":
-        """The program of `step`; `donate` lists the arguments whose buffers it may reuse."""
+    def compile(self, step: Callable, donate: tuple[int, ...] = (), loops: int = 1) -> "Program":
+        """The program of `step`; `donate` lists the arguments whose buffers it may reuse, `loops` is as in `Program`."""
         if not self.devices:
-            return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate))
+            return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate), loops)
         devices = jax.local_devices()[: self.devices]
-        return Program(jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, donate_argnums=donate, devices=devices))
+        mapped = jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, donate_argnums=donate, devices=devices)
+        return Program(mapped, loops)
 
     def replicate(self, tree: Any) -> Any:
         """A copy of each leaf for each device, which a step may then take over."""
         if not self.devices:
             return jax.tree.map(jax.numpy.array, tree)
-        return jax.tree.map(lambda x: np.broadcast_to(x, (self.devices, *np.shape(x))), tree)
+        devices = jax.sharding.Mesh(jax.local_devices()[: self.devices], (AXIS,))
+        one_each = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec(AXIS))
+        return jax.tree.map(lambda x: jax.device_put(np.broadcast_to(x, (self.devices, *np.shape(x))), one_each), tree)
 
     def shard(self, batch: Any, axis: int = 0) -> Any:
         """Rows (on `axis`) cut into equal parts, one for each device, with the device first."""

@@ -14,14 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from research import cache
+from research import cache, whole
 from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.errors import InputError
 from research.parallel import Layout
 from research.params.tree import digest, split
 
-CONSOLE = Console(stderr=True)
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 VERSION = 1  # part of the key: raise it when the same parameters and tokens would give other hidden states
 
 
@@ -42,7 +42,7 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
         if size > budget_gb * 1e9:
             what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
             raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
-        CONSOLE.print(f"computing the frozen stages once: {size / 1e6:.0f} MB in {path}", soft_wrap=True, highlight=False)
+        CONSOLE.print(f"computing the frozen stages once: {size / 1e6:.0f} MB in {path}")
         write(path, model, tokens, layout, below, shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
@@ -63,15 +63,16 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
     def step(trainable, frozen, batch, axis):
         return model.below(frozen, batch, below)
 
-    program, frozen, part = layout.compile(step), layout.replicate(model.frozen), path.with_name(f"{path.name}.{os.getpid()}.part")
+    program, frozen = layout.compile(step), layout.replicate(model.frozen)
     batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
-    out = np.memmap(part, dtype=dtype, mode="w+", shape=shape)
-    for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
-        hidden = layout.join(program({}, frozen, layout.shard(batch)))
-        rows, places = np.nonzero(batch["weights"] > 0)
-        for row, place in zip(rows, places, strict=True):
-            begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
-            at = batch["anchors"][row, place]
-            out[begin:end] = hidden[row, at : at + end - begin]
-    out.flush()
-    os.replace(part, path)
+    with whole.writing(path) as part:
+        with part.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
+        out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
+        for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
+            hidden = layout.join(program({}, frozen, layout.shard(batch)))
+            for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
+                begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
+                at = batch["anchors"][row, place]
+                out[begin:end] = hidden[row, at : at + end - begin]
+        out.flush()

@@ -22,22 +22,29 @@ PEAKS = {
 class Meter:
     """Counts work and time. The first step of a process compiles, so it is timed apart; evaluation is not training time."""
 
-    def __init__(self):
-        self._start = self._mark = time.perf_counter()
-        self.first_step_s = 0.0
+    def __init__(self, before: dict[str, float] | None = None):
+        self.first_step_s = self.busy_s = self.waiting_s = self.step_flops = 0.0
         self.steps = self.examples = self.tokens = self.places = 0
-        self.busy_s = self.waiting_s = 0.0
+        for name, value in (before or {}).items():
+            setattr(self, name, value)
+        self._start = self._mark = time.perf_counter()
+        self._compiling = True
+
+    def counts(self) -> dict[str, float]:
+        """All that a later process needs to count on."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def got(self, batch: dict[str, np.ndarray]) -> None:
         """A batch has arrived: the time since the last mark was spent waiting for it."""
         self._arrived = time.perf_counter()
         self._batch = int((batch["weights"] > 0).sum()), int((batch["segments"] > 0).sum()), batch["segments"].size
 
-    def stepped(self) -> None:
-        """The step on that batch is done, or has been handed over."""
+    def stepped(self, flops: float) -> None:
+        """The step on that batch, of so many FLOPs, is done or has been handed over."""
         now = time.perf_counter()
-        if not self.first_step_s:
-            self.first_step_s = now - self._start
+        self.step_flops = flops
+        if self._compiling:
+            self._compiling, self.first_step_s = False, now - self._start
         else:
             self.steps += 1
             self.waiting_s += self._arrived - self._mark
@@ -51,7 +58,7 @@ class Meter:
         """The time since the last mark was not training."""
         self._mark = time.perf_counter()
 
-    def report(self, step_flops: float, compilations: int) -> dict[str, float | None]:
+    def report(self, compilations: int) -> dict[str, float | None]:
         """The `speed` part of result.json: seconds, rates per second, fractions, bytes."""
         seconds = self.busy_s or float("nan")
         rate = {
@@ -59,13 +66,13 @@ class Meter:
         }
         peak = next((value for name, value in PEAKS.items() if jax.devices()[0].device_kind.startswith(name)), None)
         padding = 1 - self.tokens / self.places if self.places else None
-        useful = step_flops * (rate["steps"] or 0.0) * (1 - (padding or 0.0))
+        useful = self.step_flops * (rate["steps"] or 0.0) * (1 - (padding or 0.0))
         return {
             "first_step_s": round(self.first_step_s, 3),
             **{f"{name}_per_s": value for name, value in rate.items()},
             "padding_fraction": None if padding is None else round(padding, 4),
             "waiting_fraction": _finite(self.waiting_s / seconds),
-            "step_flops": step_flops,
+            "step_flops": self.step_flops,
             "compilations": compilations,
             "peak_memory_bytes": peak_memory(),
             "mfu": useful / peak if peak else None,

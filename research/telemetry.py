@@ -7,6 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from research import whole
+
 
 class Telemetry:
     """Writes metrics where people and programs look for them. Use it as a context.
@@ -15,10 +17,10 @@ class Telemetry:
     """
 
     def __init__(self, workdir: Path, total_steps: int, resume: int = 0, console: Console | None = None):
-        self._path = workdir / "metrics.jsonl"
+        path = workdir / "metrics.jsonl"
         kept = [line for line in read_metrics(workdir) if line["step"] <= resume] if resume else []
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf8")
+        whole.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf8")
         self._board, self._folder = None, workdir / "tensorboard"
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console or Console(stderr=True))
@@ -29,6 +31,7 @@ class Telemetry:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.show("trained")
         self._progress.stop()
         self._file.close()
         if self._board:
@@ -76,4 +79,5 @@ def draw_curves(workdir: Path) -> None:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()
-    figure.savefig(workdir / "curves.png", dpi=110)
+    with whole.writing(workdir / "curves.png") as part:
+        figure.savefig(part, dpi=110, format="png")

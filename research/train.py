@@ -1,4 +1,4 @@
-"""The step and the loop. Neither knows the method, the task or the model: they are given as functions and trees."""
+"""The step and the loop. They know no method: what trains, the loss and the optimizer are given as trees and functions."""
 
 import functools
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def eval_program(model, layout: parallel.Layout) -> parallel.Program:
 def train_program(experiment) -> parallel.Program:
     """The compiled training step of `experiment`, which reuses the buffers of the state it is given."""
     step = functools.partial(train_step, loss_fn=experiment.model.loss, tx=experiment.tx)
-    return experiment.layout.compile(step, donate=(0,))
+    return experiment.layout.compile(step, donate=(0,), loops=experiment.config.accumulate)
 
 
 def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints) -> Meter:
@@ -101,10 +101,12 @@ def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: paralle
     and a run that is killed and started again does what it would have done.
     """
     e, model, layout = experiment, experiment.model, experiment.layout
-    state = init_state(model.trainable, e.tx)
+    state, before, identity = init_state(model.trainable, e.tx), {}, {"weights": model.weights_sha256, "data": e.data.fingerprint}
     if latest.step is not None:
+        before = latest.meta()
+        check_identity(workdir, before | {"position": latest.data()}, identity | {"position": e.position(latest.step)})
         state = latest.restore(state)
-    start, meter, window = int(state.step), Meter(), Window(e)
+    start, meter, window = int(state.step), Meter(before.get("speed")), Window(e)
     state, frozen, key = layout.replicate(state), layout.replicate(model.frozen), layout.replicate(e.dropout_key)
     due, stream = e.schedule_of("log", "eval", "checkpoint"), e.train.stream(start)
     with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
@@ -113,21 +115,31 @@ def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: paralle
             meter.got(batch)
             state, totals = stepped(state, frozen, in_parts(batch, e.config.accumulate, layout), key)
             window.add(step, totals)
-            if due("log", step):
-                telemetry.write(step, window.scores())
-            meter.stepped()
+            if step == start + 1:
+                jax.block_until_ready(totals)  # what it took to compile is the first step's own time
+            if due("log", step) or due("eval", step) or due("checkpoint", step):
+                telemetry.write(step, window.scores())  # waits for the step, so that what follows is not timed as training
+            meter.stepped(stepped.flops)
             telemetry.show("training", step, window.note)
             if due("eval", step):
                 telemetry.show("evaluating")
                 sums, _ = evaluate(evaluated, state.trainable, frozen, e.dev, layout)
                 scores = model.kind.scores(sums)
                 telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
-                if best.step is None or scores[model.task.metric] > best.meta()["score"]:
-                    best.save(layout.first(state), e.position(step), {"score": scores[model.task.metric], "labels": list(model.labels)})
+                score = scores[model.task.metric]
+                if best.step is None or score > best.meta()["score"]:
+                    best.save(layout.first(state), e.position(step), {**identity, "score": score, "labels": list(model.labels)})
             if due("checkpoint", step):
-                latest.save(layout.first(state), e.position(step), {"total_steps": e.total_steps})
+                latest.save(layout.first(state), e.position(step), {**identity, "speed": meter.counts()})
             meter.skip()
     return meter
+
+
+def check_identity(workdir: Path, meta: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises InputError where the checkpoint's weights, data or place in the data are not those of `now`."""
+    for name, value in now.items():
+        if meta.get(name) != value:
+            raise InputError(f"{workdir}: trained on other {name} ({meta.get(name)} there, {value} now); give another --workdir")
 
 
 class Window:

@@ -6,6 +6,7 @@ import pytest
 
 from research import experiment
 from research.data.batches import Batches
+from research.data.examples import Examples
 from research.params.tree import flatten
 from tests import runs
 
@@ -16,9 +17,9 @@ def model(request):
 
 
 def batch_of(model, layout: str, change: bool = False):
-    """The first 16 training reviews in one batch, the sixth one perhaps with other words in it."""
-    examples = experiment.load_data(model.config).splits["train"].take(range(16))
-    tokens = model.tokens(examples)
+    """16 texts of 4 to 19 letters in one batch, the sixth one perhaps with other letters in it."""
+    texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
+    tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
     if change:
         begin, end = tokens.offsets[5:7]
         tokens.ids[begin + 1 : end - 1] = np.arange(5, 5 + end - begin - 2)

@@ -23,6 +23,7 @@ def smoky(command: str, workdir) -> str:
 
 def test_the_launchers_are_what_the_readme_says():
     assert [line for line in LINES if line not in COMMANDS] == ["launch/local.sh", "launch/test.sh"]
+    assert "RESULT_" not in (runs.ROOT / "README.md").read_text()
     assert "configs/imdb.py:demo" in (runs.ROOT / "launch" / "local.sh").read_text()
 
 

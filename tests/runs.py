@@ -9,6 +9,7 @@ from pathlib import Path
 from configs import common
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("RESEARCH_DATA") or ROOT.parent / "shared" / "data")
 
 
 def config(name: str = "imdb", arg: str = "smoke", **changes):
@@ -19,7 +20,7 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     return common.override(c, {field.replace("__", "."): value for field, value in changes.items()})
 
 
-def command(*flags: str, devices: int = 1) -> list[str]:
+def command(*flags: str) -> list[str]:
     """The command line of a run."""
     return [sys.executable, "-m", "research.main", *flags]
 

@@ -3,13 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from research import cache
+from research import cache, whole
 from research.data.sources import Examples
 
 VERSION = 1  # part of the fingerprint: raise it when the same texts would be encoded differently
@@ -67,6 +65,5 @@ def _encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+    with whole.writing(path) as part, part.open("wb") as file:
         np.savez(file, ids=tokens.ids, types=tokens.types, offsets=tokens.offsets)
-    os.replace(file.name, path)

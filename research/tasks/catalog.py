@@ -8,7 +8,8 @@ PAIR = ("text_a", "text_b")
 TASKS = {
     task.name: task
     for task in (
-        Task("demo", labels=("negative", "positive")),
+        Task("custom"),
+        Task("custom_pairs", texts=PAIR),
         Task("imdb", labels=("neg", "pos"), tfds=Tfds("imdb_reviews", ("text",), "label", {"train": "train", "test": "test"})),
         # GLUE hides the labels of its test split, so its dev split is what results are reported on.
         Task(

@@ -1,18 +1,16 @@
 """Sources: splits, classes, subsets and fingerprints are a function of the data and the seed, whatever the source."""
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from research.data import sources
 from research.tasks import catalog
 from research.tasks.task import Task
+from tests.runs import DATA
 
 OPEN = Task("open")
 BINARY = Task("binary", labels=("neg", "pos"))
-DATA = Path(os.environ.get("RESEARCH_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def load(folder, task=BINARY, **request):
@@ -103,7 +101,7 @@ def test_labels_that_training_never_shows_are_refused_where_labels_are_open(refu
 def test_the_demo_is_the_reviews_under_the_names_of_the_task():
     data = sources.load(BINARY, source="demo")
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 480, "dev": 120, "test": 1000}
-    plain = sources.load(catalog.get("demo"), source="demo")
+    plain = sources.load(catalog.get("sst2"), source="demo")
     names = dict(zip(("negative", "positive"), BINARY.labels, strict=True))
     assert data.splits["test"].labels == tuple(names[label] for label in plain.splits["test"].labels)
     assert sources.load(BINARY, source="demo", seed=5).fingerprint == data.fingerprint != plain.fingerprint

@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-import os
 from pathlib import Path
 
 import jax
@@ -13,10 +12,10 @@ import pytest
 from research import weights
 from research.models.heads import Classifier
 from research.weights.tables import BERT, to_ours
+from tests.runs import DATA
 from tests.weights import tiny
 
 pytestmark = pytest.mark.torch
-DATA = Path(os.environ.get("RESEARCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 SENTENCES = (
     "A film of rare, quiet beauty.",
     "Why?",

@@ -1,0 +1,16 @@
+"""Your own texts: a folder with train.tsv, test.tsv and perhaps dev.tsv; the classes are the labels of train.
+
+    python -m research.main --config=configs/custom.py --config.data.path=FOLDER
+    python -m research.main --config=configs/custom.py:pairs=yes --config.data.path=FOLDER
+
+The header is `text<TAB>label`, or `text_a<TAB>text_b<TAB>label` for pairs; .jsonl with the same fields will do as well.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Words: `pairs=yes|no`, `model=`, `data=files|demo`, `method=`, `demo`, `smoke`."""
+    chosen = common.words(arg, model="minilm", data="files", pairs="no")
+    c = common.base("custom_pairs" if chosen["pairs"] == "yes" else "custom", chosen)
+    return common.finish(c, chosen)

@@ -1,0 +1,125 @@
+"""Our worker: `python -m tests.benchmarks.ours WORKLOAD` measures research/ the way its runs use it. Started by `compare`."""
+
+import importlib
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from configs import common
+from research import cache, experiment, optim, parallel, train, weights
+from research.data.batches import Batches
+from research.data.encode import Tokens
+from research.evaluate import evaluate
+from tests.benchmarks import protocol
+from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
+
+FOREVER = 1_000_000  # steps of a schedule that no measurement comes to the end of
+
+
+class Training:
+    """The loop of `train.fit` without its files: the state stays on the device from round to round."""
+
+    def __init__(self, e):
+        model, layout = e.model, e.layout
+        self._e, self._number, self._program = e, itertools.count(1), train.train_program(e)
+        self._state = layout.replicate(train.init_state(model.trainable, e.tx))
+        self._frozen, self._key = layout.replicate(model.frozen), layout.replicate(experiment.Experiment.dropout_key.fget(e))
+
+    def run(self, batches: Iterable[train.Batch]) -> int:
+        """Trains on `batches`, to the end of the last step; returns how many they were."""
+        steps, window = 0, train.Window(self._e)  # fetches each step's totals, as a run does
+        for batch in batches:
+            parts = train.in_parts(batch, self._e.config.accumulate, self._e.layout)
+            self._state, totals = self._program(self._state, self._frozen, parts, self._key)
+            window.add(next(self._number), totals)
+            steps += 1
+        jax.block_until_ready(self._state)
+        return steps
+
+
+def random_model(shape: dict, max_length: int) -> experiment.Model:
+    """A classifier of two classes on a BERT of this shape, through `build_model`, which wants a model's folder."""
+    c = importlib.import_module("configs.sst2").get_config("data=demo")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps({"model_type": "bert"} | shape))
+        save_file({"none": np.zeros(1, np.float32)}, Path(folder) / "model.safetensors")  # "scratch" reads nothing of it
+        changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
+        return experiment.build_model(common.override(c, changes), ("negative", "positive"))
+
+
+def random_ids(w: Train | Evaluate) -> np.ndarray:
+    """Token ids [rows, length], none of them special."""
+    return np.random.default_rng(0).integers(0, w.shape["vocab_size"], (w.rows, w.length), dtype=np.int32)
+
+
+def measure_training(w: Train) -> Callable[[int], dict]:
+    """Full training steps on one batch of random ids."""
+    model = random_model(w.shape, w.length)
+    rate = optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
+    layout, tx = parallel.layout(model.config.parallel), optim.make(model.plan, model.config, rate)
+    loop = Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, tx=tx))
+    ids = random_ids(w)
+    batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(w.rows, dtype=np.int32)[:, None] % 2}
+    loop.run([batch] * 2)
+    return lambda _: {"work": loop.run([batch] * w.steps)}
+
+
+def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
+    """The evaluation of a run: batches of about `eval_batch_tokens`, laid out anew in each pass, logits brought home."""
+    model = random_model(w.shape, w.length)
+    layout, ids = parallel.layout(model.config.parallel), random_ids(w)
+    tokens = Tokens(ids.reshape(-1), np.zeros(ids.size, np.int8), np.arange(w.rows + 1, dtype=np.int64) * w.length)
+    size = model.eval_batch_size(tokens, layout)
+    batches = Batches(tokens, np.zeros(w.rows, np.int32), size, seed=0, layout=model.config.packing, multiple=layout.multiple)
+    program = train.eval_program(model, layout)
+    trees = [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
+
+    def passes(count: int) -> dict:
+        for _ in range(count):
+            evaluate(program, *trees, batches, layout)
+        return {"work": count, "note": f"ours in batches of {batches.batch_size} rows"}
+
+    passes(2)
+    return lambda _: passes(w.passes)
+
+
+def measure_epoch(w: Epoch) -> Callable[[int], dict]:
+    """A steady epoch of a real run: packed batches, laid out while the device works."""
+    c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
+    changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
+    e = experiment.build(common.override(c, changes))
+    loop, warm = Training(e), {}
+    for number in range(EPOCHS):  # a rare batch asks for a larger shape: it must not be compiled in the middle of a round
+        for batch in e.train.epoch(number):
+            warm.setdefault(batch["segments"].shape, batch)
+    for batch in warm.values():
+        loop.run([batch] * 3)
+
+    def epoch(k: int) -> dict:
+        loop.run(e.train.epoch(k % EPOCHS))
+        return {"work": w.examples}
+
+    return epoch
+
+
+MEASURES = {Train: measure_training, Evaluate: measure_evaluation, Epoch: measure_epoch}
+
+
+def main() -> None:
+    """Gets ready for the workload on the command line and serves it."""
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))  # as research/job.py does
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    workload = load(sys.argv[1])
+    protocol.serve(MEASURES[type(workload)](workload))
+
+
+if __name__ == "__main__":
+    main()

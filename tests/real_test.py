@@ -1,0 +1,69 @@
+"""The claims that need real weights, real data or minutes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from research import experiment, train
+from research.data.batches import Batches
+from research.tasks import classification
+from tests import runs
+
+SETS = {"sst2": ("sst2", 64), "trec": ("trec6", 64), "ag_news": ("ag_news", 128), "mrpc": ("mrpc", 128)}
+
+
+def demo(tmp_path, *flags: str) -> dict:
+    runs.start("--config=configs/imdb.py:demo", f"--workdir={tmp_path}", *flags)
+    return json.loads((tmp_path / "result.json").read_text())
+
+
+@pytest.mark.slow
+def test_pretraining_is_worth_what_the_readme_says_on_the_demo(tmp_path):
+    pretrained, scratch = demo(tmp_path / "pretrained"), demo(tmp_path / "scratch", "--config.weights.source=scratch")
+    assert pretrained["metrics"]["test"]["accuracy"] >= 0.92
+    assert scratch["metrics"]["test"]["accuracy"] <= 0.75
+    assert pretrained["data"] == scratch["data"] and pretrained["data"]["sizes"]["test"] == 1000
+
+
+@pytest.mark.slow
+def test_a_linear_probe_of_minilm_does_at_most_036_of_the_work():
+    flops = {}
+    for method in ("full", "linear_probe"):
+        e = experiment.build(runs.config(arg=f"demo,method={method}", prefix_cache_gb=0.0))
+        step, batch = train.train_program(e), next(e.train.stream())
+        step(train.init_state(e.model.trainable, e.tx), e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+        flops[method] = step.flops
+    assert flops["linear_probe"] <= 0.36 * flops["full"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("task", SETS)
+def test_packing_leaves_little_padding_and_few_shapes_on_real_texts(task):
+    folder, length = SETS[task]
+    c = runs.config(task, "model=minilm,data=files", data__path=str(runs.DATA / folder), max_length=length)
+    model, data = experiment.build_model(c, ("a", "b")), experiment.load_data(c)
+    tokens = model.tokens(data.splits["train"])
+    targets = classification.targets(data.splits["train"].labels, data.labels)
+    padding = {}
+    for layout in ("packed", "padded"):
+        batches, real, places = Batches(tokens, targets, 32, seed=0, layout=layout), 0, 0
+        for epoch in range(3):
+            for batch in batches.epoch(epoch):
+                real, places = real + (batch["segments"] > 0).sum(), places + batch["segments"].size
+        padding[layout] = 1 - real / places
+        assert len(batches.shapes) <= 2
+    assert padding["packed"] <= 0.05 < 0.4 < padding["padded"]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_one_epoch_on_real_sentences_transfers(tmp_path):
+    flags = ["--config=configs/sst2.py:model=minilm,data=files", f"--config.data.path={runs.DATA / 'sst2'}", "--config.total_epochs=1"]
+    runs.start(*flags, f"--workdir={tmp_path}")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["metrics"]["test"]["accuracy"] > 0.86
+    assert result["speed"]["compilations"] <= 6
+    lines = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
+    assert len(lines) == 1821
+    assert np.mean([row["label"] == row["prediction"] for row in lines]) == pytest.approx(result["metrics"]["test"]["accuracy"])
