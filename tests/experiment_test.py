@@ -112,7 +112,12 @@ def test_evaluation_is_exact_whatever_the_shapes():
         ({"optimizer": "adamm"}, ["'adamm'", "adam"]),
         ({"schedule": "linaer"}, ["'linaer'", "'linear'"]),
         ({"warmup_steps": 5}, ["warmup", "5 steps of 2"]),
-        ({"dropout": 1.0}, ["dropout=1.0"]),
+        ({"dropout": 1.0}, ["dropout=1.0", "less than 1"]),
+        ({"batch_size": 0}, ["batch_size=0", "at least 1"]),
+        ({"clip_norm": -1.0}, ["clip_norm=-1.0", "at least 0"]),
+        ({"seed": -1}, ["seed=-1"]),
+        ({"max_length": 2}, ["max_length=2"]),
+        ({"total_steps": 0}, ["0 steps"]),
     ],
 )
 def test_a_bad_field_is_one_line_that_names_it(changes, words):

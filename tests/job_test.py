@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import job
+from research import job, train, workdir
 from research.checkpoint import Checkpoints
 from research.errors import InputError
 from tests import runs
@@ -71,7 +71,42 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
         assert whole[same] == cut[same], same
     curves = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
     assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
-    assert [line for line in curves[0] if "dev/loss" in line] == [line for line in curves[1] if "dev/loss" in line]
+    assert curves[0] == curves[1]
+
+
+def test_a_run_over_eight_devices_goes_on_too_and_ends_where_one_device_ends(tmp_path):
+    one = run(tmp_path / "one", precision="float32")
+    several = run(tmp_path / "several", precision="float32", parallel="pmap")
+    assert several["metrics"]["test"]["loss"] == pytest.approx(one["metrics"]["test"]["loss"], abs=1e-5)
+    (tmp_path / "several" / "result.json").unlink()
+    again = run(tmp_path / "several", precision="float32", parallel="pmap")
+    assert again["params"]["sha256"] == several["params"]["sha256"]
+
+
+def test_one_workdir_is_one_process_at_a_time(tmp_path):
+    with workdir.claimed(tmp_path, runs.config()):
+        with pytest.raises(InputError, match="another process is running there"):
+            run(tmp_path)
+    assert run(tmp_path)["status"] == "finished"
+
+
+def test_other_data_under_an_unfinished_run_is_refused(tmp_path):
+    run(tmp_path)
+    (tmp_path / "result.json").unlink()
+    meta = {"weights": "w", "data": "d"}
+    with pytest.raises(InputError, match="trained on other data .d there, e now."):
+        train.check_identity(tmp_path, meta, meta | {"data": "e"})
+    train.check_identity(tmp_path, meta, meta)
+    assert run(tmp_path)["status"] == "finished"
+
+
+def test_what_only_costs_may_differ_between_training_and_use(tmp_path):
+    run(tmp_path)
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    cheaper = runs.config(eval_batch_tokens=64, parallel="pmap")
+    assert len(job.predict(cheaper, tmp_path, str(tmp_path / "texts.txt"))) == 2
+    with pytest.raises(InputError, match="max_length"):
+        job.predict(runs.config(max_length=16), tmp_path, str(tmp_path / "texts.txt"))
 
 
 def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(tmp_path):
