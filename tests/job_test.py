@@ -38,6 +38,13 @@ def test_the_workdir_holds_what_the_contract_names(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 2] and "dev/accuracy" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (runs.ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+)
+def test_every_config_runs_in_smoke(name, tmp_path):
+    assert run(tmp_path, name)["status"] == "finished"
+
+
 def test_predictions_repeat_the_texts_and_agree_with_the_metrics(tmp_path):
     result = run(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
