@@ -72,7 +72,7 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
     console.print(
         "next: --config.weights.source=scratch shows what pretraining is worth; --config.method=linear_probe or top_k transfers for less;\n"
-        "--mode=predict --input=FILE.txt uses the model; :data=files --config.data.path=FOLDER takes your own data"
+        "--mode=predict --input=FILE.txt uses the model; --config=configs/custom.py --config.data.path=FOLDER takes your own data"
     )
 
 

@@ -69,25 +69,23 @@ TABLES = {"bert": BERT}  # by the `model_type` of config.json
 def to_ours(tensors: dict[str, np.ndarray], table: Table) -> dict[str, np.ndarray]:
     """The tensors under our names ("/" between components) and in our layout.
 
-    Raises InputError, listing them, on tensors that the table neither maps nor ignores, on two for one place, and on integers
-    where there should be floats.
+    A tensor that the table neither maps nor ignores keeps its own name: no model has a place for it, so `graft` lists it as
+    left over. Raises InputError on two tensors for one place, and on integers where there should be floats.
     """
-    ours, strangers = {}, []
+    ours = {}
     for name, tensor in tensors.items():
         plain = _plain(name, table)
         if plain.startswith(table.ignored):
             continue
         row, place = _locate(plain, table)
         if row is None:
-            strangers.append(name)
+            ours[name] = tensor
             continue
         if place in ours:
             raise InputError(f"tensor {name}: {place} is there under another name too")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise InputError(f"tensor {name}: {tensor.dtype}, not floating point; quantised weights are not read")
         ours[place] = tensor.T if row.transpose else tensor
-    if strangers:
-        raise InputError(f"tensors that no row of the name table knows: {shortened(strangers)}")
     return ours
 
 

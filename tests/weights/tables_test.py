@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
+from research.params.tree import unflatten
 from research.weights import hub, read
+from research.weights.graft import graft
 from research.weights.tables import BERT, rename, to_ours
 from tests.weights import tiny
 
@@ -44,14 +46,19 @@ def test_the_norms_of_old_files_are_known():
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_a_tensor_that_is_neither_mapped_nor_ignored_is_listed():
-    with pytest.raises(InputError, match="no row of the name table knows: encoder.layer.0.crossattention.weight, encoder.layerx.1"):
-        to_ours(tiny.tensors() | dict.fromkeys(("encoder.layer.0.crossattention.weight", "encoder.layerx.1"), np.ones(1)), BERT)
+def test_a_tensor_that_is_neither_mapped_nor_ignored_is_left_over_in_the_one_error_that_lists_all():
+    known = to_ours(tiny.tensors(), BERT)
+    strangers = dict.fromkeys(("encoder.layer.0.crossattention.weight", "encoder.layerx.1"), np.ones(1))
+    lost = {name: tensor for name, tensor in to_ours(tiny.tensors() | strangers, BERT).items() if name != "encoder/pooler/bias"}
+    with pytest.raises(InputError) as error:
+        graft(unflatten(known), lost)
+    assert "1 missing: encoder/pooler/bias; 2 left over: encoder.layer.0.crossattention.weight, encoder.layerx.1" in str(error.value)
+    graft(unflatten(known), known)
 
 
 def test_a_long_list_is_cut_and_counted():
-    with pytest.raises(InputError, match=r"x0, x1, x2, x3 and 6 more$"):
-        to_ours({f"x{i}": np.ones(1) for i in range(10)}, BERT)
+    with pytest.raises(InputError, match=r"10 left over: x0, x1, x2, x3 and 6 more$"):
+        graft({}, to_ours({f"x{i}": np.ones(1) for i in range(10)}, BERT))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +66,8 @@ def test_a_long_list_is_cut_and_counted():
 )
 def test_what_is_ignored_is_left_out_and_nothing_like_it(name):
     assert to_ours({name: np.ones(1)}, BERT) == {}
-    with pytest.raises(InputError, match="no row"):
-        to_ours({f"x{name}": np.ones(1)}, BERT)
+    with pytest.raises(InputError, match=f"1 left over: x{name}"):
+        graft({}, to_ours({f"x{name}": np.ones(1)}, BERT))
 
 
 def test_two_tensors_for_one_place_are_an_error():
