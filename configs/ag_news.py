@@ -12,6 +12,6 @@ def get_config(arg: str = ""):
     chosen = common.words(arg, model="bert-base", data="tfds")
     c = common.base("ag_news", chosen)
     c.max_length = 128
-    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
     c.eval_epochs = 0.5
     return common.finish(c, chosen)

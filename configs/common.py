@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs import options
 from research.errors import InputError, nearest
 
 UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
-DURATIONS = ("total", "warmup", "eval", "checkpoint", "log")
+DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase")
 
 
 def words(arg: str, **defaults: str) -> dict[str, str]:
@@ -51,6 +52,7 @@ RANGES = {
     "dropout": (0, 1, False),
     "label_smoothing": (0, 1, False),
     "prefix_cache_gb": (0, None, True),
+    "base_learning_rate": (0, None, True),
     "learning_rate": (0, None, True),
     "weight_decay": (0, None, True),
     "clip_norm": (0, None, True),
@@ -66,6 +68,8 @@ def check_ranges(c: ConfigDict) -> None:
     for name, (low, high, inclusive) in RANGES.items():
         owner, _, field = name.rpartition(".")
         value = (c[owner] if owner else c)[field]
+        if value is None:
+            raise InputError(f"config: {name} is empty; the programs fill it by the method, methods.settle(config) does too")
         if not low <= value or (high is not None and not (value <= high if inclusive else value < high)):
             bounds = f"at least {low}" + ("" if high is None else f" and {'at most' if inclusive else 'less than'} {high}")
             raise InputError(f"config: {name}={value} must be {bounds}")
@@ -97,19 +101,20 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_batch_tokens = 2048  # an evaluation batch is as many examples as have about so many; on accelerators, raise it
     c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
 
-    c.pooling = "pooler"  # pooler | first | mean
+    c.pooling = placeholder(str)  # pooler | first | mean | max; empty: as the method wants, the encoder's own pooler for most
     c.dropout = 0.1
     c.label_smoothing = 0.0
 
-    c.top_layers = 2  # method=top_k: layers that train
+    options.add(c)
     c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
 
     c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it anew in every step
     c.remat = False  # compute activations again in the backward pass instead of keeping them
 
     c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
-    c.learning_rate = 5e-5
-    c.schedule = "linear"  # linear | cosine | constant, after the warm-up
+    c.base_learning_rate = 5e-5  # what suits full fine-tuning
+    c.learning_rate = placeholder(float)  # empty: what suits the method, a multiple of the above
+    c.schedule = "linear"  # linear | cosine | constant | slanted_triangular, after the warm-up
     c.weight_decay = 0.01
     c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})
     c.clip_norm = 1.0  # 0: no clipping
@@ -124,6 +129,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
     c.log_steps = 10
+    c.phase_percent = 0.0  # how long each phase of method=gradual_unfreezing or chain_thaw is; 0: all begin in the first half
 
     c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
     c.parallel = "auto"  # auto | jit | pmap

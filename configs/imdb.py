@@ -16,9 +16,9 @@ def get_config(arg: str = ""):
     chosen = common.words(arg, model="bert-base", data="tfds")
     c = common.base("imdb", chosen)
     c.max_length = 256
-    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
     c.total_epochs = 3.0 if chosen["model"].startswith("bert") else 1.0
     c.eval_epochs = 0.5
     if chosen["data"] == "demo":
-        c.update(max_length=64, learning_rate=1e-4, total_epochs=6.0, eval_epochs=1.0)
+        c.update(max_length=64, base_learning_rate=1e-4, total_epochs=6.0, eval_epochs=1.0)
     return common.finish(c, chosen)

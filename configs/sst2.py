@@ -14,5 +14,5 @@ def get_config(arg: str = ""):
     chosen = common.words(arg, model="bert-base", data="tfds")
     c = common.base("sst2", chosen)
     c.max_length = 64
-    c.learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
+    c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
     return common.finish(c, chosen)

@@ -54,6 +54,9 @@ def parse(argv: list[str]) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what libraries say of their doings is not the user's concern
     common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
+    from research.adapt import methods  # not before `--help` has been answered: it takes jax
+
+    methods.settle(config)
     return rest
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,74 +13,36 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import common
-from research import durations, models, optim, parallel, prefix, train, weights
+from research import durations, models, optim, parallel, prefix, weights
 from research.adapt import methods
-from research.data import encode, sources
+from research.adapt.recipe import Recipe
+from research.data import sources
 from research.data.batches import Batches
-from research.data.examples import Dataset, Examples
+from research.data.examples import Dataset
 from research.errors import InputError
+from research.model import Batch, Model
 from research.params import plan as plans
-from research.params.tree import Tree, merge, split
+from research.params.tree import Tree, flatten, split, unflatten
 from research.tasks import catalog, classification
-from research.tasks.task import Task
 
 KINDS = {"classification": classification}
-KEYS = ("encoder", "head", "delta", "dropout")  # new names go to the end: a key depends on its place; data order has the seed itself
+KEYS = (
+    "encoder",
+    "head",
+    "delta",
+    "dropout",
+    "begin",
+)  # new names go to the end: a key depends on its place; data order has the seed itself
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-    """An encoder with its head on, as functions of parameters and batches; what both need to know of texts."""
+class Phase:
+    """The steps over `start` and up to `stop`, in which the same parameters train."""
 
-    task: Task
-    kind: Any
-    labels: tuple[str, ...]
-    encoder: nn.Module
-    head: nn.Module
-    tokenizer: Any
-    config: ConfigDict
-    trainable: Tree
-    frozen: Tree
+    start: int
+    stop: int
     plan: plans.Plan
-    weights_sha256: str  # "" where nothing was read
-
-    def logits(self, trainable: Tree, frozen: Tree, batch: train.Batch, key: jax.Array | None = None) -> jax.Array:
-        """Logits [B, E, C]; with `key`, dropout is on from the first stage that trains.
-
-        What lies below that stage is a function of the example alone: it runs without dropout and has no gradient.
-        """
-        params = merge(trainable, frozen)
-        start = self.plan.frozen_stages(self.encoder.stages)
-        hidden = self.below(frozen, batch, start) if start else None
-        rngs = None if key is None else {"dropout": key}
-        encoded = self.encoder.apply({"params": params["encoder"]}, batch, start=start, hidden=hidden, rngs=rngs)
-        return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
-
-    def below(self, frozen: Tree, batch: train.Batch, stop: int) -> jax.Array:
-        """Hidden states [B, L, D] float32 after the first `stop` stages, all frozen: those of the batch where it brings them."""
-        if "hidden" in batch:
-            return batch["hidden"].astype(jnp.float32)
-        return jax.lax.stop_gradient(self.encoder.apply({"params": frozen["encoder"]}, batch, stop=stop).last)
-
-    def loss(self, trainable: Tree, frozen: Tree, batch: train.Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The sum of the losses of a batch's examples, and the totals its metrics are made of."""
-        logits = self.logits(trainable, frozen, batch, key)
-        return self.kind.loss_sum(logits, batch, self.config.label_smoothing), self.kind.totals(jax.lax.stop_gradient(logits), batch)
-
-    def tokens(self, examples: Examples) -> encode.Tokens:
-        """The token ids of `examples`."""
-        return encode.encode(self.tokenizer, examples, self.config.max_length)
-
-    def eval_batch_size(self, tokens: encode.Tokens, layout: parallel.Layout) -> int:
-        """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""
-        return max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
-
-    def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False) -> Batches:
-        """The batches of `examples`; without labels, the targets are zeros."""
-        c, tokens = self.config, self.tokens(examples)
-        targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
-        size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
-        return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
+    tx: optax.GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +57,12 @@ class Experiment:
     dev: Batches
     total_steps: int
     rate: optax.Schedule
-    tx: optax.GradientTransformation
+    phases: tuple[Phase, ...]
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        """The optimizer of the first phase."""
+        return self.phases[0].tx
 
     @property
     def dropout_key(self) -> jax.Array:
@@ -105,6 +73,18 @@ class Experiment:
         """Where in the data the run stands after `step` updates."""
         epoch, batch = divmod(step, self.train.steps)
         return {"epoch": epoch, "batch": batch}
+
+    def enter(self, phase: Phase, values: Tree) -> Model:
+        """The model in `phase`, where `values` are those of all that trains at some time; its training batches bring what its frozen
+        stages give, if examples come round again."""
+        model = self.model.at(phase.plan, values)
+        again = self.config.prefix_cache_gb and phase.stop - phase.start > self.train.steps
+        self.train.hidden = prefix.states(model, self.train.tokens, self.layout, self.config.prefix_cache_gb) if again else None
+        return model
+
+    def phase_of(self, step: int) -> Phase:
+        """The phase that update number `step` (the first is 1) belongs to."""
+        return next(phase for phase in self.phases if step <= phase.stop)
 
     def schedule_of(self, *names: str) -> Callable[[str, int], bool]:
         """`due(name, step)`: whether the config's duration `name` has come round at `step`. The last step is due for all."""
@@ -132,20 +112,25 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     special = tokenizer.num_special_tokens_to_add(pair=len(task.texts) == 2)
     if config.max_length <= special:
         raise InputError(f"max_length={config.max_length} leaves no room beside {special} special tokens")
-    head, batch = kind.head(labels, config), _one_row()
+    recipe = methods.recipe(encoder.stages, config)
+    _check_length(encoder, config, sum(delta.extra_tokens for delta in recipe.deltas))
+    head = kind.head(labels, config, recipe.reader)
+    init, with_deltas = functools.partial(_init, encoder, head, _one_row()), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes: what the model needs, before anything is computed.
-    shapes = jax.eval_shape(functools.partial(_init, encoder, head, batch), keys)
-    rules = methods.rules_for(config.method, encoder.stages, config)
-    plan = plans.make(shapes, rules, config.no_decay)
+    shapes = jax.eval_shape(lambda keys: with_deltas(init(keys), keys), keys)
+    plan = recipe.plan(shapes, config.freeze, config.no_decay)
     # 2. Random parameters, each part from its own key.
-    params = jax.jit(functools.partial(_init, encoder, head, batch))(keys)
+    params = fresh = jax.jit(init)(keys)
     # 3. Pretrained parameters over them, strictly.
     if not scratch:
         unused = ("head", "encoder/pooler")  # a pooler that is read but not wanted; a head that knew other labels
         body = {"encoder": params["encoder"]}
-        params |= weights.graft(body, checkpoint.tensors(), allow_left_over=unused, source=str(checkpoint.folder))
-    # 4. Re-initialised parts and deltas come here.
+        params = params | weights.graft(body, checkpoint.tensors(), allow_left_over=unused, source=str(checkpoint.folder))
+    # 4. What the method begins with: parts made anew, noise, deltas.
+    for regulariser in recipe.regularisers:
+        params = regulariser.begin(params, fresh, keys["begin"])
+    params = with_deltas(params, keys)
     # 5. What trains, and what does not.
     trainable, frozen = split(params, plan.trained)
     # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
@@ -157,6 +142,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         head=head,
         tokenizer=tokenizer,
         config=config,
+        recipe=recipe,
         trainable=trainable,
         frozen=frozen,
         plan=plan,
@@ -165,7 +151,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
-    encoder = models.build(
+    return models.build(
         shape,
         precision=config.precision,
         pooler=config.pooling == "pooler",
@@ -173,10 +159,15 @@ def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
         attention_dropout=config.dropout,
         remat=config.remat,
     )
-    positions = encoder.config.max_position_embeddings
-    if config.max_length > positions:
-        raise InputError(f"max_length={config.max_length} is over the model's {positions} positions; use --config.max_length={positions}")
-    return encoder
+
+
+def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
+    room = encoder.config.max_position_embeddings - extra
+    if config.max_length > room:
+        less = f" less {extra} that method={config.method} takes" if extra else ""
+        raise InputError(
+            f"max_length={config.max_length} is over the model's {room + extra} positions{less}; use --config.max_length={room}"
+        )
 
 
 def load_data(config: ConfigDict) -> Dataset:
@@ -207,19 +198,48 @@ def build(config: ConfigDict) -> Experiment:
         raise InputError("config: the total is 0 steps; nothing would be trained")
     warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
     rate = optim.schedule(config.schedule, config.learning_rate, warmup, total)
-    tx = optim.make(model.plan, config, rate)
-    if config.prefix_cache_gb and total > train_batches.steps:  # examples come round again
-        for batches in (train_batches, dev_batches):
-            batches.hidden = prefix.states(model, batches.tokens, layout, config.prefix_cache_gb)
-    return Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, tx)
+    phases = make_phases(model, rate, total, sizes)
+    e = Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, phases)
+    e.enter(phases[0], model.trainable)
+    if len(phases) == 1 and train_batches.hidden is not None:
+        dev_batches.hidden = prefix.states(model, dev_batches.tokens, layout, config.prefix_cache_gb)
+    return e
 
 
-def _init(encoder: nn.Module, head: nn.Module, batch: train.Batch, keys: dict[str, jax.Array]) -> Tree:
+def make_phases(model: Model, rate: optax.Schedule, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
+    """The phases of a run of `total` steps. Raises InputError where one would begin after the end."""
+    c, count = model.config, len(model.plan.phases or (model.plan,))
+    every = durations.steps(c, "phase", total=total, **sizes) or -(-total // (2 * max(count - 1, 1)))
+    starts = [i * every for i in range(count)]
+    if starts[-1] >= total:
+        late = next(i for i, start in enumerate(starts) if start >= total)
+        what = f"phase {late + 1} of {count} would begin at step {starts[late]}, but the training has {total}"
+        raise InputError(
+            f"method={c.method}: {what}; shorten the phases with --config.phase_percent={100 // count}, or open more at a time"
+        )
+    found = []
+    for plan, start, stop in zip(model.plan.phases or (model.plan,), starts, [*starts[1:], total], strict=True):
+        tx = optim.make(plan, c, rate)
+        for regulariser in model.recipe.regularisers:
+            tx = regulariser.optimizer(tx, c, total)
+        found.append(Phase(start, stop, plan, tx))
+    return tuple(found)
+
+
+def _init(encoder: nn.Module, head: nn.Module, batch: Batch, keys: dict[str, jax.Array]) -> Tree:
     encoded, variables = encoder.init_with_output(keys["encoder"], batch)
     return {"encoder": variables["params"], "head": head.init(keys["head"], encoded, batch)["params"]}
 
 
-def _one_row() -> train.Batch:
+def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tree:
+    encoder, trees = flatten(params["encoder"]), {}
+    for delta in recipe.deltas:
+        key = jax.random.fold_in(keys["delta"], zlib.crc32(delta.name.encode()))
+        trees[delta.name] = unflatten(delta.init(key, encoder))
+    return {**params, "delta": trees} if trees else params
+
+
+def _one_row() -> Batch:
     zeros = jnp.zeros((1, 8), jnp.int32)
     place = jnp.zeros((1, 1), jnp.int32)
     return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"anchors": place, "examples": place}

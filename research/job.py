@@ -99,8 +99,8 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
     if latest.step:
         console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
-    stepped, evaluated = train.train_program(e), train.eval_program(e.model, e.layout)
-    meter = train.fit(e, workdir, stepped, evaluated, latest, best)
+    evaluated = train.eval_program(e.model, e.layout)
+    meter, compilations = train.fit(e, workdir, evaluated, latest, best)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     test = e.model.batches(e.data.splits["test"], e.layout)
     metrics = {
@@ -108,7 +108,7 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
         for split, batches in (("dev", e.dev), ("test", test))
     }
     telemetry.draw_curves(workdir)
-    speed = meter.report(compilations=stepped.compilations + evaluated.compilations)
+    speed = meter.report(compilations=compilations + evaluated.compilations)
     return describe(e, kept, metrics, speed, best)
 
 

@@ -1,12 +1,13 @@
 """From a plan to an optax transformation: schedules, groups, one clip over what trains."""
 
+import jax
 import optax
 
 from research.errors import InputError, nearest
 from research.params.plan import Entry, Plan
 from research.params.tree import Tree, map_named
 
-SCHEDULES = ("linear", "cosine", "constant")
+SCHEDULES = ("linear", "cosine", "constant", "slanted_triangular")
 OPTIMIZERS = {
     "adamw": lambda c: optax.scale_by_adam(c.beta1, c.beta2, c.epsilon),
     "adam": lambda c: optax.scale_by_adam(c.beta1, c.beta2, c.epsilon),
@@ -19,31 +20,35 @@ OPTIMIZERS = {
 def schedule(name: str, peak: float, warmup: int, total: int) -> optax.Schedule:
     """Step -> learning rate: linear warm-up from 0 to `peak` over `warmup` steps, then `name` down to 0 at `total`.
 
-    Raises InputError for an unknown name, and unless 0 <= warmup < total (a single step has no room for a warm-up).
+    `slanted_triangular` goes from `peak` / 32 up and back down to it (Howard & Ruder 2018, equation 3, ratio 32; a tenth of the steps
+    is its usual warm-up). Raises InputError for an unknown name, and unless 0 <= warmup < total (a single step has no room for a warm-up).
     """
     if name not in SCHEDULES:
         raise InputError(f"schedule {name!r}: {nearest(name, SCHEDULES)}")
     if not 0 <= warmup < max(total, 1):
         raise InputError(f"warmup is {warmup} steps of {total}: it must end before the training does; lower --config.warmup_percent")
+    lowest = peak / 32 if name == "slanted_triangular" else 0.0
     after = {
         "linear": lambda: optax.linear_schedule(peak, 0.0, total - warmup),
         "cosine": lambda: optax.cosine_decay_schedule(peak, max(total - warmup, 1)),
         "constant": lambda: optax.constant_schedule(peak),
+        "slanted_triangular": lambda: optax.linear_schedule(peak, lowest, total - warmup),
     }[name]()
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
+    return optax.join_schedules([optax.linear_schedule(lowest, peak, warmup), after], [warmup]) if warmup else after
 
 
-def _group(entry: Entry, config, rate: optax.Schedule) -> optax.GradientTransformation:
+def _group(entry: Entry, config) -> optax.GradientTransformation:
     """One group's own chain. Decay is decoupled (Loshchilov & Hutter 2019), except for plain Adam and SGD, whose decay is
     the classic L2 term that goes through the optimizer."""
     scale = OPTIMIZERS[config.optimizer](config)
     decay = optax.add_decayed_weights(config.weight_decay) if entry.decay and config.weight_decay else optax.identity()
     first, second = (scale, decay) if config.optimizer in ("adamw", "adafactor") else (decay, scale)
-    return optax.chain(first, second, optax.scale_by_learning_rate(lambda step: entry.fate.multiplier * rate(step)))
+    return optax.chain(first, second, optax.scale(entry.fate.multiplier) if entry.fate.multiplier != 1.0 else optax.identity())
 
 
 def make(plan: Plan, config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The transformation of the trainable half: clip its global norm once, then each group's own chain.
+    """The transformation of the trainable half: clip its global norm once, then each group's own chain, then the learning rate, which
+    is a function of the run's step, whenever a group opened.
 
     Raises InputError for an unknown optimizer, and for a multiplier that is not positive (freeze the parameter instead).
     """
@@ -56,6 +61,17 @@ def make(plan: Plan, config, rate: optax.Schedule) -> optax.GradientTransformati
     def labels(trainable: Tree) -> Tree:
         return map_named(lambda name, _: plan.entries[name].group, trainable)
 
-    groups = {group: _group(entry, config, rate) for group, entry in plan.groups.items()}
+    groups = {group: _group(entry, config) for group, entry in plan.groups.items()}
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optax.partition(groups, labels))
+    return optax.chain(clip, optax.partition(groups, labels), optax.scale_by_learning_rate(rate))
+
+
+def carried(fresh: optax.OptState, before: optax.OptState) -> optax.OptState:
+    """`fresh` with what `before` has for the same parameters of the same groups: their moments, and the run's step."""
+    known = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
+
+    def choose(path, leaf):
+        old = known.get(jax.tree_util.keystr(path))
+        return leaf if old is None or old.shape != leaf.shape else old
+
+    return jax.tree_util.tree_map_with_path(choose, fresh)

@@ -1,7 +1,7 @@
 """Frozen work, done once: the hidden states below the first stage that trains are a function of the example alone, so they
 are computed one time, kept on disk, and shared by all epochs, seeds, heads and methods that freeze as much.
 
-Letters: T tokens of a split, end to end; D hidden size.
+Letters: T tokens of a split, end to end; D hidden size; K stages that are read (one, unless the features want several).
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from research.parallel import Layout
 from research.params.tree import digest, split
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-VERSION = 1  # part of the key: raise it when the same parameters and tokens would give other hidden states
+VERSION = 2  # part of the key: raise it when the same parameters and tokens would give other hidden states
 
 
 def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
-    """The hidden states [T, D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
+    """The hidden states [T, K * D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
 
     bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
     size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
@@ -35,7 +35,7 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
     if not below:
         return None
     dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
-    shape = int(tokens.offsets[-1]), model.encoder.config.hidden_size
+    shape = int(tokens.offsets[-1]), model.encoder.config.hidden_size * len(model.reads(below))
     path = cache.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
     if not path.exists():
         size = shape[0] * shape[1] * dtype.itemsize
@@ -49,8 +49,8 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
 
 def key(model, tokens: Tokens, below: int) -> str:
     """sha256 of what decides the hidden states: the frozen parameters, the tokens, how many stages, the precision."""
-    names = [name for name in model.plan.entries if name.split("/")[1] in model.encoder.stages[:below]]
-    sha = hashlib.sha256(f"{VERSION} {below} {model.config.precision} {model.encoder.config}".encode())
+    names = [name for name in model.plan.entries if name.startswith("encoder/") and name.split("/")[1] in model.encoder.stages[:below]]
+    sha = hashlib.sha256(f"{VERSION} {below} {model.reads(below)} {model.config.precision} {model.encoder.config}".encode())
     sha.update(digest(jax.tree.map(np.asarray, split(model.frozen, names)[0])).encode())
     for array in (tokens.ids, tokens.types, tokens.offsets):
         sha.update(np.ascontiguousarray(array).tobytes())

@@ -20,7 +20,7 @@ PEAKS = {
 
 
 class Meter:
-    """Counts work and time. The first step of a process compiles, so it is timed apart; evaluation is not training time."""
+    """Counts work and time. A step that compiles is timed apart, the first of a process by itself; evaluation is not training time."""
 
     def __init__(self, before: dict[str, float] | None = None):
         self.first_step_s = self.busy_s = self.waiting_s = self.step_flops = 0.0
@@ -28,7 +28,7 @@ class Meter:
         for name, value in (before or {}).items():
             setattr(self, name, value)
         self._start = self._mark = time.perf_counter()
-        self._compiling = True
+        self._first = True
 
     def counts(self) -> dict[str, float]:
         """All that a later process needs to count on."""
@@ -39,13 +39,13 @@ class Meter:
         self._arrived = time.perf_counter()
         self._batch = int((batch["weights"] > 0).sum()), int((batch["segments"] > 0).sum()), batch["segments"].size
 
-    def stepped(self, flops: float) -> None:
-        """The step on that batch, of so many FLOPs, is done or has been handed over."""
+    def stepped(self, flops: float, compiled: bool) -> None:
+        """The step on that batch, of so many FLOPs, is done or has been handed over; `compiled` beforehand, it is not timed."""
         now = time.perf_counter()
         self.step_flops = flops
-        if self._compiling:
-            self._compiling, self.first_step_s = False, now - self._start
-        else:
+        if self._first:
+            self._first, self.first_step_s = False, now - self._start
+        elif not compiled:
             self.steps += 1
             self.waiting_s += self._arrived - self._mark
             self.busy_s += now - self._mark

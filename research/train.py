@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research import parallel
+from research import optim, parallel
+from research.adapt.method import Gradient
 from research.checkpoint import Checkpoints
 from research.errors import InputError
 from research.evaluate import evaluate
-from research.params.tree import Tree
+from research.params.tree import Tree, merge, split
 from research.speed import Meter
 from research.telemetry import Telemetry
 
 Batch = dict[str, jax.Array]
-LossFn = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class State(flax.struct.PyTreeNode):
@@ -45,22 +45,34 @@ def train_step(
     batch: Batch,
     key: jax.Array,
     *,
-    loss_fn: LossFn,
+    gradient: Gradient,
     tx: optax.GradientTransformation,
+    around: Callable[[Gradient], Gradient] = lambda gradient: gradient,
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update from a batch whose leaves are [A, B, ...]: A parts, run one after the other.
 
-    `loss_fn(trainable, frozen, part, key)` gives the *sum* of the losses of its examples and a dict of totals. Gradients and
-    sums are added over parts and devices and divided once by the number of examples, so that neither A nor the number of
-    devices changes the result. Returns the new state and the summed totals, with `count` and `grad_norm` (of the mean
-    gradient of what trains, before clipping). The dropout key is a function of the step and `key` (uint32 key data).
+    `gradient(trainable, frozen, part, key)` is that of the *sum* of the losses of the part's examples, with a dict of totals;
+    `around` may change what is done with the mean gradient's function. Returns the new state and the summed totals, with
+    `count` and `grad_norm` (of the mean gradient of what trains, before clipping). The dropout key is a function of the step
+    and `key` (uint32 key data).
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
-    grad_fn = jax.grad(loss_fn, has_aux=True)
+    grads, totals = around(functools.partial(mean_gradient, gradient, axis))(state.trainable, frozen, batch, key)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    new = State(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state)
+    return new, {**totals, "grad_norm": optax.tree.norm(grads)}
+
+
+def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
+    """The gradient of the mean loss over a batch in parts, as in `train_step`, and the totals with `count`.
+
+    Gradients and sums are added over parts and devices and divided once by the number of examples, so that neither the number
+    of parts nor that of devices changes the result.
+    """
 
     def of_part(part: Batch):
-        grads, totals = grad_fn(state.trainable, frozen, part, key)
+        grads, totals = gradient(trainable, frozen, part, key)
         return grads, {**totals, "count": part["weights"].sum()}
 
     parts = batch["weights"].shape[0]
@@ -71,10 +83,7 @@ def train_step(
         add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None)  # noqa: E731
         (grads, totals), _ = jax.lax.scan(add, zeros, batch)
     grads, totals = parallel.add_up((grads, totals), axis)
-    grads = jax.tree.map(lambda g: g / totals["count"], grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    new = State(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state)
-    return new, {**totals, "grad_norm": optax.tree.norm(grads)}
+    return jax.tree.map(lambda g: g / totals["count"], grads), totals
 
 
 def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, logits_fn: Callable, totals_fn: Callable, axis: str | None = None) -> Any:
@@ -88,51 +97,98 @@ def eval_program(model, layout: parallel.Layout) -> parallel.Program:
     return layout.compile(functools.partial(eval_step, logits_fn=model.logits, totals_fn=model.kind.totals))
 
 
-def train_program(experiment) -> parallel.Program:
-    """The compiled training step of `experiment`, which reuses the buffers of the state it is given."""
-    step = functools.partial(train_step, loss_fn=experiment.model.loss, tx=experiment.tx)
+def train_program(experiment, phase=None, model=None) -> parallel.Program:
+    """The compiled training step of a phase (the first), for `model` in it; it reuses the buffers of the state it is given."""
+    phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
+    around = lambda gradient: functools.reduce(lambda g, r: r.of_batch(g), model.recipe.regularisers, gradient)  # noqa: E731
+    step = functools.partial(train_step, gradient=model.gradient, around=around, tx=phase.tx)
     return experiment.layout.compile(step, donate=(0,), loops=experiment.config.accumulate)
 
 
-def fit(experiment, workdir: Path, stepped: parallel.Program, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints) -> Meter:
+class Running:
+    """A phase under way: what trains in it on the devices, and all else that its step needs.
+
+    What stays open from the phase before keeps its moments; what opens starts afresh; what closes is frozen as it is.
+    """
+
+    def __init__(self, experiment, phase, whole: State, resident: Tree):
+        model, layout = experiment.enter(phase, whole.trainable), experiment.layout
+        state = State(whole.step, model.trainable, optim.carried(phase.tx.init(model.trainable), whole.opt_state))
+        closed = split(whole.trainable, phase.plan.trained)[1]
+        self.state, self._closed, self._key = layout.replicate(state), layout.replicate(closed), layout.replicate(experiment.dropout_key)
+        self._frozen, self._layout, self._kept = merge(resident, self._closed), layout, model.kept
+        self.program = train_program(experiment, phase, model)
+
+    def step(self, batch: Batch) -> dict[str, jax.Array]:
+        """One update; gives its totals."""
+        self.state, totals = self.program(self.state, self._frozen, batch, self._key)
+        return totals
+
+    def kept(self) -> Tree:
+        """What to evaluate and to keep of all that trains at some time, on the devices."""
+        return merge(self._kept(self.state.trainable, self.state.opt_state), self._closed)
+
+    def whole(self, trainable: Tree | None = None) -> State:
+        """One device's copy of the state, with all that trains at some time (or the given tree for it)."""
+        trainable = merge(self.state.trainable, self._closed) if trainable is None else trainable
+        return self._layout.first(self.state.replace(trainable=trainable))
+
+
+def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints) -> tuple[Meter, int]:
     """Trains to the end, from `latest` where it holds a checkpoint; `best` keeps what was best on dev.
 
     The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
-    and a run that is killed and started again does what it would have done.
+    and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.
     """
     e, model, layout = experiment, experiment.model, experiment.layout
-    state, before, identity = init_state(model.trainable, e.tx), {}, {"weights": model.weights_sha256, "data": e.data.fingerprint}
-    if latest.step is not None:
-        before = latest.meta()
-        check_identity(workdir, before | {"position": latest.data()}, identity | {"position": e.position(latest.step)})
-        state = latest.restore(state)
-    start, meter, window = int(state.step), Meter(before.get("speed")), Window(e)
-    state, frozen, key = layout.replicate(state), layout.replicate(model.frozen), layout.replicate(e.dropout_key)
-    due, stream = e.schedule_of("log", "eval", "checkpoint"), e.train.stream(start)
+    identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
+    whole, before = resumed(e, workdir, latest, identity)
+    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
+    resident, due = layout.replicate(model.resident), e.schedule_of("log", "eval", "checkpoint")
     with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
-        for step in range(start + 1, e.total_steps + 1):
-            batch = next(stream)
-            meter.got(batch)
-            state, totals = stepped(state, frozen, in_parts(batch, e.config.accumulate, layout), key)
-            window.add(step, totals)
-            if step == start + 1:
-                jax.block_until_ready(totals)  # what it took to compile is the first step's own time
-            if due("log", step) or due("eval", step) or due("checkpoint", step):
-                telemetry.write(step, window.scores())  # waits for the step, so that what follows is not timed as training
-            meter.stepped(stepped.flops)
-            telemetry.show("training", step, window.note)
-            if due("eval", step):
-                telemetry.show("evaluating")
-                sums, _ = evaluate(evaluated, state.trainable, frozen, e.dev, layout)
-                scores = model.kind.scores(sums)
-                telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
-                score = scores[model.task.metric]
-                if best.step is None or score > best.meta()["score"]:
-                    best.save(layout.first(state), e.position(step), {**identity, "score": score, "labels": list(model.labels)})
-            if due("checkpoint", step):
-                latest.save(layout.first(state), e.position(step), {**identity, "speed": meter.counts()})
-            meter.skip()
-    return meter
+        for number, phase in enumerate(e.phases, 1):
+            if phase.stop <= start:
+                continue
+            running, first = Running(e, phase, whole, resident), max(start, phase.start)
+            stream, what, whole = e.train.stream(first), f"training, phase {number}" if len(e.phases) > 1 else "training", None
+            for step in range(first + 1, phase.stop + 1):
+                batch = next(stream)
+                meter.got(batch)
+                totals = running.step(in_parts(batch, e.config.accumulate, layout))
+                window.add(step, totals)
+                if step == first + 1:
+                    jax.block_until_ready(totals)  # what it took to compile is the first step's own time
+                if due("log", step) or due("eval", step) or due("checkpoint", step):
+                    telemetry.write(step, window.scores())  # waits for the step, so that what follows is not timed as training
+                meter.stepped(running.program.flops, compiled=step == first + 1)
+                telemetry.show(what, step, window.note)
+                if due("eval", step):
+                    telemetry.show("evaluating")
+                    kept = running.kept()
+                    sums, _ = evaluate(evaluated, kept, resident, e.dev, layout)
+                    scores = model.kind.scores(sums)
+                    telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
+                    score = scores[model.task.metric]
+                    if best.step is None or score > best.meta()["score"]:
+                        best.save(running.whole(kept), e.position(step), {**identity, "score": score, "labels": list(model.labels)})
+                if due("checkpoint", step):
+                    latest.save(running.whole(), e.position(step), {**identity, "speed": meter.counts()})
+                meter.skip()
+            whole, compilations = running.whole(), compilations + running.program.compilations
+    return meter, compilations
+
+
+def resumed(experiment, workdir: Path, latest: Checkpoints, identity: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+    """The state to begin with, of all that trains at some time, and the metadata it was saved with.
+
+    Raises InputError where the checkpoint is of another run."""
+    e, state = experiment, State(np.zeros((), np.int32), experiment.model.trainable, ())
+    if latest.step is None:
+        return state, {}
+    meta = latest.meta()
+    check_identity(workdir, meta | {"position": latest.data()}, identity | {"position": e.position(latest.step)})
+    phase = e.phase_of(latest.step)
+    return latest.restore(state.replace(opt_state=phase.tx.init(split(state.trainable, phase.plan.trained)[0]))), meta
 
 
 def check_identity(workdir: Path, meta: dict[str, Any], now: dict[str, Any]) -> None:

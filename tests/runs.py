@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from configs import common
+from research.adapt import methods
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RESEARCH_DATA") or ROOT.parent / "shared" / "data")
@@ -17,7 +18,8 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
     changes.setdefault("parallel", "jit")  # the tests' machine passes for eight devices
-    return common.override(c, {field.replace("__", "."): value for field, value in changes.items()})
+    methods.settle(common.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
+    return c
 
 
 def command(*flags: str) -> list[str]:

@@ -11,7 +11,6 @@ from configs import common
 from research import optim, train
 from research.adapt import methods
 from research.parallel import Layout
-from research.params import plan as plans
 from research.params.tree import merge, split
 from research.tasks import classification
 
@@ -60,7 +59,8 @@ def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
     """What trains, what is frozen, and the transformation, made as a run makes them."""
     c = common.override(common.base("imdb", common.words("")), {"optimizer": optimizer, "clip_norm": clip, "momentum": 0.0})
     c.weight_decay = 0.01 if optimizer == "adamw" else 0.0
-    plan = plans.make(params(), methods.rules_for(method, STAGES, c), {"bias": "bias"})
+    c.method = method
+    plan = methods.recipe(STAGES, c).plan(params(), "", {"bias": "bias"})
     return *split(params(), plan.trained), optim.make(plan, c, optax.constant_schedule(rate))
 
 
@@ -68,7 +68,7 @@ def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
 def program(devices, parts, loss, options):
     """A compiled step for one shape of batch, kept, for the tests' time goes into compiling."""
     tx = setup(**dict(options))[2]
-    return tx, Layout(devices).compile(functools.partial(train.train_step, loss_fn=loss, tx=tx), donate=(0,))
+    return tx, Layout(devices).compile(functools.partial(train.train_step, gradient=jax.grad(loss, has_aux=True), tx=tx), donate=(0,))
 
 
 def run(devices=0, parts=1, loss=loss_fn, seed=0, data=None, **options):

@@ -1,49 +1,60 @@
-"""The table of methods. A method is a pure function from the encoder's stages and the config to rules; the training
-step never knows which one runs. Adding a method is adding one function here, its name in `METHODS`, and one test.
+"""The table of methods. A method is a function from the encoder's stages and the config to a `Method`; the training step never
+knows which one runs. Adding a method is adding a function, its line in `METHODS`, and one test.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+from research.adapt import freezing, lora
+from research.adapt.method import Method
+from research.adapt.recipe import Recipe
 from research.errors import InputError, nearest
-from research.params.plan import FROZEN, Fate, Rules
 
-Method = Callable[[tuple[str, ...], Mapping[str, Any]], Rules]
+METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
+    "full": freezing.full,
+    "linear_probe": freezing.linear_probe,
+    "top_k": freezing.top_k,
+    "bitfit": freezing.bitfit,
+    "layernorm": freezing.layernorm,
+    "embeddings_frozen": freezing.embeddings_frozen,
+    "gradual_unfreezing": freezing.gradual_unfreezing,
+    "chain_thaw": freezing.chain_thaw,
+    "llrd": freezing.llrd,
+    "discriminative": freezing.discriminative,
+    "lora": lora.lora,
+}
 
-HEAD = {"head": ("head", Fate())}  # the head always trains, whatever the method
-
-
-def full(stages: tuple[str, ...], config: Mapping[str, Any]) -> Rules:
-    """Everything trains (Devlin et al. 2019, section 3.2)."""
-    return {**HEAD, "encoder": ("encoder", Fate())}
-
-
-def linear_probe(stages: tuple[str, ...], config: Mapping[str, Any]) -> Rules:
-    """Only the head trains, on frozen features. Costs one forward pass of the encoder."""
-    return {**HEAD, "encoder": ("encoder", FROZEN)}
-
-
-def top_k(stages: tuple[str, ...], config: Mapping[str, Any]) -> Rules:
-    """The head and the last `config.top_layers` layers train; embeddings and lower layers are frozen (Lee et al. 2019).
-
-    What stands above the last layer (a pooler) trains with it. Raises InputError when there are fewer layers than asked for.
-    """
-    layers, k = stages[1:], config["top_layers"]
-    if not 1 <= k <= len(layers):
-        raise InputError(f"top_layers={k}: the encoder has {len(layers)} layers; use 1 to {len(layers)}, or method=linear_probe for none")
-    frozen = (stages[0], *layers[: len(layers) - k])
-    return {**HEAD, **{stage: (f"encoder/{stage}", FROZEN) for stage in frozen}, "top": ("encoder", Fate())}
+# What a method wants where the config leaves it empty: `rate` is in units of `base_learning_rate`, that of full fine-tuning.
+WANTS: dict[str, dict[str, Any]] = {
+    "linear_probe": {"rate": 40},
+    "bitfit": {"rate": 20},
+    "layernorm": {"rate": 20},
+    "lora": {"rate": 20},
+}
 
 
-METHODS: dict[str, Method] = {"full": full, "linear_probe": linear_probe, "top_k": top_k}
+def recipe(stages: tuple[str, ...], config: Any) -> Recipe:
+    """The methods that `config.method` joins by `+`. Raises InputError for one that is not known or stands there twice."""
+    names = known(config.method)
+    return Recipe(config.method, tuple(dataclasses.replace(METHODS[name](stages, config), name=name) for name in names))
 
 
-def rules_for(method: str, stages: tuple[str, ...], config: Mapping[str, Any]) -> Rules:
-    """The rules of the method called `method`, after those of `config.freeze` (patterns apart by commas).
+def known(method: str) -> list[str]:
+    """The names in `method`, which are joined by `+`. Raises InputError as `recipe` does."""
+    names = method.split("+")
+    for name in names:
+        if name not in METHODS:
+            raise InputError(f"method {name!r} is not known; {nearest(name, METHODS)}")
+        if names.count(name) > 1:
+            raise InputError(f"method={method}: {name} stands there twice")
+    return names
 
-    Raises InputError for an unknown method.
-    """
-    if method not in METHODS:
-        raise InputError(f"method {method!r} is not known; {nearest(method, METHODS)}")
-    asked = [pattern.strip() for pattern in config["freeze"].split(",") if pattern.strip()]
-    return {**{f"freeze {pattern}": (pattern, FROZEN) for pattern in asked}, **METHODS[method](stages, config)}
+
+def settle(config: Any) -> None:
+    """Fills what the config leaves to the method: `learning_rate` and `pooling`."""
+    wants = {key: value for name in known(config.method)[::-1] for key, value in WANTS.get(name, {}).items()}
+    if config.learning_rate is None:
+        config.learning_rate = config.base_learning_rate * wants.get("rate", 1)
+    if config.pooling is None:
+        config.pooling = wants.get("pooling", "pooler")

@@ -29,6 +29,13 @@ class Tokens:
         """Tokens of each example, special ones included: int64 [n]."""
         return np.diff(self.offsets)
 
+    def with_places(self, count: int) -> "Tokens":
+        """The same with `count` places, of id 0, after each example's first token, for what a model puts there itself."""
+        after = np.repeat(self.offsets[:-1] + 1, count)
+        offsets = self.offsets + count * np.arange(len(self.offsets))
+        types = np.insert(self.types, after, np.repeat(self.types[self.offsets[:-1]], count))
+        return Tokens(np.insert(self.ids, after, 0), types, offsets)
+
 
 def encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
     """Token ids with special tokens, pairs as the tokenizer joins them, cut to `max_length` longest first.

@@ -83,6 +83,24 @@ class Embeddings(nn.Module):
         return Dropout(self.dropout)(nn.LayerNorm(c.layer_norm_eps, name="norm")(x), _rows(salt))
 
 
+class Core(nn.Module):
+    """Softmax attention of queries [B * H, L, d] to keys and values [B * H, M, d] where `mask` [B, 1, L, M] is true: [B * H, L, d].
+
+    `rows` and `columns` are the places of the weights [B, H, L, M], for dropout. It has no parameters.
+    """
+
+    precision: Precision
+    dropout: Dropout
+
+    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, rows: jax.Array | None, columns: jax.Array | None):
+        (N, L, d), M, B = q.shape, k.shape[1], mask.shape[0]
+        # One contiguous batch dimension [B * H, L, d] is the form in which the CPU's matrix unit is reached.
+        scores = self.precision.einsum("nqd,nkd->nqk", q * d**-0.5, k).reshape(B, N // B, L, M)
+        weights = jax.nn.softmax(jnp.where(mask, scores, MASKED))
+        weights = self.dropout(weights, rows, columns).reshape(N, L, M)
+        return self.precision.einsum("nqk,nkd->nqd", weights, v)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention between tokens of one segment, with its residual and norm: [B, L, D] -> [B, L, D]."""
 
@@ -97,11 +115,8 @@ class Attention(nn.Module):
         (B, L, D), H = x.shape, c.num_attention_heads
         heads_first = lambda y: y.reshape(B, L, H, D // H).swapaxes(1, 2).reshape(B * H, L, D // H)  # noqa: E731
         q, k, v = (heads_first(_dense(c, self.precision, D, name)(x)) for name in ("query", "key", "value"))
-        # One contiguous batch dimension [B * H, L, d] is the form in which the CPU's matrix unit is reached.
-        scores = self.precision.einsum("nqd,nkd->nqk", q * (D // H) ** -0.5, k).reshape(B, H, L, L)
-        weights = jax.nn.softmax(jnp.where(mask, scores, MASKED))
-        weights = Dropout(self.attention_dropout)(weights, *_attention_places(batch, salt, H)).reshape(B * H, L, L)
-        y = self.precision.einsum("nqk,nkd->nqd", weights, v)
+        core = Core(self.precision, Dropout(self.attention_dropout), name="core")
+        y = core(q, k, v, mask, *_attention_places(batch, salt, H))
         y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
         y = Dropout(self.dropout)(_dense(c, self.precision, D, "output")(y), _rows(salt))
         return nn.LayerNorm(c.layer_norm_eps, name="norm")(x + y)

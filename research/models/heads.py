@@ -8,39 +8,50 @@ from research.errors import InputError, nearest
 from research.models.dropout import Dropout, mix
 from research.models.encoded import Encoded
 
-POOLINGS = ("pooler", "first", "mean")
+POOLINGS = ("pooler", "first", "mean", "max")
 
 
 def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str) -> jax.Array:
     """One vector for each example: [B, L, D] -> [B, E, D].
 
     `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `mean` the mean
-    over the example's tokens. Raises InputError for another name, or for `pooler` where the encoder has none.
+    over the example's tokens, `max` the largest of each feature over them. Raises InputError for another name, or for `pooler`
+    where the encoder has none.
     """
     if pooling == "pooler" and encoded.pooled is None:
-        raise InputError("pooling='pooler', but this encoder has no pooler; use --config.pooling=first or mean")
+        raise InputError("pooling='pooler', but this encoder has no pooler; use --config.pooling=first, mean or max")
     if pooling == "pooler":
         return encoded.pooled
     if pooling == "first":
         return jnp.take_along_axis(encoded.last, batch["anchors"][:, :, None], axis=1)
+    numbers = jnp.arange(1, batch["anchors"].shape[1] + 1)
+    members = batch["segments"][:, None, :] == numbers[None, :, None]
+    if pooling == "max":
+        highest = jnp.where(members[..., None], encoded.last[:, None], -jnp.inf).max(2)
+        return jnp.where(members.any(-1, keepdims=True), highest, 0.0)
     if pooling == "mean":
-        numbers = jnp.arange(1, batch["anchors"].shape[1] + 1)
-        members = (batch["segments"][:, None, :] == numbers[None, :, None]).astype(jnp.float32)
+        members = members.astype(jnp.float32)
         total = jnp.einsum("bel,bld->bed", members, encoded.last, precision=jax.lax.Precision.HIGHEST)
         return total / jnp.maximum(members.sum(-1, keepdims=True), 1.0)
     raise InputError(f"pooling {pooling!r}: {nearest(pooling, POOLINGS)}")
 
 
 class Classifier(nn.Module):
-    """Dropout and a dense layer over the pooled vector: logits [B, E, C], always computed in float32."""
+    """Dropout and a dense layer over the pooled vector: logits [B, E, C], always computed in float32.
+
+    A `reader` makes the states that are pooled: `reader(encoded, batch)` gives [B, L, any].
+    """
 
     classes: int
     pooling: str
     dropout: float = 0.1
     initializer_range: float = 0.02
+    reader: nn.Module | None = None
 
     @nn.compact
     def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+        if self.reader is not None:
+            encoded = Encoded(self.reader(encoded, batch), ())
         x = pool(encoded, batch, self.pooling)
         rows = mix(batch["examples"].astype(jnp.uint32))[:, :, None] if self.has_rng("dropout") else None
         x = Dropout(self.dropout)(x, rows)

@@ -14,9 +14,9 @@ from research.models.heads import Classifier
 from research.tasks.metrics import classification_scores
 
 
-def head(labels: Sequence[str], config) -> Classifier:
-    """The head for classes called `labels`."""
-    return Classifier(classes=len(labels), pooling=config.pooling, dropout=config.dropout)
+def head(labels: Sequence[str], config, reader=None) -> Classifier:
+    """The head for classes called `labels`; `reader` is as in `Classifier`."""
+    return Classifier(classes=len(labels), pooling=config.pooling, dropout=config.dropout, reader=reader)
 
 
 def targets(names: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from configs import common
 from research import cache, experiment, optim, parallel, train, weights
+from research.adapt import methods
 from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.evaluate import evaluate
@@ -51,8 +52,10 @@ def random_model(shape: dict, max_length: int) -> experiment.Model:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps({"model_type": "bert"} | shape))
         save_file({"none": np.zeros(1, np.float32)}, Path(folder) / "model.safetensors")  # "scratch" reads nothing of it
+        (Path(folder) / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")  # nor are texts read: ids are random
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
-        return experiment.build_model(common.override(c, changes), ("negative", "positive"))
+        methods.settle(common.override(c, changes))
+        return experiment.build_model(c, ("negative", "positive"))
 
 
 def random_ids(w: Train | Evaluate) -> np.ndarray:
@@ -64,8 +67,9 @@ def measure_training(w: Train) -> Callable[[int], dict]:
     """Full training steps on one batch of random ids."""
     model = random_model(w.shape, w.length)
     rate = optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
-    layout, tx = parallel.layout(model.config.parallel), optim.make(model.plan, model.config, rate)
-    loop = Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, tx=tx))
+    layout = parallel.layout(model.config.parallel)
+    phases = experiment.make_phases(model, rate, FOREVER, {"batch_size": w.rows, "epoch_steps": 1})
+    loop = Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, tx=phases[0].tx, phases=phases))
     ids = random_ids(w)
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(w.rows, dtype=np.int32)[:, None] % 2}
     loop.run([batch] * 2)
@@ -95,7 +99,8 @@ def measure_epoch(w: Epoch) -> Callable[[int], dict]:
     """A steady epoch of a real run: packed batches, laid out while the device works."""
     c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
     changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
-    e = experiment.build(common.override(c, changes))
+    methods.settle(common.override(c, changes))
+    e = experiment.build(c)
     loop, warm = Training(e), {}
     for number in range(EPOCHS):  # a rare batch asks for a larger shape: it must not be compiled in the middle of a round
         for batch in e.train.epoch(number):

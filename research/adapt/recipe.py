@@ -1,0 +1,129 @@
+"""What methods joined by `+` amount to: one plan, and an error where they do not go together."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from research.adapt.method import Delta, Method, Regulariser, only_one
+from research.errors import InputError
+from research.params import plan as plans
+from research.params import rules
+from research.params.plan import FROZEN, Fate, Plan, Rules
+from research.params.tree import Tree, flatten
+
+HEAD = {"head": ("head", Fate())}  # the head always trains, whatever the method
+Decided = dict[str, tuple[str, Fate]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The methods of a run."""
+
+    name: str
+    parts: tuple[Method, ...]
+
+    def __post_init__(self):
+        only_one(self.name, self.parts, "rates", "how learning rates fall with depth")
+        only_one(self.name, self.parts, "reader", "how features are read")
+        for hook, what in (("kept", "which average of the parameters is kept"), ("of_part", "how a part's gradient is taken")):
+            having = [r.name for r in self.regularisers if getattr(type(r), hook) is not getattr(Regulariser, hook)]
+            if len(having) > 1:
+                raise InputError(f"method={self.name}: {having[0]} and {having[1]} both say {what}; give one of them")
+
+    @property
+    def deltas(self) -> tuple[Delta, ...]:
+        """What is added to the encoder, the first outermost."""
+        return tuple(delta for part in self.parts for delta in part.deltas)
+
+    @property
+    def regularisers(self) -> tuple[Regulariser, ...]:
+        """What holds training back, in order."""
+        return tuple(regulariser for part in self.parts for regulariser in part.regularisers)
+
+    @property
+    def reader(self) -> nn.Module | None:
+        """How the head reads the encoder's states, where that is not its last ones alone."""
+        return only_one(self.name, self.parts, "reader", "how features are read")
+
+    def plan(self, shapes: Tree, freeze: str, no_decay: Mapping[str, str]) -> Plan:
+        """The plan for parameters of these shapes. `freeze` holds patterns, apart by commas, of what else is frozen.
+
+        Raises InputError where a rule matches nothing, or where two methods want different things of one parameter.
+        """
+        leaves = flatten(shapes)
+        asked = {f"freeze {pattern}": (pattern, FROZEN) for word in freeze.split(",") if (pattern := word.strip())}
+        encoder = {name.removeprefix("encoder/"): leaf for name, leaf in leaves.items() if name.startswith("encoder/")}
+        claims = [_claims(part, encoder) for part in self.parts]
+        _check_phases(self.name, self.parts)
+        decide = functools.partial(_decide, self.name, asked, leaves)
+        phases = []
+        for number in range(max(map(len, claims))):
+            now = {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
+            phases.append(self._at_rates(decide(now)))
+        self._check_worth(claims, decide)
+        plan = plans.of_fates(leaves, phases or [self._at_rates(decide({}))], no_decay)
+        if any(r.anchored for r in self.regularisers) and not any(name.startswith("encoder/") for name in plan.trained):
+            anchored = next(r.name for r in self.regularisers if r.anchored)
+            raise InputError(f"method={self.name}: {anchored} holds pretrained parameters where they began, but none of them trains")
+        return plan
+
+    def _at_rates(self, decided: Decided) -> Decided:
+        """The same with each multiplier times its rule of rates."""
+        rates = only_one(self.name, self.parts, "rates", "")
+        found = {}
+        for name, (rule, fate) in decided.items():
+            factor = next((m for pattern, m in rates.values() if rules.matches(pattern, name)), 1.0) if fate.trained else 1.0
+            found[name] = rule, dataclasses.replace(fate, multiplier=fate.multiplier * factor)
+        return found
+
+    def _check_worth(self, claims: Sequence[tuple[Rules, ...]], decide) -> None:
+        """Raises InputError for a method that changes nothing beside the others."""
+        trained = lambda claims: {n for n, (_, fate) in decide(claims).items() if fate.trained and not n.startswith("head/")}  # noqa: E731
+        last = {part.name: claim[-1] for part, claim in zip(self.parts, claims, strict=True) if claim}
+        every = trained(last)
+        for part in self.parts:
+            rest = {name: claim for name, claim in last.items() if name != part.name}
+            plain = not (part.deltas or part.regularisers or part.reader or part.rates) and len(part.phases) == 1
+            if plain and rest and trained(rest) == every:
+                raise InputError(f"method={self.name}: {part.name} adds nothing to {' and '.join(rest)}; leave it out")
+            if part.rates and not every:
+                raise InputError(f"method={self.name}: {part.name} sets rates by depth, but nothing of the encoder trains")
+
+
+def _claims(part: Method, encoder: Mapping[str, Any]) -> tuple[Rules, ...]:
+    """What a method says of parameters, by full names, phase by phase."""
+    of_deltas = {}
+    for delta in part.deltas:
+        of_deltas |= {delta.name: (f"delta/{delta.name}", Fate())} | dict(delta.claims(encoder))
+    return tuple({**of_deltas, **phase} for phase in part.phases or (() if not of_deltas else ({},)))
+
+
+def _check_phases(name: str, parts: Sequence[Method]) -> None:
+    several = [part.name for part in parts if len(part.phases) > 1]
+    if len(several) > 1:
+        raise InputError(f"method={name}: {several[0]} and {several[1]} both have phases; give one of them")
+
+
+def _decide(method: str, asked: Rules, leaves: Mapping[str, Any], claims: Mapping[str, Rules]) -> Decided:
+    """(rule, fate) of every parameter: what was asked for, the head, then what the methods say, then the rest."""
+    for of_method in (asked, HEAD, *claims.values()):
+        for rule, (pattern, _) in of_method.items():
+            rules.check_matches(rule, pattern, leaves)
+    rest = ("the rest", FROZEN) if claims else ("encoder", Fate())
+    found = {}
+    for name in leaves:
+        said = {}
+        for speaker, of_method in {"freeze": asked, "head": HEAD, **claims}.items():
+            matching = ((rule, fate) for rule, (pattern, fate) in of_method.items() if rules.matches(pattern, name))
+            if (decided := next(matching, None)) is not None:
+                said[speaker] = decided
+            if said and speaker in ("freeze", "head"):
+                break
+        fates = {fate.trained: speaker for speaker, (_, fate) in said.items()}
+        if len(fates) > 1:
+            raise InputError(f"method={method}: {fates[True]} trains {name}, {fates[False]} keeps it frozen; they do not go together")
+        found[name] = next(iter(said.values()), rest)
+    return found

@@ -1,0 +1,136 @@
+"""An encoder with its head on, and with what the method adds, as functions of parameters and batches."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from research import parallel
+from research.adapt import interception
+from research.adapt.method import Gradient
+from research.adapt.recipe import Recipe
+from research.data import encode
+from research.data.batches import Batches
+from research.data.examples import Examples
+from research.params import plan as plans
+from research.params.tree import Tree, flatten, merge, split
+from research.tasks.task import Task
+
+Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What trains, what does not, and what both are for. `trainable` holds the values that training begins with."""
+
+    task: Task
+    kind: Any
+    labels: tuple[str, ...]
+    encoder: nn.Module
+    head: nn.Module
+    tokenizer: Any
+    config: ConfigDict
+    recipe: Recipe
+    trainable: Tree
+    frozen: Tree
+    plan: plans.Plan
+    weights_sha256: str  # "" where nothing was read
+
+    def logits(
+        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None = None, nudge: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, E, C]; with `key`, dropout is on from the first stage that trains.
+
+        What lies below that stage is a function of the example alone: it runs without dropout and has no gradient. `nudge`
+        [B, L, D] is added to the states that enter the first layer above it (or the first layer, where the embeddings train).
+        """
+        params = merge(trainable, frozen)
+        start, hidden, read = self.plan.frozen_stages(self.encoder.stages), None, None
+        rngs = None if key is None else {"dropout": key}
+        apply = functools.partial(self.encoder.apply, {"params": params["encoder"]}, batch, rngs=rngs)
+        if start:
+            read = jnp.split(self.below(frozen, batch, start), len(self.reads(start)), axis=-1)
+            hidden = read[-1]
+        with self.adapted(params, batch, key):
+            if nudge is not None:
+                hidden, start = nudge + (hidden if start else apply(stop=1).last), max(start, 1)
+            encoded = apply(start=start, hidden=hidden)
+        if self.recipe.reader is not None:
+            encoded = encoded.replace(stages=tuple(read))
+        return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
+
+    @contextlib.contextmanager
+    def adapted(self, params: Tree, batch: Batch, key: jax.Array | None) -> Iterator[None]:
+        """Within it the encoder computes what the deltas make of it."""
+        with contextlib.ExitStack() as stack:
+            for delta in self.recipe.deltas[::-1]:  # the first one is the outermost
+                own, encoder = flatten(params["delta"][delta.name]), flatten(params["encoder"])
+                sites = delta.sites(own, encoder, batch, key, self.encoder.precision)
+                stack.enter_context(nn.intercept_methods(interception.at(sites)))
+            yield
+
+    def reads(self, stop: int) -> tuple[int, ...]:
+        """Which of the first `stop` stages' outputs are used of what is frozen: the last, unless the reader wants others."""
+        return (stop - 1,) if self.recipe.reader is None else self.recipe.reader.stages(stop)
+
+    def below(self, frozen: Tree, batch: Batch, stop: int) -> jax.Array:
+        """Hidden states [B, L, K * D] float32 after the first `stop` stages, all frozen, of the K stages that are read: those of
+        the batch where it brings them."""
+        if "hidden" in batch:
+            return batch["hidden"].astype(jnp.float32)
+        stages = self.encoder.apply({"params": frozen["encoder"]}, batch, stop=stop).stages
+        return jax.lax.stop_gradient(jnp.concatenate([stages[i] for i in self.reads(stop)], axis=-1))
+
+    def loss(
+        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, nudge: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The sum of the losses of a batch's examples, and the totals its metrics are made of."""
+        for regulariser in self.recipe.regularisers:
+            trainable = regulariser.view(trainable, frozen, key)
+        logits = self.logits(trainable, frozen, batch, key, nudge)
+        loss = self.kind.loss_sum(logits, batch, self.config.label_smoothing)
+        for regulariser in self.recipe.regularisers:
+            loss += regulariser.penalty(self, trainable, frozen, batch, key, logits)
+        return loss, self.kind.totals(jax.lax.stop_gradient(logits), batch)
+
+    @property
+    def gradient(self) -> Gradient:
+        """The gradient of `loss` for the trainable half."""
+        return functools.reduce(lambda g, r: r.of_part(self, g), self.recipe.regularisers, jax.grad(self.loss, has_aux=True))
+
+    def kept(self, trainable: Tree, opt_state: Any) -> Tree:
+        """The parameters that are evaluated and kept, of a state."""
+        return functools.reduce(lambda kept, r: r.kept(kept, opt_state), self.recipe.regularisers, trainable)
+
+    @property
+    def resident(self) -> Tree:
+        """What a step is given beside what trains: the frozen half, and where the trainable parameters began if that is asked for."""
+        anchored = any(regulariser.anchored for regulariser in self.recipe.regularisers)
+        return {**self.frozen, "anchor": self.trainable} if anchored else self.frozen
+
+    def at(self, plan: plans.Plan, values: Tree) -> "Model":
+        """The model in a phase: `values` are those of all that trains at some time, `plan` says what of it trains now."""
+        trainable, closed = split(values, plan.trained)
+        return dataclasses.replace(self, plan=plan, trainable=trainable, frozen=merge(self.frozen, closed))
+
+    def tokens(self, examples: Examples) -> encode.Tokens:
+        """The token ids of `examples`, with places for what the method puts before a text."""
+        tokens = encode.encode(self.tokenizer, examples, self.config.max_length)
+        return tokens.with_places(sum(delta.extra_tokens for delta in self.recipe.deltas))
+
+    def eval_batch_size(self, tokens: encode.Tokens, layout: parallel.Layout) -> int:
+        """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""
+        return max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
+
+    def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False) -> Batches:
+        """The batches of `examples`; without labels, the targets are zeros."""
+        c, tokens = self.config, self.tokens(examples)
+        targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
+        size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
+        return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
