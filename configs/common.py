@@ -50,6 +50,7 @@ RANGES = {
     "eval_batch_tokens": (1, None, True),
     "accumulate": (1, None, True),
     "dropout": (0, 1, False),
+    "attention_dropout": (0, 1, False),
     "label_smoothing": (0, 1, False),
     "prefix_cache_gb": (0, None, True),
     "base_learning_rate": (0, None, True),
@@ -68,8 +69,10 @@ def check_ranges(c: ConfigDict) -> None:
     for name, (low, high, inclusive) in RANGES.items():
         owner, _, field = name.rpartition(".")
         value = (c[owner] if owner else c)[field]
+        if value is None and name == "learning_rate":
+            raise InputError("config: learning_rate is empty; the programs fill it by the method, and so does methods.settle(config)")
         if value is None:
-            raise InputError(f"config: {name} is empty; the programs fill it by the method, methods.settle(config) does too")
+            continue
         if not low <= value or (high is not None and not (value <= high if inclusive else value < high)):
             bounds = f"at least {low}" + ("" if high is None else f" and {'at most' if inclusive else 'less than'} {high}")
             raise InputError(f"config: {name}={value} must be {bounds}")
@@ -103,6 +106,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
 
     c.pooling = placeholder(str)  # pooler | first | mean | max; empty: as the method wants, the encoder's own pooler for most
     c.dropout = 0.1
+    c.attention_dropout = placeholder(float)  # of attention weights; empty: as `dropout`; at 0, GPUs train with fused attention
     c.label_smoothing = 0.0
 
     options.add(c)

@@ -41,22 +41,21 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
-        config = flags.FLAGS["config"].value
-        if config is not None and not isinstance(config, ConfigDict):
+        config, is_file = flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object"
+        if is_file and config is not None and not isinstance(config, ConfigDict):
             raise OSError("a config file that cannot be read is left for later by the flags library")
     except (flags.Error, AttributeError, OSError) as error:
         raise InputError(_reason(argv, error)) from None
     if config is None:
-        raise InputError("--config=FILE.py is missing; try --config=configs/imdb.py:demo")
+        known = "configs/imdb.py:demo" if is_file else "configs/ablations/methods.py:smoke"
+        raise InputError(f"--config=FILE.py is missing; try --config={known}")
     if len(rest) > 1:
         known = [f"--{name}=" for name in flags.FLAGS.get_key_flags_for_module("__main__")] or ["--config="]
         raise InputError(f"argument {rest[1]!r} is not a flag; {nearest(rest[1], known)}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what libraries say of their doings is not the user's concern
-    common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
-    from research.adapt import methods  # not before `--help` has been answered: it takes jax
-
-    methods.settle(config)
+    if is_file:
+        common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
     return rest
 
 

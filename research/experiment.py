@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import common
-from research import durations, models, optim, parallel, prefix, weights
+from research import durations, findings, models, optim, parallel, prefix, weights
 from research.adapt import methods
 from research.adapt.recipe import Recipe
 from research.data import sources
@@ -114,8 +114,9 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         raise InputError(f"max_length={config.max_length} leaves no room beside {special} special tokens")
     recipe = methods.recipe(encoder.stages, config)
     _check_length(encoder, config, sum(delta.extra_tokens for delta in recipe.deltas))
-    head = kind.head(labels, config, recipe.reader)
-    init, with_deltas = functools.partial(_init, encoder, head, _one_row()), functools.partial(_with_deltas, recipe)
+    reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
+    head = kind.head(labels, config, reader)
+    init, with_deltas = functools.partial(_init, encoder, head, reader, _one_row()), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes: what the model needs, before anything is computed.
     shapes = jax.eval_shape(lambda keys: with_deltas(init(keys), keys), keys)
@@ -156,7 +157,7 @@ def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
         precision=config.precision,
         pooler=config.pooling == "pooler",
         dropout=config.dropout,
-        attention_dropout=config.dropout,
+        attention_dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
         remat=config.remat,
     )
 
@@ -191,6 +192,7 @@ def build(config: ConfigDict) -> Experiment:
     data = load_data(config)
     model = build_model(config, data.labels)
     train_batches = model.batches(data.splits["train"], layout, training=True)
+    model = findings.add(model, train_batches, layout)
     dev_batches = model.batches(data.splits["dev"], layout)
     sizes = {"batch_size": train_batches.batch_size, "epoch_steps": train_batches.steps}
     total = durations.steps(config, "total", **sizes)
@@ -226,8 +228,10 @@ def make_phases(model: Model, rate: optax.Schedule, total: int, sizes: dict[str,
     return tuple(found)
 
 
-def _init(encoder: nn.Module, head: nn.Module, batch: Batch, keys: dict[str, jax.Array]) -> Tree:
+def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> Tree:
     encoded, variables = encoder.init_with_output(keys["encoder"], batch)
+    if reader is not None:
+        encoded = encoded.replace(stages=tuple(encoded.stages[i] for i in reader.stages(len(encoder.stages))))
     return {"encoder": variables["params"], "head": head.init(keys["head"], encoded, batch)["params"]}
 
 

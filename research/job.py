@@ -28,8 +28,7 @@ from research.tasks import catalog
 
 def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None) -> None:
     """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    keep_programs()
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if mode == "train":
         summarise(run(config, workdir, console), workdir, console)
@@ -37,7 +36,7 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
         labels = experiments.load_data(config).labels
-        print(experiments.build_model(config, labels).plan.render(), end="")
+        print(experiments.build_model(config, labels).summary(), end="")
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
@@ -46,6 +45,12 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
             write_lines(output, rows)
         else:
             sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def keep_programs() -> None:
+    """Compiled programs are kept on disk from now on."""
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
@@ -87,8 +92,8 @@ def run(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]:
             return finished
         e = experiments.build(config)
         workdirs.record(workdir, config)
-        whole.write_text(workdir / "plan.txt", e.model.plan.render())
-        console.print(e.model.plan.render())
+        whole.write_text(workdir / "plan.txt", e.model.summary())
+        console.print(e.model.summary())
         result = train_and_test(e, workdir, console)
         whole.write_json(workdir / "result.json", result)
         return result

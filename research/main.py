@@ -22,7 +22,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "For --mode=predict: the file the 
 def main(_: list[str]) -> None:
     """Does what `--mode` says."""
     from research import job, workdir  # with jax and all the rest: after the flags, so that --help and mistakes are instant
+    from research.adapt import methods
 
+    methods.settle(_CONFIG.value)
     place = Path(_WORKDIR.value) if _WORKDIR.value else workdir.default(_CONFIG.value)
     job.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value)
 

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from research import parallel
+from research import flops, parallel
 from research.adapt import interception
 from research.adapt.method import Gradient
 from research.adapt.recipe import Recipe
 from research.data import encode
 from research.data.batches import Batches
 from research.data.examples import Examples
+from research.durations import UNITS
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
 from research.tasks.task import Task
@@ -41,6 +42,7 @@ class Model:
     frozen: Tree
     plan: plans.Plan
     weights_sha256: str  # "" where nothing was read
+    found: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
 
     def logits(
         self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None = None, nudge: jax.Array | None = None
@@ -50,34 +52,40 @@ class Model:
         What lies below that stage is a function of the example alone: it runs without dropout and has no gradient. `nudge`
         [B, L, D] is added to the states that enter the first layer above it (or the first layer, where the embeddings train).
         """
-        params = merge(trainable, frozen)
-        start, hidden, read = self.plan.frozen_stages(self.encoder.stages), None, None
+        params, total = merge(trainable, frozen), len(self.encoder.stages)
+        start = closed = self.plan.frozen_stages(self.encoder.stages)
+        numbers, read, hidden = self.reads(closed), [], None
         rngs = None if key is None else {"dropout": key}
         apply = functools.partial(self.encoder.apply, {"params": params["encoder"]}, batch, rngs=rngs)
         if start:
-            read = jnp.split(self.below(frozen, batch, start), len(self.reads(start)), axis=-1)
+            read = jnp.split(self.below(frozen, batch, start), len(numbers), axis=-1)
             hidden = read[-1]
         with self.adapted(params, batch, key):
             if nudge is not None:
                 hidden, start = nudge + (hidden if start else apply(stop=1).last), max(start, 1)
             encoded = apply(start=start, hidden=hidden)
         if self.recipe.reader is not None:
-            encoded = encoded.replace(stages=tuple(read))
+            states = dict(zip((*numbers, *range(closed, total)), (*read[:-1], *encoded.stages), strict=True))
+            encoded = encoded.replace(stages=tuple(states[i] for i in self.recipe.reader.stages(total)))
         return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
 
     @contextlib.contextmanager
     def adapted(self, params: Tree, batch: Batch, key: jax.Array | None) -> Iterator[None]:
         """Within it the encoder computes what the deltas make of it."""
         with contextlib.ExitStack() as stack:
-            for delta in self.recipe.deltas[::-1]:  # the first one is the outermost
+            for delta in self.recipe.deltas:  # Flax puts the interceptor that it was given first outermost
                 own, encoder = flatten(params["delta"][delta.name]), flatten(params["encoder"])
                 sites = delta.sites(own, encoder, batch, key, self.encoder.precision)
                 stack.enter_context(nn.intercept_methods(interception.at(sites)))
             yield
 
     def reads(self, stop: int) -> tuple[int, ...]:
-        """Which of the first `stop` stages' outputs are used of what is frozen: the last, unless the reader wants others."""
-        return (stop - 1,) if self.recipe.reader is None else self.recipe.reader.stages(stop)
+        """Which of the first `stop` stages' outputs are used where these are frozen, ascending: what the reader wants, and the last
+        where something follows on it."""
+        total, reader = len(self.encoder.stages), self.recipe.reader
+        wanted = (total - 1,) if reader is None else reader.stages(total)
+        onward = {stop - 1} if 0 < stop < total else set()
+        return tuple(sorted({i for i in wanted if i < stop} | onward))
 
     def below(self, frozen: Tree, batch: Batch, stop: int) -> jax.Array:
         """Hidden states [B, L, K * D] float32 after the first `stop` stages, all frozen, of the K stages that are read: those of
@@ -110,14 +118,37 @@ class Model:
 
     @property
     def resident(self) -> Tree:
-        """What a step is given beside what trains: the frozen half, and where the trainable parameters began if that is asked for."""
+        """What a step is given beside what trains: the frozen half, and what regularisers ask for: where the trainable parameters began,
+        and what was found out before training."""
         anchored = any(regulariser.anchored for regulariser in self.recipe.regularisers)
-        return {**self.frozen, "anchor": self.trainable} if anchored else self.frozen
+        return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.found}
 
     def at(self, plan: plans.Plan, values: Tree) -> "Model":
         """The model in a phase: `values` are those of all that trains at some time, `plan` says what of it trains now."""
         trainable, closed = split(values, plan.trained)
         return dataclasses.replace(self, plan=plan, trainable=trainable, frozen=merge(self.frozen, closed))
+
+    def summary(self) -> str:
+        """The plan as text: what becomes of every parameter, what is added and when, what holds it back, and what a step should cost.
+
+        The cost is in FLOPs, beside full fine-tuning, for rows of `max_length` tokens.
+        """
+        described = lambda things: ", ".join(f"{x.name}({', '.join(f'{k}={v}' for k, v in _fields(x))})" for x in things)  # noqa: E731
+        lines = [f"{what}: {described(things)}" for what, things in self.recipe.additions().items() if things]
+        if phases := self.plan.phases:
+            given = {f"phase_{unit}": value for unit in UNITS if (value := self.config.get(f"phase_{unit}"))}
+            lengths = "".join(f"each {name}={value:g}" for name, value in given.items()) or "begun evenly over the first half"
+            lines.append(f"phases: {len(phases)}, {lengths}")
+        plain, kept = (", ".join(f"{self._cost(plan, cached):.2f}" for plan in phases or (self.plan,)) for cached in (False, True))
+        what = f" ({kept} where the frozen stages are read from disk)" if self.config.prefix_cache_gb and kept != plain else ""
+        lines.append(f"predicted FLOPs of a step beside full fine-tuning: {plain}{what}")
+        return self.plan.render() + "".join(f"{line}\n" for line in lines)
+
+    def _cost(self, plan: plans.Plan, cached: bool) -> float:
+        sizes = {name: leaf.shape for name, leaf in flatten(merge(self.trainable, self.frozen)).items()}
+        tokens = self.config.batch_size * self.config.max_length
+        once = flops.relative(plan, sizes, flops.Shape.of(self.encoder), tokens, self.config.max_length, cached)
+        return once * (1 + sum(regulariser.passes - 1 for regulariser in self.recipe.regularisers))
 
     def tokens(self, examples: Examples) -> encode.Tokens:
         """The token ids of `examples`, with places for what the method puts before a text."""
@@ -134,3 +165,7 @@ class Model:
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
         size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
         return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
+
+
+def _fields(x: Any) -> list[tuple[str, Any]]:
+    return [(field.name, getattr(x, field.name)) for field in dataclasses.fields(x)]

@@ -5,6 +5,7 @@ A step is written once as `step(..., axis)`: it adds up over the mapped axis cal
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,12 @@ class Program:
     """A step compiled ahead of time, once for each shape of its batch (the third argument), so that compilations are counted
     and their cost is known.
 
-    `compilations`: how many there were; `flops`: floating-point operations on one device of the program last run, as XLA
-    counts them. XLA counts the body of a loop once: `loops` says how often it runs.
+    `compilations`: how many there were; `flops`: floating-point operations on one device of the program last run: as XLA counts
+    them, and the products in loops for every time after the first, which is all that XLA counts.
     """
 
-    def __init__(self, step: Callable, loops: int = 1):
-        self._step, self._loops, self._compiled, self.flops = step, loops, {}, 0.0
+    def __init__(self, step: Callable):
+        self._step, self._compiled, self.flops = step, {}, 0.0
 
     @property
     def compilations(self) -> int:
@@ -35,10 +36,38 @@ class Program:
     def __call__(self, state: Any, frozen: Any, batch: Any, *rest: Any) -> Any:
         shapes = tuple((name, x.shape) for name, x in sorted(batch.items()))
         if shapes not in self._compiled:
-            compiled = self._step.lower(state, frozen, batch, *rest).compile()
-            self._compiled[shapes] = compiled, float(compiled.cost_analysis().get("flops", 0.0)) * self._loops
+            self._compiled[shapes] = self._compile(state, frozen, batch, *rest)
         compiled, self.flops = self._compiled[shapes]
         return compiled(state, frozen, batch, *rest)
+
+    def _compile(self, *args: Any) -> tuple[Callable, float]:
+        if hasattr(self._step, "trace"):
+            traced = self._step.trace(*args)
+            lowered, jaxpr = traced.lower(), traced.jaxpr
+        else:  # pmap gives no trace
+            lowered, jaxpr = self._step.lower(*args), jax.make_jaxpr(self._step)(*args)
+        compiled = lowered.compile()
+        again = products(jaxpr.jaxpr, loops=True) - products(jaxpr.jaxpr, loops=False)
+        return compiled, float(compiled.cost_analysis().get("flops", 0.0)) + again
+
+
+def products(jaxpr: Any, loops: bool) -> float:
+    """Floating-point operations of the matrix products of a traced function; with `loops`, as often as their loops run."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        times = equation.params["length"] if loops and equation.primitive.name == "scan" else 1
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                total += times * products(getattr(inner, "jaxpr", inner), loops)
+    return total
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +81,13 @@ class Layout:
         """The rows of a batch must be a multiple of this."""
         return max(self.devices, 1)
 
-    def compile(self, step: Callable, donate: tuple[int, ...] = (), loops: int = 1) -> "Program":
-        """The program of `step`; `donate` lists the arguments whose buffers it may reuse, `loops` is as in `Program`."""
+    def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> "Program":
+        """The program of `step`; `donate` lists the arguments whose buffers it may reuse."""
         if not self.devices:
-            return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate), loops)
+            return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate))
         devices = jax.local_devices()[: self.devices]
         mapped = jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, donate_argnums=donate, devices=devices)
-        return Program(mapped, loops)
+        return Program(mapped)
 
     def replicate(self, tree: Any) -> Any:
         """A copy of each leaf for each device, which a step may then take over."""
@@ -67,6 +96,12 @@ class Layout:
         devices = jax.sharding.Mesh(jax.local_devices()[: self.devices], (AXIS,))
         one_each = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec(AXIS))
         return jax.tree.map(lambda x: jax.device_put(np.broadcast_to(x, (self.devices, *np.shape(x))), one_each), tree)
+
+    def place(self, tree: Any) -> Any:
+        """As `replicate`, but what is on a single device already is taken as it is: a step that takes it over leaves it deleted."""
+        if self.devices:
+            return self.replicate(tree)
+        return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jax.numpy.array(x), tree)
 
     def shard(self, batch: Any, axis: int = 0) -> Any:
         """Rows (on `axis`) cut into equal parts, one for each device, with the device first."""

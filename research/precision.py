@@ -66,6 +66,24 @@ class Precision:
         del precision, preferred_element_type
         return self.einsum(_spec(lhs.ndim, rhs.ndim, dimension_numbers), lhs, rhs)
 
+    def rounded(self, x: jax.Array) -> jax.Array:
+        """`x` as an operand of a product would be, for what is kept between the passes: half the memory in bfloat16."""
+        return x if self.name == "float32" else jax.lax.optimization_barrier(x.astype(jnp.bfloat16))
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether the device has a kernel for attention in bfloat16: cuDNN's, on NVIDIA GPUs of compute capability 8 and up."""
+        device = jax.devices()[0]
+        return self.name == "bfloat16" and device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) >= 8
+
+    def attention(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, implementation: str | None = "cudnn") -> jax.Array:
+        """softmax(q k^T / sqrt(d)) v where `mask` [B, 1, L, M] is true, by the device's kernel: it keeps no weights.
+
+        `q` [B, L, H, d], `k` and `v` [B, M, H, d], all float32; the result is [B, L, H, d] float32.
+        """
+        low = (x.astype(jnp.bfloat16) for x in (q, k, v))
+        return jax.nn.dot_product_attention(*low, mask=mask, implementation=implementation).astype(jnp.float32)
+
 
 def _spec(lhs_ndim: int, rhs_ndim: int, dimension_numbers) -> str:
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = dimension_numbers

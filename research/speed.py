@@ -23,7 +23,7 @@ class Meter:
     """Counts work and time. A step that compiles is timed apart, the first of a process by itself; evaluation is not training time."""
 
     def __init__(self, before: dict[str, float] | None = None):
-        self.first_step_s = self.busy_s = self.waiting_s = self.step_flops = 0.0
+        self.first_step_s = self.busy_s = self.waiting_s = self.step_flops = self.train_flops = 0.0
         self.steps = self.examples = self.tokens = self.places = 0
         for name, value in (before or {}).items():
             setattr(self, name, value)
@@ -42,7 +42,7 @@ class Meter:
     def stepped(self, flops: float, compiled: bool) -> None:
         """The step on that batch, of so many FLOPs, is done or has been handed over; `compiled` beforehand, it is not timed."""
         now = time.perf_counter()
-        self.step_flops = flops
+        self.step_flops, self.train_flops = flops, self.train_flops + flops
         if self._first:
             self._first, self.first_step_s = False, now - self._start
         elif not compiled:
@@ -72,7 +72,9 @@ class Meter:
             **{f"{name}_per_s": value for name, value in rate.items()},
             "padding_fraction": None if padding is None else round(padding, 4),
             "waiting_fraction": _finite(self.waiting_s / seconds),
+            "train_s": round(self.busy_s, 3),
             "step_flops": self.step_flops,
+            "train_flops": self.train_flops,
             "compilations": compilations,
             "peak_memory_bytes": peak_memory(),
             "mfu": useful / peak if peak else None,

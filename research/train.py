@@ -102,7 +102,7 @@ def train_program(experiment, phase=None, model=None) -> parallel.Program:
     phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
     around = lambda gradient: functools.reduce(lambda g, r: r.of_batch(g), model.recipe.regularisers, gradient)  # noqa: E731
     step = functools.partial(train_step, gradient=model.gradient, around=around, tx=phase.tx)
-    return experiment.layout.compile(step, donate=(0,), loops=experiment.config.accumulate)
+    return experiment.layout.compile(step, donate=(0,))
 
 
 class Running:
@@ -115,7 +115,7 @@ class Running:
         model, layout = experiment.enter(phase, whole.trainable), experiment.layout
         state = State(whole.step, model.trainable, optim.carried(phase.tx.init(model.trainable), whole.opt_state))
         closed = split(whole.trainable, phase.plan.trained)[1]
-        self.state, self._closed, self._key = layout.replicate(state), layout.replicate(closed), layout.replicate(experiment.dropout_key)
+        self.state, self._closed, self._key = (layout.place(tree) for tree in (state, closed, experiment.dropout_key))
         self._frozen, self._layout, self._kept = merge(resident, self._closed), layout, model.kept
         self.program = train_program(experiment, phase, model)
 
@@ -139,12 +139,13 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
 
     The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
     and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.
+    The parameters that the model began with are used up, unless a regulariser holds on to them.
     """
     e, model, layout = experiment, experiment.model, experiment.layout
     identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
     whole, before = resumed(e, workdir, latest, identity)
     start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
-    resident, due = layout.replicate(model.resident), e.schedule_of("log", "eval", "checkpoint")
+    resident, due = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint")
     with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
         for number, phase in enumerate(e.phases, 1):
             if phase.stop <= start:

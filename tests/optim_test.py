@@ -184,3 +184,45 @@ def test_a_multiplier_that_is_not_positive_is_an_error(multiplier):
 def test_an_unknown_optimizer_is_an_error_that_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'adafactor'"):
         run(config(optimizer="adafacter"), made_up_grads(1))
+
+
+def opening(c, rate, before=3, after=2):
+    """Updates of every step, head alone for `before` steps and then all, by gradients of one; and the states at the border."""
+    leaves = flatten(params())
+    closed = {name: ("rule", Fate() if name.startswith("head/") else FROZEN) for name in leaves}
+    plan = plans.of_fates(leaves, [closed, dict.fromkeys(leaves, ("rule", Fate()))], NO_DECAY)
+    state, updates, border = (), [], []
+    for phase, steps in zip(plan.phases, (before, after), strict=True):
+        now, _ = split(params(), phase.trained)
+        tx = optim.make(phase, c, rate)
+        border.append(state)
+        state = optim.carried(tx.init(now), state)
+        border.append(state)
+        for _ in range(steps):
+            found, state = tx.update(jax.tree.map(np.ones_like, now), state, now)
+            updates.append(flatten(found))
+    return updates, border[2:]
+
+
+def test_the_rate_is_a_function_of_the_runs_step_whenever_a_group_opened():
+    rate = optax.linear_schedule(1.0, 0.0, 10)
+    updates, _ = opening(config(optimizer="sgd", momentum=0.0), rate)
+    assert [len(found) for found in updates] == [2, 2, 2, 4, 4]
+    for step, found in enumerate(updates):
+        for update in found.values():
+            np.testing.assert_allclose(update, -(1.0 - step / 10), rtol=1e-6)
+
+
+def test_what_stays_open_keeps_its_moments_and_what_opens_starts_at_its_first_step():
+    updates, (before, after) = opening(config(optimizer="adam"), optax.constant_schedule(1.0))
+    for found in updates:  # Adam's step is 1 under a constant gradient, only if each group's own step count corrects its moments
+        for update in found.values():
+            np.testing.assert_allclose(update, -1.0, rtol=1e-4)
+    old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
+    new = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(after)}
+    assert old.keys() < new.keys()
+    assert all(np.array_equal(leaf, old[name]) for name, leaf in new.items() if name in old)
+    assert all(not np.any(leaf) for name, leaf in new.items() if name not in old)
+    momentum, _ = opening(config(optimizer="sgd", momentum=0.5), optax.constant_schedule(1.0))
+    np.testing.assert_allclose(momentum[3]["head/kernel"], -1.875, rtol=1e-6)  # 1 + 1/2 + 1/4 + 1/8: goes on
+    np.testing.assert_allclose(momentum[3]["encoder/kernel"], -1.0, rtol=1e-6)

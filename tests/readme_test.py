@@ -47,11 +47,31 @@ def test_the_code_runs():
 
 def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
     from research import experiment
-    from research.adapt import methods
+    from research.adapt import freezing, methods
 
     (code,) = [block for kind, block in BLOCKS if kind == "python" and "import" not in block]
-    exec(code, vars(methods))
-    monkeypatch.setitem(methods.METHODS, "norms_only", methods.norms_only)
+    there = dict(vars(freezing))
+    exec(code, there)
+    monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])
     model = experiment.build_model(runs.config(method="norms_only"), ("a", "b"))
     assert len(code.splitlines()) <= 10
     assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)
+    assert any("/norm/" in name for name in model.plan.trained) and "head/classifier/kernel" in model.plan.trained
+
+
+def test_the_section_on_adding_a_method_is_short():
+    text = (runs.ROOT / "README.md").read_text()
+    section = text[text.index("**A method**:") : text.index("**A model**:")]
+    assert len([line for line in section.splitlines() if line]) <= 10
+
+
+def test_the_table_of_methods_is_whole_and_the_map_names_every_file():
+    from research.adapt import methods
+
+    text = (runs.ROOT / "README.md").read_text()
+    section = text[text.index("## Methods") : text.index("## Results")]
+    named = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert sorted(named) == sorted(methods.METHODS)
+    map_ = text[text.index("## The map") : text.index("As a library")]
+    missing = {path.name for path in (runs.ROOT / "research" / "adapt").glob("*.py")} - {"__init__.py"} - set(re.findall(r"\w+\.py", map_))
+    assert not missing

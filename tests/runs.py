@@ -1,13 +1,19 @@
 """Small runs for tests: a config by file and words, and the whole command in a process of its own."""
 
+import functools
 import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+
 from configs import common
+from research import experiment
 from research.adapt import methods
+from research.params.plan import Plan
+from research.params.tree import Tree, merge
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RESEARCH_DATA") or ROOT.parent / "shared" / "data")
@@ -20,6 +26,21 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     changes.setdefault("parallel", "jit")  # the tests' machine passes for eight devices
     methods.settle(common.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
     return c
+
+
+@functools.cache
+def _tiny() -> tuple[tuple[str, ...], Tree]:
+    """The stages of the tiny model, and the shapes of its parameters and of a head's."""
+    model = experiment.build_model(config(), ("neg", "pos"))
+    return model.encoder.stages, jax.eval_shape(merge, model.trainable, model.frozen)
+
+
+def plan(method: str, **changes) -> Plan:
+    """The plan of a method for the tiny model, by the way of a run but without computing anything."""
+    c, (stages, shapes) = config(method=method, **changes), _tiny()
+    recipe = methods.recipe(stages, c)
+    with_deltas = functools.partial(experiment._with_deltas, recipe)
+    return recipe.plan(jax.eval_shape(with_deltas, shapes, experiment.named_keys(0)), c.freeze, c.no_decay)
 
 
 def command(*flags: str) -> list[str]:

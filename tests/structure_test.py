@@ -54,7 +54,17 @@ def test_imports_are_seen_wherever_they_stand():
     ("room", "allowed"),
     [
         ("params", {"research.params", "research.errors"}),
-        ("adapt", {"research.adapt", "research.params", "research.errors", "research.models.dropout"}),
+        (
+            "adapt",
+            {
+                "research.adapt",
+                "research.params",
+                "research.errors",
+                "research.precision",
+                "research.models.dropout",
+                "research.models.readers",
+            },
+        ),
         ("models", {"research.models", *SMALL}),
         ("data", {"research.data", "research.tasks.task", *SMALL}),
         ("tasks", {"research.tasks", "research.models.heads", *SMALL}),

@@ -61,7 +61,8 @@ def gradual_unfreezing(stages: Stages, config: Any) -> Method:
     """The head trains first; then the stages open one after the other, the last first (Howard & Ruder 2018, section 3.3).
 
     `config.unfreeze_layers` open at a time. Phases begin every `config.phase_percent` of the training (or `phase_epochs`, ...); 0
-    spreads them evenly over its first half. The paper opens one layer of four an epoch. A phase costs what `top_k` costs with the layers that are open.
+    spreads them evenly over its first half. The paper opens one layer of four an epoch. A phase costs what `top_k`
+    costs with the layers that are open.
     """
     step = config.unfreeze_layers
     if step < 1:

@@ -31,6 +31,16 @@ def kernels(encoder: Mapping[str, Any], targets: str, option: str) -> dict[str, 
     return {path: shape for path, shape in shapes.items() if any(rules.matches(pattern, path) for pattern in patterns)}
 
 
+def paths_of(own: Mapping[str, Any]) -> list[str]:
+    """The paths under which parameters of a delta stand: those of the modules that it changes."""
+    return sorted({name.rpartition("/")[0] for name in own})
+
+
+def under(encoder: Mapping[str, Any], targets: str, name: str, option: str) -> Rules:
+    """The rule by which the kernels that a delta `name` adds to, or multiplies, stay frozen."""
+    return {f"under {name}": (f"encoder/({'|'.join(kernels(encoder, targets, option))})/kernel", FROZEN)}
+
+
 def keys_of(key: jax.Array, names: Any) -> dict[str, jax.Array]:
     """A key for each name, whatever other names there are."""
     return {name: jax.random.fold_in(key, zlib.crc32(name.encode())) for name in names}
@@ -66,6 +76,8 @@ class Lora(Delta):
         return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
     def init(self, key, encoder):
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"{self.name}.dropout={self.dropout}: it is the part that is dropped; use 0 or more, and less than 1")
         found = {}
         for path, (m, n) in kernels(encoder, self.targets, f"{self.name}.targets").items():
             if not 1 <= self.rank <= min(m, n):
@@ -76,26 +88,79 @@ class Lora(Delta):
         return found
 
     def claims(self, encoder) -> Rules:
-        paths = kernels(encoder, self.targets, f"{self.name}.targets")
-        return {f"under {self.name}": (f"encoder/({'|'.join(paths)})/kernel", FROZEN)}
+        return under(encoder, self.targets, self.name, f"{self.name}.targets")
+
+    def low_rank(self, own, batch, key, precision, path: str, x: jax.Array) -> jax.Array:
+        """scale * B A x for the module at `path`: [B, L, m] -> [B, L, n]."""
+        low = precision.einsum("blm,mr->blr", dropped(x, self.dropout, batch, key, path), own[f"{path}/a"])
+        return self.scale * precision.einsum("blr,rn->bln", low, own[f"{path}/b"])
 
     def sites(self, own, encoder, batch, key, precision):
         def at(path: str) -> Site:
+            return lambda dense, x: dense(x) + self.low_rank(own, batch, key, precision, path, x)
+
+        return {path: at(path) for path in paths_of(own)}
+
+    def summed(self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], path: str) -> jax.Array:
+        """W + scale * B A for the module at `path`: [m, n], in full float32 on every machine."""
+        product = jnp.matmul(own[f"{path}/a"], own[f"{path}/b"], precision=jax.lax.Precision.HIGHEST)
+        return encoder[f"{path}/kernel"] + self.scale * product
+
+    def merged(self, own, encoder):
+        return {**encoder, **{f"{path}/kernel": self.summed(own, encoder, path) for path in paths_of(own)}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dora(Lora):
+    """h = m * (W + scale * B A) x / |W + scale * B A|, elementwise in the n outputs (Liu et al. 2024, equation 5).
+
+    `magnitude` [n] begins as the norm of W over its inputs, so training begins at the frozen model. The norm below the line is a
+    constant to the gradient (section 4.3), which the authors find saves memory and costs no accuracy. Dropout, where there is any,
+    is of what enters A; W reads all of x.
+    """
+
+    name = "dora"
+
+    def init(self, key, encoder):
+        found = super().init(key, encoder)
+        return found | {f"{path}/magnitude": norms(encoder[f"{path}/kernel"]) for path in paths_of(found)}
+
+    def sites(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Site:
+            bias = encoder.get(f"{path}/bias", jnp.zeros_like(own[f"{path}/magnitude"]))[None, None]
+
             def site(dense, x):
-                low = precision.einsum("blm,mr->blr", dropped(x, self.dropout, batch, key, path), own[f"{path}/a"])
-                return dense(x) + self.scale * precision.einsum("blr,rn->bln", low, own[f"{path}/b"])
+                norm = norms(jax.lax.stop_gradient(self.summed(own, encoder, path)))
+                factor = (own[f"{path}/magnitude"] / norm)[None, None]
+                y = dense(x)
+                # The bias is not scaled. Written as a change of y, which is exactly zero where the factor is one.
+                return y + (factor - 1.0) * (y - bias) + factor * self.low_rank(own, batch, key, precision, path, x)
 
             return site
 
-        return {path: at(path) for path in {name.rpartition("/")[0] for name in own}}
+        return {path: at(path) for path in paths_of(own)}
 
     def merged(self, own, encoder):
-        paths = {name.rpartition("/")[0] for name in own}
-        sums = {f"{path}/kernel": encoder[f"{path}/kernel"] + self.scale * own[f"{path}/a"] @ own[f"{path}/b"] for path in paths}
-        return {**encoder, **sums}
+        found = dict(encoder)
+        for path in paths_of(own):
+            kernel = self.summed(own, encoder, path)
+            found[f"{path}/kernel"] = kernel * (own[f"{path}/magnitude"] / norms(kernel))[None]
+        return found
+
+
+def norms(kernel: jax.Array) -> jax.Array:
+    """The Euclidean norm of what each output of a kernel [m, n] is made with: [n]."""
+    return jnp.sqrt(jnp.sum(jnp.square(kernel), axis=0))
 
 
 def lora(stages: tuple[str, ...], config: Any) -> Method:
     """Low-rank matrices are added to frozen kernels (Hu et al. 2022). Defaults: rank 8 on query and value, alpha 16 (the paper's
     tables for RoBERTa). Costs 2 passes' work of 3: no gradient of a kernel. Can be merged: then it costs nothing to use."""
     return Method(deltas=(Lora(**config.lora),))
+
+
+def dora(stages: tuple[str, ...], config: Any) -> Method:
+    """LoRA with the length of each output's weights trained apart from their direction (Liu et al. 2024). Options and defaults are
+    LoRA's, kept apart so that both can be joined. Costs what LoRA does and, for each target and step, the product B A and its norm;
+    nothing once merged."""
+    return Method(deltas=(Dora(**config.dora),))

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +46,7 @@ class Delta:
         raise NotImplementedError
 
     def claims(self, encoder: Mapping[str, Any]) -> Rules:
-        """Rules besides "delta/NAME trains": what of the encoder must stay frozen for this to make sense."""
+        """Rules that come before "delta/NAME trains": what must stay frozen for this to make sense, of the encoder or of its own."""
         return {}
 
     def merged(self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -59,16 +59,25 @@ class Regulariser:
     """What holds training back, as functions on parameters, loss, gradients or updates. Each does nothing unless overridden.
 
     `passes` is how often a step goes forward and backward, for predicting its cost. With `anchored`, the values that the trainable
-    parameters began with are found in `frozen["anchor"]`.
+    parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train.
     """
 
     name = "regulariser"
     passes = 1.0
     anchored = False
+    needs = ""
 
     def begin(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
         """The parameters to start from. `fresh` is the tree of random ones that `params` were grafted on."""
         return params
+
+    def find(self, gradients: Iterator[Tree]) -> Tree:
+        """What must be known of the training data before training: found in `frozen[name]` from then on, where it is not empty.
+
+        `gradients` are those of the mean loss of one batch after the other, where training begins, without dropout. Each costs a
+        step's work when it is taken.
+        """
+        return {}
 
     def view(self, trainable: Tree, frozen: Tree, key: jax.Array) -> Tree:
         """The trainable parameters as the loss sees them."""
@@ -101,6 +110,7 @@ class Method:
 
     `phases`: for each phase of training, which parameters of the encoder train (rules over full names); what no method claims is
     frozen, or trains where no method claims anything. `rates`: rule -> (pattern, learning-rate multiplier) over what trains.
+    `reader` is a `research.models.readers.Reader`.
     """
 
     name: str = ""

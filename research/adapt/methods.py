@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from research.adapt import freezing, lora
+from research.adapt import adapters, averaging, features, freezing, lora, perturb, prefix, regularize, scaling
 from research.adapt.method import Method
 from research.adapt.recipe import Recipe
 from research.errors import InputError, nearest
@@ -23,6 +23,31 @@ METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
     "llrd": freezing.llrd,
     "discriminative": freezing.discriminative,
     "lora": lora.lora,
+    "dora": lora.dora,
+    "vera": scaling.vera,
+    "ia3": scaling.ia3,
+    "houlsby": adapters.houlsby,
+    "pfeiffer": adapters.pfeiffer,
+    "parallel_adapter": adapters.parallel_adapter,
+    "compacter": adapters.compacter,
+    "prefix": prefix.prefix,
+    "soft_prompt": prefix.soft_prompt,
+    "chosen_layer": features.chosen_layer,
+    "last4_concat": features.last4_concat,
+    "scalar_mix": features.scalar_mix,
+    "feature_bilstm": features.feature_bilstm,
+    "feature_concat": features.feature_concat,
+    "l2sp": regularize.l2sp,
+    "mixout": regularize.mixout,
+    "child_tuning": regularize.child_tuning,
+    "noisytune": regularize.noisytune,
+    "reinit_top": regularize.reinit_top,
+    "rdrop": perturb.rdrop,
+    "smart": perturb.smart,
+    "freelb": perturb.freelb,
+    "sam": perturb.sam,
+    "ema": averaging.ema,
+    "swa": averaging.swa,
 }
 
 # What a method wants where the config leaves it empty: `rate` is in units of `base_learning_rate`, that of full fine-tuning.
@@ -31,6 +56,20 @@ WANTS: dict[str, dict[str, Any]] = {
     "bitfit": {"rate": 20},
     "layernorm": {"rate": 20},
     "lora": {"rate": 20},
+    "dora": {"rate": 20},
+    "vera": {"rate": 80},
+    "ia3": {"rate": 60},
+    "houlsby": {"rate": 10},
+    "pfeiffer": {"rate": 10},
+    "parallel_adapter": {"rate": 4},
+    "compacter": {"rate": 60},
+    "prefix": {"rate": 100},
+    "soft_prompt": {"rate": 100},
+    "chosen_layer": {"rate": 40, "pooling": "mean"},
+    "last4_concat": {"rate": 40, "pooling": "mean"},
+    "scalar_mix": {"rate": 40, "pooling": "mean"},
+    "feature_bilstm": {"rate": 20, "pooling": "mean"},
+    "feature_concat": {"rate": 20, "pooling": "mean"},
 }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -43,6 +43,10 @@ class Recipe:
         """What holds training back, in order."""
         return tuple(regulariser for part in self.parts for regulariser in part.regularisers)
 
+    def additions(self) -> dict[str, tuple[Any, ...]]:
+        """What there is beside the choice of parameters, by kind."""
+        return {"deltas": self.deltas, "regularisers": self.regularisers}
+
     @property
     def reader(self) -> nn.Module | None:
         """How the head reads the encoder's states, where that is not its last ones alone."""
@@ -59,15 +63,18 @@ class Recipe:
         claims = [_claims(part, encoder) for part in self.parts]
         _check_phases(self.name, self.parts)
         decide = functools.partial(_decide, self.name, asked, leaves)
-        phases = []
-        for number in range(max(map(len, claims))):
-            now = {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
-            phases.append(self._at_rates(decide(now)))
-        self._check_worth(claims, decide)
-        plan = plans.of_fates(leaves, phases or [self._at_rates(decide({}))], no_decay)
+        asks = [
+            {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
+            for number in range(max(map(len, claims)))
+        ] or [{}]
+        plan = plans.of_fates(leaves, [self._at_rates(decide(now)) for now in asks], no_decay)
+        self._check_worth(asks, decide)
         if any(r.anchored for r in self.regularisers) and not any(name.startswith("encoder/") for name in plan.trained):
             anchored = next(r.name for r in self.regularisers if r.anchored)
             raise InputError(f"method={self.name}: {anchored} holds pretrained parameters where they began, but none of them trains")
+        for r in self.regularisers:
+            if r.needs and not any(rules.matches(r.needs, name) for name in plan.trained):
+                raise InputError(f"method={self.name}: {r.name} is about {r.needs}, but nothing of that trains")
         return plan
 
     def _at_rates(self, decided: Decided) -> Decided:
@@ -79,17 +86,20 @@ class Recipe:
             found[name] = rule, dataclasses.replace(fate, multiplier=fate.multiplier * factor)
         return found
 
-    def _check_worth(self, claims: Sequence[tuple[Rules, ...]], decide) -> None:
-        """Raises InputError for a method that changes nothing beside the others."""
-        trained = lambda claims: {n for n, (_, fate) in decide(claims).items() if fate.trained and not n.startswith("head/")}  # noqa: E731
-        last = {part.name: claim[-1] for part, claim in zip(self.parts, claims, strict=True) if claim}
-        every = trained(last)
+    def _check_worth(self, asks: Sequence[Mapping[str, Rules]], decide: Callable[..., Decided]) -> None:
+        """Raises InputError for a method that changes nothing beside the others, in any phase."""
+
+        def trained(without: str = "") -> list[set[str]]:
+            phases = [decide({name: claim for name, claim in now.items() if name != without}) for now in asks]
+            return [{n for n, (_, fate) in decided.items() if fate.trained and not n.startswith("head/")} for decided in phases]
+
+        every = trained()
         for part in self.parts:
-            rest = {name: claim for name, claim in last.items() if name != part.name}
+            rest = [name for name in asks[0] if name != part.name]
             plain = not (part.deltas or part.regularisers or part.reader or part.rates) and len(part.phases) == 1
-            if plain and rest and trained(rest) == every:
+            if plain and rest and trained(part.name) == every:
                 raise InputError(f"method={self.name}: {part.name} adds nothing to {' and '.join(rest)}; leave it out")
-            if part.rates and not every:
+            if part.rates and not any(every):
                 raise InputError(f"method={self.name}: {part.name} sets rates by depth, but nothing of the encoder trains")
 
 
@@ -97,7 +107,7 @@ def _claims(part: Method, encoder: Mapping[str, Any]) -> tuple[Rules, ...]:
     """What a method says of parameters, by full names, phase by phase."""
     of_deltas = {}
     for delta in part.deltas:
-        of_deltas |= {delta.name: (f"delta/{delta.name}", Fate())} | dict(delta.claims(encoder))
+        of_deltas |= dict(delta.claims(encoder)) | {delta.name: (f"delta/{delta.name}", Fate())}
     return tuple({**of_deltas, **phase} for phase in part.phases or (() if not of_deltas else ({},)))
 
 

@@ -13,23 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError, nearest
+from research.models.attention import Core
 from research.models.dropout import Dropout, token_salt
 from research.models.encoded import Encoded
+from research.models.lean import LayerNorm, gelu
 from research.precision import Precision
-
-MASKED = -1e9  # finite, so that a row without any token still gives finite numbers; exp() of it is exactly 0
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """x * Phi(x), exactly (Hendrycks & Gimpel 2016), by erf: `jax.nn.gelu` uses the dearer erfc."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.7071067811865476))
-
 
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": gelu,
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
+    "gelu_new": lambda x: jax.nn.gelu(x.astype(jnp.float32), approximate=True),
+    "relu": lambda x: jax.nn.relu(x.astype(jnp.float32)),
+    "silu": lambda x: jax.nn.silu(x.astype(jnp.float32)),
 }
 
 
@@ -80,25 +74,7 @@ class Embeddings(nn.Module):
 
         x = table(c.vocab_size, "word")(batch["tokens"])
         x += table(c.type_vocab_size, "type")(batch["types"]) + table(c.max_position_embeddings, "position")(batch["positions"])
-        return Dropout(self.dropout)(nn.LayerNorm(c.layer_norm_eps, name="norm")(x), _rows(salt))
-
-
-class Core(nn.Module):
-    """Softmax attention of queries [B * H, L, d] to keys and values [B * H, M, d] where `mask` [B, 1, L, M] is true: [B * H, L, d].
-
-    `rows` and `columns` are the places of the weights [B, H, L, M], for dropout. It has no parameters.
-    """
-
-    precision: Precision
-    dropout: Dropout
-
-    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, rows: jax.Array | None, columns: jax.Array | None):
-        (N, L, d), M, B = q.shape, k.shape[1], mask.shape[0]
-        # One contiguous batch dimension [B * H, L, d] is the form in which the CPU's matrix unit is reached.
-        scores = self.precision.einsum("nqd,nkd->nqk", q * d**-0.5, k).reshape(B, N // B, L, M)
-        weights = jax.nn.softmax(jnp.where(mask, scores, MASKED))
-        weights = self.dropout(weights, rows, columns).reshape(N, L, M)
-        return self.precision.einsum("nqk,nkd->nqd", weights, v)
+        return Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), _rows(salt))
 
 
 class Attention(nn.Module):
@@ -115,11 +91,11 @@ class Attention(nn.Module):
         (B, L, D), H = x.shape, c.num_attention_heads
         heads_first = lambda y: y.reshape(B, L, H, D // H).swapaxes(1, 2).reshape(B * H, L, D // H)  # noqa: E731
         q, k, v = (heads_first(_dense(c, self.precision, D, name)(x)) for name in ("query", "key", "value"))
-        core = Core(self.precision, Dropout(self.attention_dropout), name="core")
+        core = Core(self.precision, self.attention_dropout, name="core")
         y = core(q, k, v, mask, *_attention_places(batch, salt, H))
         y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
         y = Dropout(self.dropout)(_dense(c, self.precision, D, "output")(y), _rows(salt))
-        return nn.LayerNorm(c.layer_norm_eps, name="norm")(x + y)
+        return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
 class Mlp(nn.Module):
@@ -132,9 +108,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c = self.config
-        y = ACTIVATIONS[c.hidden_act](_dense(c, self.precision, c.intermediate_size, "up")(x))
+        y = ACTIVATIONS[c.hidden_act](self.precision.rounded(_dense(c, self.precision, c.intermediate_size, "up")(x)))
         y = Dropout(self.dropout)(_dense(c, self.precision, c.hidden_size, "down")(y), _rows(salt))
-        return nn.LayerNorm(c.layer_norm_eps, name="norm")(x + y)
+        return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
 class Layer(nn.Module):

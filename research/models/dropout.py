@@ -28,7 +28,8 @@ def token_salt(batch: dict[str, jax.Array]) -> jax.Array:
     return mix(mix(examples.astype(jnp.uint32)) + batch["positions"].astype(jnp.uint32))
 
 
-def _keep(rows: jax.Array, columns: jax.Array, rate: float) -> jax.Array:
+def kept(rows: jax.Array, columns: jax.Array, rate: float) -> jax.Array:
+    """Where `dropout` keeps an element: bool, in the shape that `rows` and `columns` broadcast to."""
     x = rows ^ (columns * jnp.uint32(GOLDEN))
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)  # the comparison reads the high bits, which are mixed by now
@@ -41,13 +42,18 @@ def dropout(x: jax.Array, rows: jax.Array, columns: jax.Array, rate: float) -> j
 
     `rows` and `columns` are uint32 and broadcast to the shape of `x`; an element's fate is a function of the two.
     """
-    return jnp.where(_keep(rows, columns, rate), x * (1.0 / (1.0 - rate)), 0.0)
+    return jnp.where(kept(rows, columns, rate), x * (1.0 / (1.0 - rate)), 0.0)
 
 
 dropout.defvjp(
     lambda x, rows, columns, rate: (dropout(x, rows, columns, rate), (rows, columns)),
     lambda rate, residuals, g: (dropout(g, *residuals, rate), None, None),
 )
+
+
+def placed(module: nn.Module, rows: jax.Array) -> jax.Array:
+    """`rows` as they are for `module` in this step: other modules and other steps drop others."""
+    return mix(rows + jax.random.bits(module.make_rng("dropout"), (), jnp.uint32))
 
 
 class Dropout(nn.Module):
@@ -63,7 +69,6 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, rows: jax.Array, columns: jax.Array | None = None) -> jax.Array:
         if self.rate == 0.0 or not self.has_rng("dropout"):
             return x
-        site = jax.random.bits(self.make_rng("dropout"), (), jnp.uint32)
         if columns is None:
             columns = jnp.arange(x.shape[-1], dtype=jnp.uint32).reshape((1,) * (x.ndim - 1) + (-1,))
-        return dropout(x, mix(rows + site), columns, self.rate)
+        return dropout(x, placed(self, rows), columns, self.rate)

@@ -35,6 +35,15 @@ def loss_sum(logits: jax.Array, batch: dict[str, jax.Array], label_smoothing: fl
     return (optax.softmax_cross_entropy(logits, wanted) * batch["weights"]).sum()
 
 
+def divergence(logits: jax.Array, others: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    """Sum of KL(p || q) + KL(q || p) = sum (p - q) (log p - log q) over the examples that are there, in nats.
+
+    p and q are what the two logits [B, E, C] say.
+    """
+    p, q = jax.nn.log_softmax(logits), jax.nn.log_softmax(others)
+    return (((jnp.exp(p) - jnp.exp(q)) * (p - q)).sum(-1) * batch["weights"]).sum()
+
+
 def totals(logits: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """What metrics are made of: `loss` (summed), `confusion` [C, C] (rows the truth)."""
     classes = logits.shape[-1]

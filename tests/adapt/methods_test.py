@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from configs import common
 from research.adapt import methods
 from research.errors import InputError
-from research.params import plan as plans
+from research.params.tree import unflatten
+from tests import runs
 
 STAGES = ("embeddings", "layer_0", "layer_1", "layer_2", "layer_3")
 EMBEDDINGS = {f"encoder/embeddings/{name}" for name in ("word/embedding", "position/embedding", "norm/scale", "norm/bias")}
@@ -17,16 +19,18 @@ POOLER = {"encoder/pooler/kernel", "encoder/pooler/bias"}
 HEAD = {"head/classifier/kernel", "head/classifier/bias"}
 
 
-def trained(method, pooler=True, stages=STAGES, **config):
+def plan_of(method, pooler=True, stages=STAGES, freeze="", **config):
     names = EMBEDDINGS.union(*LAYERS[: len(stages) - 1], POOLER if pooler else ()) | HEAD
-    params = {}
-    for name in sorted(names):
-        *path, last = name.split("/")
-        folder = params
-        for part in path:
-            folder = folder.setdefault(part, {})
-        folder[last] = np.zeros(2)
-    return set(plans.make(params, methods.rules_for(method, stages, {"freeze": "", "top_layers": 2} | config), {}).trained)
+    c = common.override(common.base("imdb", common.words("")), {"method": method, **config})
+    return methods.recipe(stages, c).plan(unflatten({name: np.zeros(2) for name in sorted(names)}), freeze, {})
+
+
+def trained(*args, **named):
+    return set(plan_of(*args, **named).trained)
+
+
+def phases(*args, **named):
+    return [set(plan.trained) - HEAD for plan in plan_of(*args, **named).phases]
 
 
 @pytest.mark.parametrize("pooler", [True, False])
@@ -47,12 +51,12 @@ def test_top_k_trains_the_last_k_layers_and_what_stands_above(k, pooler):
 
 def test_top_k_of_eleven_layers_does_not_take_layer_1_for_layer_10():
     stages = ("embeddings", *(f"layer_{i}" for i in range(11)))
-    rules = methods.rules_for("top_k", stages, {"freeze": "", "top_layers": 1})
     names = [f"encoder/{stage}/kernel" for stage in stages] + ["head/kernel"]
-    params = {"encoder": {stage: {"kernel": np.zeros(1)} for stage in stages}, "head": {"kernel": np.zeros(1)}}
-    plan = plans.make(params, rules, {})
-    assert set(plan.trained) == {"encoder/layer_10/kernel", "head/kernel"}
-    assert set(plan.entries) == set(names)
+    for k in (1, 10):
+        c = common.override(common.base("imdb", common.words("")), {"method": "top_k", "top_layers": k})
+        plan = methods.recipe(stages, c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
+        assert set(plan.trained) == {f"encoder/layer_{i}/kernel" for i in range(11 - k, 11)} | {"head/kernel"}
+        assert set(plan.entries) == set(names)
 
 
 @pytest.mark.parametrize("k", [0, -1, 5])
@@ -86,6 +90,79 @@ def test_a_freeze_pattern_that_matches_nothing_is_an_error():
         trained("full", freeze="layer_7")
 
 
-def test_every_method_in_the_table_keeps_the_head_training():
-    for method in methods.METHODS:
-        assert trained(method) >= HEAD, method
+@pytest.mark.parametrize("method", sorted(methods.METHODS))
+def test_every_method_in_the_table_keeps_the_head_training(method):
+    plan = runs.plan(method)
+    head = {name for name in plan.entries if name.startswith("head/")}
+    assert head and all(head <= set(phase.trained) for phase in (plan, *plan.phases))
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_bitfit_trains_the_biases_and_layernorm_the_norms(pooler):
+    everything = EMBEDDINGS.union(*LAYERS, POOLER if pooler else ())
+    assert trained("bitfit", pooler) == HEAD | {name for name in everything if name.endswith("/bias")}
+    assert trained("layernorm", pooler) == HEAD | {name for name in everything if "/norm/" in name}
+
+
+def test_layernorm_finds_norms_by_any_name_and_nothing_else():
+    names = [
+        "encoder/layer_0/sa_norm/scale",
+        "encoder/layer_0/norm/bias",
+        "encoder/layer_0/normal/scale",
+        "encoder/norm/kernel",
+        "head/kernel",
+    ]
+    c = common.override(common.base("imdb", common.words("")), {"method": "layernorm"})
+    plan = methods.recipe(STAGES[:2], c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
+    assert set(plan.trained) == {names[0], names[1], names[4]}
+
+
+def test_embeddings_frozen_trains_all_but_the_embeddings():
+    assert trained("embeddings_frozen") == HEAD.union(*LAYERS, POOLER)
+
+
+def test_gradual_unfreezing_opens_the_head_then_a_stage_at_a_time_from_the_top():
+    opened = [set(), LAYERS[3] | POOLER, LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS]
+    assert phases("gradual_unfreezing") == [set().union(*opened[: i + 1]) for i in range(6)]
+    by_two = phases("gradual_unfreezing", unfreeze_layers=2)
+    assert by_two == [set().union(*opened[:i]) for i in (1, 3, 5, 6)]
+    assert trained("gradual_unfreezing") == HEAD.union(EMBEDDINGS, *LAYERS, POOLER)
+
+
+def test_chain_thaw_opens_the_head_then_each_stage_alone_then_everything():
+    everything = EMBEDDINGS.union(*LAYERS, POOLER)
+    assert phases("chain_thaw") == [set(), EMBEDDINGS, *LAYERS, everything]
+
+
+def test_a_frozen_pattern_stays_frozen_in_every_phase():
+    for method in ("gradual_unfreezing", "chain_thaw"):
+        assert not any(EMBEDDINGS & now for now in phases(method, freeze="embeddings"))
+        assert phases(method, freeze="embeddings")[-1] == set().union(*LAYERS, POOLER)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "ratio"), [("llrd", {}, 0.95), ("llrd", {"llrd_decay": 0.8}, 0.8), ("discriminative", {}, 1 / 2.6)]
+)
+def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
+    """ULMFiT: the rate of layer l - 1 is that of layer l divided by 2.6; Sun et al.: times 0.95. Head and pooler have the full rate."""
+    plan = plan_of(method, **option)
+    assert not plan.phases and len(plan.trained) == len(plan.entries)
+    for depth, names in enumerate((HEAD | POOLER | LAYERS[3], LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS)):
+        for name in names:
+            np.testing.assert_allclose(plan.entries[name].fate.multiplier, ratio**depth, rtol=1e-12)
+
+
+def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
+    for method, factor in (("full", 1), ("linear_probe", 40), ("bitfit", 20), ("lora+bitfit", 20), ("top_k+llrd", 1)):
+        c = common.override(common.base("imdb", common.words("")), {"method": method, "base_learning_rate": 2e-5})
+        assert (c.learning_rate, c.pooling) == (None, None)
+        methods.settle(c)
+        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "pooler"
+    c = common.override(common.base("imdb", common.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
+    methods.settle(c)
+    assert (c.learning_rate, c.pooling) == (3e-3, "mean")
+
+
+def test_every_method_says_what_it_is_and_only_methods_want_something():
+    assert all(function.__doc__ for function in methods.METHODS.values())
+    assert set(methods.WANTS) <= set(methods.METHODS)

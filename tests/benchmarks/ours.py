@@ -19,6 +19,7 @@ from research.adapt import methods
 from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.evaluate import evaluate
+from research.model import Model
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 
@@ -30,23 +31,23 @@ class Training:
 
     def __init__(self, e):
         model, layout = e.model, e.layout
-        self._e, self._number, self._program = e, itertools.count(1), train.train_program(e)
-        self._state = layout.replicate(train.init_state(model.trainable, e.tx))
-        self._frozen, self._key = layout.replicate(model.frozen), layout.replicate(experiment.Experiment.dropout_key.fget(e))
+        self._e, self._number, self.program = e, itertools.count(1), train.train_program(e)
+        self._state = layout.place(train.init_state(model.trainable, e.phases[0].tx))
+        self._frozen, self._key = layout.place(model.frozen), layout.place(experiment.Experiment.dropout_key.fget(e))
 
     def run(self, batches: Iterable[train.Batch]) -> int:
         """Trains on `batches`, to the end of the last step; returns how many they were."""
         steps, window = 0, train.Window(self._e)  # fetches each step's totals, as a run does
         for batch in batches:
             parts = train.in_parts(batch, self._e.config.accumulate, self._e.layout)
-            self._state, totals = self._program(self._state, self._frozen, parts, self._key)
+            self._state, totals = self.program(self._state, self._frozen, parts, self._key)
             window.add(next(self._number), totals)
             steps += 1
         jax.block_until_ready(self._state)
         return steps
 
 
-def random_model(shape: dict, max_length: int) -> experiment.Model:
+def random_model(shape: dict, max_length: int) -> Model:
     """A classifier of two classes on a BERT of this shape, through `build_model`, which wants a model's folder."""
     c = importlib.import_module("configs.sst2").get_config("data=demo")
     with tempfile.TemporaryDirectory() as folder:
@@ -63,13 +64,16 @@ def random_ids(w: Train | Evaluate) -> np.ndarray:
     return np.random.default_rng(0).integers(0, w.shape["vocab_size"], (w.rows, w.length), dtype=np.int32)
 
 
+def looped(model: Model, rows: int) -> Training:
+    """The loop of a model without data of its own, at a rate that hardly falls."""
+    layout, rate = parallel.layout("jit"), optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
+    phases = experiment.make_phases(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
+    return Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, phases=phases))
+
+
 def measure_training(w: Train) -> Callable[[int], dict]:
     """Full training steps on one batch of random ids."""
-    model = random_model(w.shape, w.length)
-    rate = optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
-    layout = parallel.layout(model.config.parallel)
-    phases = experiment.make_phases(model, rate, FOREVER, {"batch_size": w.rows, "epoch_steps": 1})
-    loop = Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, tx=phases[0].tx, phases=phases))
+    loop = looped(random_model(w.shape, w.length), w.rows)
     ids = random_ids(w)
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(w.rows, dtype=np.int32)[:, None] % 2}
     loop.run([batch] * 2)

@@ -63,6 +63,23 @@ def test_a_pair_is_joined_with_types_0_and_1(tokenizer):
     assert listed(got, "types") == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
 
 
+def test_places_stand_after_each_first_token(tokenizer):
+    plain = encode.encode(tokenizer, examples(("a good film", "not long !"), ("a", "film"), ("", "a")), 32)
+    got = plain.with_places(2)
+    assert listed(got) == [[ids[0], 0, 0, *ids[1:]] for ids in listed(plain)] and listed(got)[1] == [CLS, 0, 0, 4, SEP, 7, SEP]
+    assert listed(got, "types") == [[0, 0, *types] for types in listed(plain, "types")]
+    assert got.offsets.tolist() == [0, 11, 18, 24] and got.lengths.tolist() == (plain.lengths + 2).tolist()
+    assert [getattr(got, name).dtype for name in ("ids", "types", "offsets")] == [np.int32, np.int8, np.int64]
+    assert listed(got) != [[0, 0, *ids] for ids in listed(plain)] and not same(got, plain.with_places(1))
+    assert same(plain.with_places(0), plain)
+
+
+def test_places_have_the_type_of_the_token_they_follow():
+    tokens = encode.Tokens(np.array([7, 8, 9], np.int32), np.array([1, 0, 0], np.int8), np.array([0, 2, 3]))
+    assert listed(tokens.with_places(2), "types") == [[1, 1, 1, 0], [0, 0, 0]]
+    assert listed(tokens.with_places(2)) == [[7, 0, 0, 8], [9, 0, 0]]
+
+
 def test_truncation_takes_from_the_longest_first(tokenizer):
     first_longer = encode.encode(tokenizer, examples(("a good film is very long", "not a film")), 9)
     assert listed(first_longer) == [[CLS, 4, 5, 7, SEP, 9, 4, 7, SEP]]

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from configs import common
 from research.adapt import methods
 from research.errors import InputError
 from research.params import plan as plans
 from research.params.plan import FROZEN, Fate
+from tests import runs
 
 STAGES = ("embeddings", "layer_0", "layer_1", "layer_2")
 NO_DECAY = {"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"}
@@ -24,9 +26,9 @@ def params():
     }
 
 
-def plan_of(method="full", freeze="", top_layers=2, no_decay=NO_DECAY):
-    rules = methods.rules_for(method, STAGES, {"freeze": freeze, "top_layers": top_layers})
-    return plans.make(params(), rules, no_decay)
+def plan_of(method="full", freeze="", top_layers=2, no_decay=NO_DECAY, **changes):
+    c = common.override(common.base("imdb", common.words("")), {"method": method, "top_layers": top_layers, **changes})
+    return methods.recipe(STAGES, c).plan(params(), freeze, no_decay)
 
 
 def test_every_parameter_has_an_entry_with_its_size():
@@ -61,6 +63,11 @@ def test_groups_are_what_is_updated_alike():
         ("full", "layer_0", 2, 0),  # the embeddings train, so nothing can be left out of the backward pass
         ("full", "embeddings,layer_1", 2, 1),
         ("full", "embeddings,layer_0/attention", 2, 1),  # half of a layer is not all of it
+        ("bitfit", "", 2, 1),  # these embeddings have no bias
+        ("bitfit", "embeddings,layer_0,pooler", 2, 2),
+        ("embeddings_frozen", "", 2, 1),
+        ("llrd", "", 2, 0),
+        ("gradual_unfreezing", "", 2, 0),  # of all that trains at some time
     ],
 )
 def test_stages_frozen_from_the_bottom(method, freeze, top_layers, expected):
@@ -86,7 +93,7 @@ def test_rows_add_up_to_all_parameters_and_put_the_frozen_last():
     assert sum(int(row[3].replace(",", "")) for row in rows) == 154
     frozen = [row[0] == "frozen" for row in rows]
     assert frozen == sorted(frozen) and any(frozen) and not all(frozen)
-    assert {row[1] for row in rows if row[0] == "frozen"} == {"embeddings", "layer_0", "layer_1"}
+    assert {row[1] for row in rows if row[0] == "frozen"} == {"the rest"}
     assert {row[4:] for row in rows if row[0] == "frozen"} == {("-", "-", "never")}
     assert ("x1 no decay", "top", "4", "16", "1", "no", "step 0") in rows
 
@@ -104,7 +111,7 @@ def test_render_ends_with_the_totals_and_has_a_line_for_each_row():
 @pytest.mark.parametrize("freeze", ["head", "bias", "classifier/kernel", ".*"])
 def test_freezing_anything_of_the_head_is_an_error_that_names_the_rule(method, freeze):
     with pytest.raises(InputError, match="the head always trains") as caught:
-        plan_of(method, freeze)
+        runs.plan(method, freeze=freeze)
     assert repr(f"freeze {freeze}") in str(caught.value) and "head/classifier/" in str(caught.value)
 
 
@@ -113,3 +120,40 @@ def test_freezing_what_only_looks_like_the_head_is_allowed():
     made["encoder"]["head"] = {"kernel": np.zeros(2)}
     rules = {"own": ("encoder/head", FROZEN), "rest": (".*", Fate())}
     assert not plans.make(made, rules, {}).entries["encoder/head/kernel"].fate.trained
+
+
+def test_a_delta_below_counts_as_training_there():
+    assert runs.plan("lora").frozen_stages(("embeddings", "layer_0", "layer_1")) == 1
+    top = runs.plan("lora", lora__targets="layer_1/attention/query")
+    assert top.frozen_stages(("embeddings", "layer_0", "layer_1")) == 2
+    assert [name for name in top.trained if name.startswith("delta/")] == [
+        f"delta/lora/layer_1/attention/query/{name}" for name in ("a", "b")
+    ]
+
+
+def test_phases_are_plans_of_their_own_and_freeze_less_and_less():
+    plan = plan_of("gradual_unfreezing")
+    assert [phase.frozen_stages(STAGES) for phase in plan.phases] == [4, 3, 2, 1, 0]
+    assert all(phase.entries.keys() == plan.entries.keys() and not phase.phases for phase in plan.phases)
+    assert plan_of("full").phases == ()
+
+
+def test_a_parameters_group_is_the_phase_from_which_it_trains_without_a_break():
+    last = plan_of("chain_thaw").phases[-1].entries
+    opens = {name: last[name].opens for name in last}
+    for name, opened in opens.items():
+        expected = {"head": 0, "layer_2": 4}.get(name.split("/")[0 if name.startswith("head") else 1], 5)
+        assert opened == expected, name
+    assert last["encoder/layer_2/attention/query/kernel"].group == "x1 phase 5"
+    assert last["encoder/layer_2/attention/query/bias"].group == "x1 no decay phase 5"
+    assert last["head/classifier/kernel"].group == "x1"
+
+
+def test_rows_say_in_which_phases_a_parameter_trains():
+    opens = {row[6] for row in plan_of("gradual_unfreezing").rows()}
+    assert opens == {f"phase {i}" for i in range(1, 6)}
+    thawed = plan_of("chain_thaw").rows()
+    assert {row[6] for row in thawed} == {"phase 1", "phases 2, 6", "phases 3, 6", "phases 4, 6", "phase 5", "phase 6"}
+    assert sum(int(row[2]) for row in thawed) == 17
+    assert plan_of("chain_thaw").render().splitlines()[-1] == "trains 154 of 154 parameters (100.00%)"
+    assert {row[6] for row in plan_of("gradual_unfreezing", "embeddings").rows()} == {"never", *(f"phase {i}" for i in range(1, 5))}

@@ -1,0 +1,32 @@
+"""Every method on one task, with the same budget of examples: what each is worth, and what it costs.
+
+python -m research.ablation --config=configs/ablations/methods.py:task=trec,path=FOLDER
+"""
+
+from configs import common
+from research.ablation import sweep as sweeps
+
+METHODS = (
+    "full",
+    "linear_probe",
+    "top_k",
+)
+
+
+def _words(arg: str) -> dict[str, str]:
+    return common.words(arg, task="trec", model="minilm", data="files", path="", seeds="3")
+
+
+def base(arg: str = ""):
+    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `demo`, `smoke`."""
+    chosen = _words(arg)
+    c = common.base(chosen["task"], chosen)
+    c.data.path = chosen["path"]
+    c.max_length = 64
+    common.override(c, {"total_examples": 8192, "eval_epochs": 0.5})
+    return common.finish(c, chosen)
+
+
+def sweep(arg: str = ""):
+    """All methods, each with as many seeds."""
+    return sweeps.product(sweeps.over("method", METHODS), sweeps.seeds(int(_words(arg)["seeds"])))

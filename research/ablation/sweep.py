@@ -1,0 +1,79 @@
+"""A sweep is a list of flat dicts of what differs from run to run; these functions write such lists. Imports no jax."""
+
+import functools
+import importlib.util
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+from research.errors import InputError
+
+Overrides = dict[str, Any]
+
+
+def product(*sweeps: Sequence[Overrides]) -> list[Overrides]:
+    """Every combination of one dict of each sweep. Raises InputError where two of them set the same field."""
+    return [_joined(dicts) for dicts in itertools.product(*sweeps)]
+
+
+def zip_(*sweeps: Sequence[Overrides]) -> list[Overrides]:
+    """The first dicts joined, the second dicts joined, ... Raises InputError where the sweeps differ in length."""
+    if len({len(sweep) for sweep in sweeps}) > 1:
+        raise InputError(f"zip_ joins sweeps of one length, not of {', '.join(str(len(sweep)) for sweep in sweeps)}")
+    return [_joined(dicts) for dicts in zip(*sweeps, strict=True)]
+
+
+def chain(*sweeps: Sequence[Overrides]) -> list[Overrides]:
+    """One sweep after the other."""
+    return [dict(overrides) for sweep in sweeps for overrides in sweep]
+
+
+def over(field: str, values: Iterable[Any]) -> list[Overrides]:
+    """`field` takes each of the values."""
+    return [{field: value} for value in values]
+
+
+def seeds(count: int) -> list[Overrides]:
+    """Seeds 0 to `count` - 1."""
+    return over("seed", range(count))
+
+
+def _joined(dicts: Iterable[Overrides]) -> Overrides:
+    joined: Overrides = {}
+    for overrides in dicts:
+        if both := joined.keys() & overrides.keys():
+            raise InputError(f"the sweep sets {sorted(both)[0]} twice in one run")
+        joined |= overrides
+    return joined
+
+
+def load(path: str) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
+    """What makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
+
+    Raises InputError where it cannot be read or lacks one of them.
+    """
+    file, _, words = path.partition(":")
+    if not Path(file).is_file():
+        raise InputError(f"ablation file {file!r} is not there; the ready ones are in configs/ablations/")
+    spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", Path(file).stem), file)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    for name in ("base", "sweep"):
+        if not hasattr(module, name):
+            raise InputError(f"{file}: no function {name}(words) there; an ablation has base(words) and sweep(words)")
+    return functools.partial(module.base, words), module.sweep(words)
+
+
+def configs(base: Callable[[], ConfigDict], sweep: Iterable[Overrides]) -> list[tuple[Overrides, ConfigDict]]:
+    """Each run's overrides and its whole config. Raises InputError on a field that is not known."""
+    return [(overrides, common.override(base(), overrides)) for overrides in sweep]

@@ -1,0 +1,63 @@
+"""Runs of a sweep: each once, in its own place, and a table of what is there."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from research.ablation import report, runner, sweep
+from research.errors import InputError
+from tests import runs
+
+
+def cells(**changes):
+    sweeps = sweep.product(sweep.over("method", ["linear_probe", "full"]), sweep.seeds(2))
+    return [(overrides, runs.config(**overrides, **changes)) for overrides in sweeps]
+
+
+def test_finished_runs_are_skipped_broken_ones_are_marked_and_the_table_holds_both(tmp_path, capsys):
+    found = runner.identify([*cells(), ({"method": "top_k", "top_layers": 9, "seed": 0}, runs.config(method="top_k", top_layers=9))])
+    assert len(found) == 5
+    some = runner.chosen(found, "linear_probe|top_k", "")
+    console = Console(stderr=True)
+    runner.run_all(some, tmp_path, console)
+    shown = capsys.readouterr().err
+    assert "[1/3] method=linear_probe seed=0: test accuracy" in shown and "failed: top_layers=9" in shown
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
+    assert len(before) == 2
+    runner.run_all(some, tmp_path, console)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
+    table = report.table(runner.results(found, tmp_path)).splitlines()
+    assert table[0].startswith("| method | n | test | dev | trainable parameters |")
+    accuracies = [100 * json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in before]
+    assert f"| linear_probe | 2 | {sum(accuracies) / 2:.1f} ± " in table[2]
+    assert "| full | 0 of 2 | not run |" in table[3]
+    assert "top_layers=9: the encoder has 2 layers" in table[4]
+
+
+def test_the_same_run_twice_is_refused():
+    with pytest.raises(InputError, match="one run twice"):
+        runner.identify([*cells(), *cells()[:1]])
+
+
+def test_an_array_job_takes_its_share():
+    found = runner.identify(cells())
+    shares = [list(runner.chosen(found, "", f"{i}/3")) for i in range(3)]
+    assert sorted(sum(shares, [])) == sorted(found) and [len(share) for share in shares] == [2, 1, 1]
+    assert [cell[0]["method"] for cell in runner.chosen(found, "method=full", "").values()] == ["full", "full"]
+    for wrong in ("3/3", "1", "a/b"):
+        with pytest.raises(InputError, match=f"--index={wrong} is not I/N"):
+            runner.chosen(found, "", wrong)
+    with pytest.raises(InputError, match="--only=lora matches no run; they are method=linear_probe seed=0"):
+        runner.chosen(found, "lora", "")
+
+
+def test_one_seed_has_no_deviation():
+    result = {
+        "metrics": {split: {"accuracy": 0.5} for split in ("dev", "test")},
+        "selection": {"metric": "accuracy"},
+        "params": {"trainable": 10},
+        "speed": {"train_s": 1.0, "train_flops": 2e12},
+    }
+    line = report.table([({"method": "full", "seed": 0}, result, "")]).splitlines()[2]
+    assert line == "| full | 1 | 50.0 | 50.0 | 10 | 1 | 2.0 | 1.00 |"

@@ -1,0 +1,231 @@
+"""Features of a frozen encoder, in whole runs: the right states, cached or not, packed or not, and only the head trains."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from research import cache, experiment, prefix, train
+from research.adapt import methods
+from research.data.batches import Batches
+from research.data.examples import Examples
+from research.errors import InputError
+from research.model import Model
+from research.params.tree import flatten
+from tests import runs
+
+READS = {"chosen_layer": (1,), "last4_concat": (1, 2), "scalar_mix": (0, 1, 2), "feature_bilstm": (2,), "feature_concat": (2,)}
+SMALL = {"feature_bilstm__size": 8, "feature_concat__embedding": 8, "feature_concat__size": 8}
+PROGRAMS = {}  # id of a model that `model_of` keeps -> its compiled logits
+EACH = pytest.mark.parametrize("method", READS)
+
+
+@pytest.fixture(autouse=True)
+def own_prefixes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESEARCH_CACHE", str(tmp_path))
+
+
+def config(method: str, **changes):
+    return runs.config(arg="smoke", method=method, precision="float32", **SMALL, **changes)
+
+
+@functools.cache
+def model_of(method: str, **changes) -> Model:
+    """Its parameters are away from their trivial start, so that it is seen whether each does what it should."""
+    model = experiment.build_model(config(method, **changes), ("a", "b"))
+    random = np.random.RandomState(0)
+    head = jax.tree.map(lambda leaf: leaf + jnp.asarray(random.normal(0, 0.3, leaf.shape), jnp.float32), model.trainable["head"])
+    return model.at(model.plan, {**model.trainable, "head": head})
+
+
+def batch_of(model: Model, layout: str, change: bool = False):
+    """16 texts of 4 to 19 letters in one batch, the sixth one perhaps with other letters in it."""
+    texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
+    tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
+    if change:
+        begin, end = tokens.offsets[5:7]
+        tokens.ids[begin + 1 : end - 1] = np.arange(5, 5 + end - begin - 2)
+    return next(Batches(tokens, np.arange(16, dtype=np.int32) % 2, 16, seed=0, layout=layout).epoch(0))
+
+
+def by_example(model: Model, batch, trainable=None) -> np.ndarray:
+    program = PROGRAMS.setdefault(id(model), jax.jit(model.logits))
+    logits = np.asarray(program(trainable or model.trainable, model.frozen, batch))
+    return logits[batch["weights"] > 0][np.argsort(batch["examples"][batch["weights"] > 0])]
+
+
+def stages_of(model: Model, batch) -> list[np.ndarray]:
+    return [np.asarray(x) for x in model.encoder.apply({"params": model.frozen["encoder"]}, batch).stages]
+
+
+@EACH
+def test_only_the_head_trains_and_the_right_stages_are_read(method):
+    model = model_of(method)
+    assert all(name.startswith("head/") for name in model.plan.trained) and "encoder" not in model.trainable
+    assert model.reads(3) == READS[method] and model.plan.frozen_stages(model.encoder.stages) == 3
+    batch = batch_of(model, "packed")
+    wanted = np.concatenate([stages_of(model, batch)[i] for i in READS[method]], axis=-1)
+    np.testing.assert_allclose(jax.jit(model.below, static_argnums=2)(model.frozen, batch, 3), wanted, atol=1e-5)
+
+
+@EACH
+def test_what_is_cached_gives_the_same_losses_and_every_parameter_moves(method):
+    found = []
+    for gigabytes in (4.0, 0.0):
+        e = experiment.build(config(method, total_epochs=1.5, prefix_cache_gb=gigabytes))
+        assert ("hidden" in next(e.train.epoch(0))) == ("hidden" in next(e.dev.epoch(0))) == (gigabytes > 0)
+        before = {name: np.array(leaf) for name, leaf in flatten(e.model.trainable).items()}
+        state, step, losses = train.init_state(e.model.trainable, e.tx), train.train_program(e), []
+        for number, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
+            state, totals = step(state, e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+            losses.append(float(totals["loss"] / totals["count"]))
+            if number == 2:
+                moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}
+                assert moved.keys() == before.keys() and min(moved.values()) > 1e-5, moved
+        found.append(losses)
+        if gigabytes:
+            assert batch["hidden"].shape[-1] == 32 * len(READS[method]) and len(list(cache.folder("prefix").iterdir())) == 2
+    np.testing.assert_allclose(*found, atol=1e-6)
+    assert np.ptp(found[0]) > 1e-4  # there was something to compare
+
+
+def test_methods_that_read_the_same_stages_share_what_is_kept_and_others_do_not():
+    tokens = model_of("scalar_mix").tokens(Examples(("0",), (("a film",),), ()))
+    kept = {method: prefix.key(model_of(method), tokens, 3) for method in READS}
+    assert kept["feature_bilstm"] == kept["feature_concat"] == prefix.key(model_of("linear_probe"), tokens, 3)
+    assert len(set(kept.values())) == 4
+
+
+@EACH
+def test_packed_and_padded_give_the_same_logits_and_nothing_leaks(method):
+    model = model_of(method)
+    batch, other = (batch_of(model, "packed", change) for change in (False, True))
+    packed, changed, others = by_example(model, batch), by_example(model, other), np.arange(16) != 5
+    np.testing.assert_allclose(by_example(model, batch_of(model, "padded")), packed, atol=1e-5)
+    assert np.array_equal(packed[others], changed[others]) and not np.array_equal(packed[5], changed[5])
+    assert batch["tokens"].shape[0] < 16  # several examples a row
+    before, after = (by_example(model, b | {"segments": np.minimum(b["segments"], 1)}) for b in (batch, other))
+    assert not np.array_equal(before[others], after[others])  # without segments it would leak
+
+
+@EACH
+def test_gradients_flow_in_the_head_alone(method):
+    model = model_of(method)
+    batch = batch_of(model, "packed")
+    loss = lambda both: model.loss(*both, batch, jax.random.key(0))[0]  # noqa: E731
+    own, encoder = map(flatten, jax.jit(jax.grad(loss))((model.trainable, model.frozen)))
+    assert all(np.any(grad) for grad in own.values()) and not any(np.any(grad) for grad in encoder.values())
+    assert any("reader" in name for name in own) == (method not in ("chosen_layer", "last4_concat"))
+
+
+def pooled_logits(model: Model, batch, features: np.ndarray) -> np.ndarray:
+    """The classifier over the mean of each example's features, in NumPy: [n, C]."""
+    kernel, bias = (np.asarray(model.trainable["head"]["classifier"][name], np.float64) for name in ("kernel", "bias"))
+    found = {}
+    for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
+        mean = features[row, batch["segments"][row] == place + 1].mean(0)
+        found[batch["examples"][row, place]] = mean @ kernel + bias
+    return np.stack([found[i] for i in range(16)])
+
+
+@pytest.mark.parametrize(("number", "stage"), [(-2, 1), (-1, 2), (0, 0), (1, 1), (-3, 0)])
+def test_chosen_layer_is_a_linear_probe_of_that_stage(number, stage):
+    model = model_of("chosen_layer", feature_layer=number)
+    batch = batch_of(model, "packed")
+    got, stages = by_example(model, batch), stages_of(model, batch)
+    np.testing.assert_allclose(got, pooled_logits(model, batch, stages[stage]), atol=1e-5)
+    assert all(np.abs(got - pooled_logits(model, batch, stages[i])).max() > 1e-3 for i in range(3) if i != stage)
+
+
+@pytest.mark.parametrize("number", [3, -4])
+def test_a_stage_that_there_is_not_is_refused(number):
+    with pytest.raises(InputError, match=rf"feature_layer={number}: the encoder has embeddings \(0\) and 2 layers; use -3 to 2"):
+        model_of("chosen_layer", feature_layer=number)
+
+
+def test_the_second_to_last_of_a_deep_encoder_is_asked_for_and_the_last_four_of_it():
+    stages = ("embeddings", *(f"layer_{i}" for i in range(12)))
+    wanted = {"chosen_layer": (11,), "last4_concat": (9, 10, 11, 12), "scalar_mix": tuple(range(13)), "feature_bilstm": (12,)}
+    for method, numbers in wanted.items():
+        assert methods.recipe(stages, config(method)).reader.stages(13) == numbers
+
+
+def test_scalar_mix_weighs_the_right_stages():
+    model = model_of("scalar_mix")
+    batch, reader = batch_of(model, "packed"), model.trainable["head"]["reader"]
+    s, gamma = np.asarray(reader["s"], np.float64), float(reader["gamma"])
+    mixed = lambda s: gamma * np.tensordot(np.exp(s) / np.exp(s).sum(), np.stack(stages_of(model, batch)), 1)  # noqa: E731
+    np.testing.assert_allclose(by_example(model, batch), pooled_logits(model, batch, mixed(s)), atol=1e-5)
+    assert np.abs(by_example(model, batch) - pooled_logits(model, batch, mixed(s[::-1]))).max() > 1e-3
+
+
+def test_feature_concat_reads_its_own_words_over_the_whole_vocabulary():
+    model = model_of("feature_concat")
+    words = model.trainable["head"]["reader"]["word"]["embedding"]
+    assert words.shape == (model.encoder.config.vocab_size, 8) and words.shape[0] >= len(model.tokenizer)
+    assert model.trainable["head"]["classifier"]["kernel"].shape == (32 + 2 * 8, 2)
+    batch = batch_of(model, "packed")
+    grads = jax.jit(jax.grad(lambda p: model.loss(p, model.frozen, batch, jax.random.key(0))[0]))(model.trainable)
+    moved = np.abs(np.asarray(grads["head"]["reader"]["word"]["embedding"])).max(-1) > 0
+    assert set(np.flatnonzero(moved)) == set(batch["tokens"][batch["segments"] > 0])  # each that is there, not that of padding
+
+
+@pytest.mark.parametrize("option", ["feature_bilstm.size", "feature_bilstm.layers", "feature_concat.embedding", "feature_concat.size"])
+def test_no_size_is_under_1(option):
+    for method in ("feature_bilstm", "feature_concat"):
+        c = common.override(config(method), {option: 0})
+        if option.startswith(method):
+            with pytest.raises(InputError, match=f"{option}=0 must be at least 1"):
+                methods.recipe(("embeddings", "layer_0"), c)
+        else:
+            assert methods.recipe(("embeddings", "layer_0"), c).reader is not None
+
+
+@EACH
+def test_the_method_says_how_fast_and_how_to_pool_and_the_pooler_is_refused(method):
+    c = config(method)
+    assert c.pooling == "mean" and c.learning_rate >= 20 * c.base_learning_rate
+    with pytest.raises(InputError, match="pooling='pooler'.*use mean, first or max"):
+        model_of(method, pooling="pooler")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("scalar_mix+chosen_layer", "scalar_mix and chosen_layer both say how features are read"),
+        ("scalar_mix+full", "full trains encoder/.*scalar_mix keeps it frozen"),
+        ("linear_probe+scalar_mix", "linear_probe adds nothing to scalar_mix"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(method, message):
+    with pytest.raises(InputError, match=message):
+        model_of(method)
+
+
+@pytest.mark.parametrize("method", ["chosen_layer", "last4_concat", "scalar_mix"])
+def test_with_lora_the_states_are_those_that_lora_changes(method):
+    """What is below the first delta is still read from what is kept; what is above it is computed."""
+    model = model_of(f"{method}+lora", lora__targets="layer_1/attention/query")
+    batch, closed = batch_of(model, "packed"), model.plan.frozen_stages(model.encoder.stages)
+    assert closed == 2 and model.reads(2) == tuple(sorted({i for i in READS[method] if i < 2} | {1}))
+    plain = by_example(model, batch)
+    hidden = np.asarray(jax.jit(model.below, static_argnums=2)(model.frozen, batch, 2))
+    np.testing.assert_allclose(by_example(model, batch | {"hidden": hidden}), plain, atol=1e-6)
+    delta = jax.tree.map(lambda leaf: leaf + 0.5, model.trainable["delta"])
+    bent = by_example(model, batch, {**model.trainable, "delta": delta})
+    assert (np.abs(bent - plain).max() > 1e-4) == (2 in READS[method])
+
+
+@EACH
+def test_a_nudge_reaches_the_last_states_that_are_read(method):
+    model = model_of(method)
+    batch = batch_of(model, "packed")
+    logits = jax.jit(lambda nudge: model.logits(model.trainable, model.frozen, batch, None, nudge))
+    nothing = np.zeros((*batch["tokens"].shape, 32), np.float32)
+    there = batch["weights"] > 0
+    still = np.asarray(logits(nothing))[there][np.argsort(batch["examples"][there])]
+    np.testing.assert_allclose(still, by_example(model, batch), atol=1e-6)
+    assert np.abs(logits(nothing + 0.5) - logits(nothing)).max() > 1e-3

@@ -1,0 +1,262 @@
+"""Perturbed steps: each against its algorithm in NumPy on a linear model, and the same numbers however a batch is laid out."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research import experiment, train
+from research.adapt import perturb
+from research.parallel import Layout
+from research.tasks import classification
+from tests import runs, toy
+
+KEY, D, C = jax.random.key(0), 6, 3
+LENGTHS = (3, 5, 2, 4)  # tokens of the four examples
+
+
+def batch(rows):
+    """The four examples, laid out as `rows` says (numbers of examples), in rows of 10 tokens with 3 places."""
+    found = {name: np.zeros((len(rows), 10), np.int32) for name in ("segments", "positions")}
+    found |= {name: np.zeros((len(rows), 3), np.int32) for name in ("anchors", "examples", "labels")}
+    found["weights"] = np.zeros((len(rows), 3), np.float32)
+    for r, inside in enumerate(rows):
+        at = 0
+        for place, example in enumerate(inside):
+            here = slice(at, at + LENGTHS[example])
+            found["segments"][r, here], found["positions"][r, here] = place + 1, np.arange(LENGTHS[example])
+            found["anchors"][r, place], found["examples"][r, place], found["labels"][r, place] = at, example, example % C
+            found["weights"][r, place] = 1.0
+            at += LENGTHS[example]
+    return jax.tree.map(jnp.asarray, found)
+
+
+PACKED, PADDED = batch([[1, 0, 2], [3]]), batch([[0], [1], [2], [3]])
+
+
+def by_example(x, batch):
+    """Example -> what of x [B, L, ...] belongs to it."""
+    x, b, found = np.asarray(x), jax.tree.map(np.asarray, batch), {}
+    for row, place in zip(*np.nonzero(b["weights"]), strict=True):
+        found[int(b["examples"][row, place])] = x[row, b["segments"][row] == place + 1]
+    return found
+
+
+@pytest.mark.parametrize("noise", [perturb.uniform, perturb.normal])
+def test_noise_belongs_to_the_token_of_an_example_wherever_it_stands(noise):
+    packed, padded = (by_example(noise(KEY, "n", b, D), b) for b in (PACKED, PADDED))
+    for example, x in packed.items():
+        np.testing.assert_array_equal(x, padded[example])
+    assert not np.asarray(noise(KEY, "n", PACKED, D))[np.asarray(PACKED["segments"]) == 0].any()
+    assert np.abs(packed[0][:2] - packed[1][:2]).min() > 0
+    for other in (noise(jax.random.key(1), "n", PACKED, D), noise(KEY, "m", PACKED, D)):
+        assert np.abs(by_example(other, PACKED)[1] - packed[1]).min() > 0
+
+
+def test_noise_has_the_moments_of_its_distribution():
+    flat, bell = (np.asarray(noise(KEY, "n", PADDED, 20000))[1, :5] for noise in (perturb.uniform, perturb.normal))
+    assert -1 < flat.min() < -0.999 and 0.999 < flat.max() < 1
+    assert abs(flat.mean()) < 0.01 and flat.var() == pytest.approx(1 / 3, rel=0.02)
+    assert abs(bell.mean()) < 0.02 and bell.var() == pytest.approx(1, rel=0.02) and (bell**4).mean() == pytest.approx(3, rel=0.05)
+    assert abs(np.corrcoef(flat)[np.triu_indices(5, 1)]).max() < 0.03
+
+
+def test_sizes_are_those_of_examples():
+    x = np.random.default_rng(0).normal(size=(2, 10, D)).astype(np.float32) * np.asarray(PACKED["segments"] > 0)[:, :, None]
+    found = by_example(perturb.norm(jnp.asarray(x), PACKED), PACKED)
+    for example, own in by_example(x, PACKED).items():
+        np.testing.assert_allclose(found[example], np.full((LENGTHS[example], 1), np.linalg.norm(own)), rtol=1e-5)
+    assert found[0][0] != pytest.approx(np.linalg.norm(x[0]), rel=1e-3)
+
+
+def softmax(z):
+    p = np.exp(z - z.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum(-1)
+
+
+def test_the_divergence_is_the_sum_of_both_ways_over_the_examples_that_are_there():
+    z, y = (np.random.default_rng(i).normal(size=(2, 3, C)) * (1 + 2 * i) for i in range(2))
+    p, q, w = softmax(z), softmax(y), np.asarray(PACKED["weights"])
+    found = float(classification.divergence(jnp.asarray(z), jnp.asarray(y), PACKED))
+    assert found == pytest.approx(((kl(p, q) + kl(q, p)) * w).sum(), rel=1e-5)
+    assert found != pytest.approx((2 * kl(p, q) * w).sum(), rel=1e-2)
+    assert float(classification.divergence(jnp.asarray(z), jnp.asarray(z), PACKED)) == 0.0
+
+
+def linear(rate=0.3):
+    """A model whose logits are linear in the mean of an example's states x + nudge; dropout is decided by key and example."""
+    table = jnp.asarray(np.random.default_rng(5).normal(size=(4, 10, D)).astype(np.float32))
+
+    def states(batch):
+        examples = jnp.take_along_axis(batch["examples"], jnp.maximum(batch["segments"] - 1, 0), axis=1)
+        return table[examples, batch["positions"]]
+
+    def logits(trainable, frozen, batch, key=None, nudge=None):
+        x = states(batch) + (0.0 if nudge is None else nudge)
+        members = batch["segments"][:, None, :] == jnp.arange(1, 4)[None, :, None]
+        mean = jnp.einsum("bel,bld->bed", members.astype(jnp.float32), x) / jnp.maximum(members.sum(-1, keepdims=True), 1)
+        if key is not None and rate:
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch["examples"].ravel())
+            keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, (D,)))(keys).reshape(mean.shape)
+            mean = jnp.where(keep, mean / (1 - rate), 0.0)
+        return jnp.einsum("bed,dc->bec", mean, trainable["w"])
+
+    def loss(trainable, frozen, batch, key, nudge=None):
+        z = logits(trainable, frozen, batch, key, nudge)
+        return classification.loss_sum(z, batch), classification.totals(z, batch)
+
+    encoder = types.SimpleNamespace(config=types.SimpleNamespace(hidden_size=D))
+    config = types.SimpleNamespace(label_smoothing=0.1)
+    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, encoder=encoder, config=config), table
+
+
+TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astype(np.float32))}
+
+
+def test_rdrop_adds_the_loss_of_another_pass_and_how_far_the_two_are_apart():
+    model, _ = linear()
+    first = model.logits(TRAINABLE, {}, PACKED, KEY)
+    again = model.logits(TRAINABLE, {}, PACKED, perturb.keys_of(KEY, ["rdrop"])["rdrop"])
+    p, q, w = *(softmax(np.asarray(z, np.float64)) for z in (first, again)), np.asarray(PACKED["weights"])
+    wanted = np.eye(C)[np.asarray(PACKED["labels"])] * 0.9 + 0.1 / C
+    nll, apart = -((wanted * np.log(q)).sum(-1) * w).sum(), ((kl(p, q) + kl(q, p)) / 2 * w).sum()
+    assert apart > 0.1
+    for alpha in (0.0, 1.0, 5.0):
+        found = float(perturb.RDrop(alpha).penalty(model, TRAINABLE, {}, PACKED, KEY, first))
+        assert found == pytest.approx(nll + alpha * apart, rel=1e-5)
+    same, _ = linear(rate=0.0)
+    still = same.logits(TRAINABLE, {}, PACKED, KEY)
+    assert float(perturb.RDrop(9.0).penalty(same, TRAINABLE, {}, PACKED, KEY, still)) == pytest.approx(
+        float(classification.loss_sum(still, PACKED, 0.1)), rel=1e-6
+    )
+
+
+def climb(x, w, delta, epsilon, step_size, steps):
+    """SMART's algorithm for one example x [l, D] in NumPy, with the gradient of the divergence written out."""
+    p = softmax(x.mean(0) @ w)
+    for _ in range(steps):
+        q = softmax((x + delta).mean(0) @ w)
+        g = q - p + q * (np.log(q / p) - kl(q, p))  # of KL(p || q), and of KL(q || p), for the logits of q
+        g = np.tile(w @ g / len(x), (len(x), 1))
+        delta = np.clip(delta + step_size * g / abs(g).max(), -epsilon, epsilon)
+    q = softmax((x + delta).mean(0) @ w)
+    return kl(p, q) + kl(q, p)
+
+
+@pytest.mark.parametrize("layout", [PACKED, PADDED])
+@pytest.mark.parametrize(("epsilon", "steps"), [(0.2, 1), (0.5, 3)])
+def test_smart_climbs_from_noise_to_where_the_predictions_differ_most(layout, epsilon, steps):
+    model, table = linear(rate=0.0)
+    method = perturb.Smart(weight=2.0, epsilon=epsilon, sigma=0.05, step_size=0.3, steps=steps)
+    noise, w = by_example(0.05 * perturb.normal(KEY, "smart", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64)
+    expected = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.3, steps) for i, n in enumerate(LENGTHS))
+    found = float(method.penalty(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
+    assert found == pytest.approx(2 * expected, rel=1e-4)
+    still = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.0, 0) for i, n in enumerate(LENGTHS))
+    assert found > 10 * still
+
+
+def test_what_is_dropped_is_not_taken_for_what_the_noise_does():
+    model, _ = linear(rate=0.5)
+    tiny = perturb.Smart(weight=1.0, epsilon=1e-3, sigma=1e-3, step_size=1e-3, steps=1)
+    assert float(tiny.penalty(model, TRAINABLE, {}, PACKED, KEY, model.logits(TRAINABLE, {}, PACKED, KEY))) < 1e-4
+
+
+def descend(x, w, label, delta, o):
+    """FreeLB's algorithm for one example x [l, D] in NumPy: the mean gradient for w, and the last perturbation."""
+    total = np.zeros_like(w)
+    for _ in range(o.steps):
+        mean = (x + delta).mean(0)
+        error = softmax(mean @ w) - np.eye(C)[label]
+        total += np.outer(mean, error) / o.steps
+        g = np.tile(w @ error / len(x), (len(x), 1))
+        delta = delta + o.step_size * g / np.linalg.norm(g)
+        if o.norm:
+            delta = delta * min(1.0, o.norm / np.linalg.norm(delta))
+    return total, delta
+
+
+@pytest.mark.parametrize("layout", [PACKED, PADDED])
+@pytest.mark.parametrize("bound", [0.0, 0.6])
+def test_freelb_averages_the_gradients_on_its_way(layout, bound):
+    model, table = linear(rate=0.0)
+    method = perturb.FreeLB(steps=4, step_size=0.3, init=0.5, norm=bound)
+    noise, w, expected = by_example(perturb.uniform(KEY, "freelb", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64), 0.0
+    for i, n in enumerate(LENGTHS):
+        begin, x = 0.5 * noise[i] / np.sqrt(n * D), np.asarray(table[i, :n], np.float64)
+        total, last = descend(x, w, i % C, begin, method)
+        expected = expected + total
+        assert bound == 0 or np.linalg.norm(last) == pytest.approx(bound, rel=1e-4)
+    gradient = jax.grad(model.loss, has_aux=True)
+    grads, totals = jax.jit(method.of_part(model, gradient))(TRAINABLE, {}, layout, KEY)
+    np.testing.assert_allclose(grads["w"], expected, atol=1e-4)
+    assert np.abs(np.asarray(gradient(TRAINABLE, {}, layout, KEY)[0]["w"]) - expected).max() > 1e-2
+    assert float(totals["confusion"].sum()) == len(LENGTHS)
+
+
+def test_sam_is_optaxs_on_one_device_and_on_several():
+    data, rho = list(toy.batches(4)), 0.3
+    trainable, frozen, _ = toy.setup()
+    key = jax.random.key_data(jax.random.key(0))
+    gradient = jax.grad(toy.undropped, has_aux=True)
+    oracle = optax.contrib.sam(optax.adam(0.01), optax.chain(optax.contrib.normalize(), optax.sgd(rho)), sync_period=2, opaque_mode=True)
+    params, state = trainable, oracle.init(trainable)
+    for b in data:
+        mean = lambda p, _, b=b: jax.tree.map(lambda g: g / b["weights"].sum(), gradient(p, frozen, b, None)[0])  # noqa: E731
+        updates, state = oracle.update(mean(params, 0), state, params, grad_fn=mean)
+        params = optax.apply_updates(params, updates)
+
+    def run(devices, parts, around):
+        layout, tx = Layout(devices), optax.adam(0.01)
+        step = layout.compile(functools.partial(train.train_step, gradient=gradient, around=around, tx=tx))
+        state, rest, keys = (layout.replicate(x) for x in (train.init_state(trainable, tx), frozen, key))
+        for b in data:
+            state, _ = step(state, rest, train.in_parts(b, parts, layout), keys)
+        return jax.tree.map(np.asarray, layout.first(state).trainable)
+
+    for devices, parts in ((0, 1), (8, 2)):
+        assert toy.distance(run(devices, parts, perturb.Sam(rho).of_batch), params) < 1e-5
+    assert toy.distance(run(0, 1, lambda gradient: gradient), params) > 1e-3
+
+
+def losses(method, steps=4, **changes):
+    e = experiment.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
+    layout, found, first = e.layout, [], None
+    state, frozen, key = (layout.replicate(x) for x in (train.init_state(e.model.trainable, e.tx), e.model.resident, e.dropout_key))
+    step, stream = train.train_program(e), e.train.stream()
+    for _ in range(steps):
+        state, totals = step(state, frozen, train.in_parts(next(stream), e.config.accumulate, layout), key)
+        totals = layout.first(totals)
+        found.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
+        first = first or step.flops
+    return np.array(found), first
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return losses("full", batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "passes"),
+    [
+        ("smart", {"smart__weight": 20.0}, 2.67),
+        ("freelb", {"freelb__steps": 2, "freelb__step_size": 2.0, "freelb__norm": 0.0}, 2.0),
+        ("rdrop+mixout+l2sp", {"l2sp__alpha": 1.0}, 2.0),
+    ],
+)
+def test_devices_packing_and_parts_do_not_change_a_method_and_it_costs_what_it_says(plain, method, changes, passes):
+    one, flops = losses(method, batch_size=16, **changes)
+    other, _ = losses(method, batch_size=16, parallel="pmap", packing="padded", accumulate=2, **changes)
+    assert np.abs(one - other)[:, 0].max() < 1e-5
+    np.testing.assert_allclose(one[:, 1], other[:, 1], rtol=1e-3)
+    assert np.abs(one - plain[0]).max() > 1e-3
+    assert flops == pytest.approx(passes * plain[1], rel=0.15)

@@ -1,0 +1,113 @@
+"""What freezing the first k layers saves, for every k: FLOPs as XLA counts them beside arithmetic, and time beside both.
+
+    python -m tests.benchmarks.freezing --rounds=5        # MiniLM 32x128 and BERT-base 16x128; writes tests/benchmarks/FREEZING.md
+
+Nothing is cached between steps here: a frozen layer costs its forward pass. All depths of a model are compiled first; then they are
+measured by turns, round by round. Leave the machine alone meanwhile.
+"""
+
+import argparse
+import copy
+import datetime
+import time
+from pathlib import Path
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import cache, flops, weights
+from research.adapt import methods
+from research.model import Model
+from research.params.tree import flatten, merge, split
+from tests.benchmarks import compare, ours, workloads
+from tests.benchmarks.workloads import Train
+
+MODELS = {"MiniLM 32x128": (workloads.MINILM, 32), "BERT-base 16x128": (workloads.BERT_BASE, 16)}
+LENGTH = 128
+PAGE = Path(__file__).with_name("FREEZING.md")
+HEAD = (
+    "| model | trains | GFLOP | arithmetic | arithmetic / GFLOP | s/step: median (min) | time beside full | FLOPs beside full | time / FLOPs |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def frozen(whole: Model, k: int) -> Model:
+    """`whole` with the embeddings and the first `k` layers frozen; everything trains where `k` is negative. What trains is a copy,
+    for a loop uses it up."""
+    layers = len(whole.encoder.stages) - 1
+    config = copy.deepcopy(whole.config)
+    config.method = "full" if k < 0 else "linear_probe" if k == layers else "top_k"
+    config.top_layers = layers - k
+    recipe, params = methods.recipe(whole.encoder.stages, config), merge(whole.trainable, whole.frozen)
+    plan = recipe.plan(params, "", config.no_decay)
+    trainable, rest = split(params, plan.trained)
+    fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
+    return Model(**fields | {"config": config, "recipe": recipe, "plan": plan, "trainable": jax.tree.map(jnp.array, trainable), "frozen": rest})
+
+
+def measure(name: str, rounds: int, steps: int) -> list[tuple]:
+    """(what trains, FLOPs by XLA, by arithmetic, seconds a step of each round) for each k."""
+    shape, rows = MODELS[name]
+    whole = ours.random_model(shape, LENGTH)
+    ids = ours.random_ids(Train("", shape, rows, LENGTH, 0))
+    batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(rows, dtype=np.int32)[:, None] % 2}
+    sizes = {path: leaf.shape for path, leaf in flatten(merge(whole.trainable, whole.frozen)).items()}
+    loops, found = [], []
+    for k in range(-1, shape["num_hidden_layers"] + 1):
+        model = frozen(whole, k)
+        loop = ours.looped(model, rows)
+        loop.run([batch] * 2)
+        what = "everything" if k < 0 else f"all but embeddings and {k} layers" if k < shape["num_hidden_layers"] else "the head"
+        arithmetic = flops.step(model.plan, sizes, flops.Shape.of(model.encoder), rows * LENGTH, LENGTH)
+        found.append((what, loop.program.flops, arithmetic, []))
+        loops.append(loop)
+        print(f"{name}: {what} compiled", flush=True)
+    for _ in range(rounds):
+        for loop, (*_, seconds) in zip(loops, found, strict=True):
+            begin = time.perf_counter()
+            loop.run([batch] * steps)
+            seconds.append((time.perf_counter() - begin) / steps)
+    return found
+
+
+def rows(name: str, found: list[tuple]) -> list[str]:
+    """The lines of the table."""
+    _, most, _, slowest = found[0]
+    lines = []
+    for what, counted, arithmetic, seconds in found:
+        share, work = median(seconds) / median(slowest), counted / most
+        cells = name, what, f"{counted / 1e9:.1f}", f"{arithmetic / 1e9:.1f}", f"{arithmetic / counted:.3f}"
+        cells += f"{median(seconds):.3f} ({min(seconds):.3f})", f"{share:.3f}", f"{work:.3f}", f"{share / work:.2f}"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Measures and writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.freezing", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="steps of a round")
+    parser.add_argument("--only", choices=MODELS, action="append", help="only this model")
+    args = parser.parse_args()
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
+    lines = list(HEAD)
+    for name in args.only or MODELS:
+        lines += rows(name, measure(name, args.rounds, args.steps))
+    facts = [f"- {key}: {value}" for key, value in compare.machine().items()]
+    title = [
+        "# What every frozen layer saves",
+        "",
+        f"Measured {datetime.date.today()} by `python -m tests.benchmarks.freezing`.",
+        "",
+        *facts,
+        "",
+    ]
+    PAGE.write_text("\n".join([*title, *lines]) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

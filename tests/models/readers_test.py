@@ -1,0 +1,83 @@
+"""What readers make of an encoder's states, beside NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.models import readers
+from research.models.encoded import Encoded
+from research.models.lstm import BiLstm
+
+B, L, D, TOTAL = 2, 9, 4, 6
+RANDOM = np.random.RandomState(0)
+STATES = tuple(RANDOM.normal(size=(B, L, D)).astype(np.float32) for _ in range(TOTAL))
+BATCH = {
+    "tokens": RANDOM.randint(0, 20, (B, L)).astype(np.int32),
+    "segments": np.array([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1, 1, 2, 2, 2, 3, 3, 3, 0]], np.int32),
+}
+
+
+def read(reader, params=None):
+    """(its parameters, what it gives) for the states that it asks for; `last` is of no use to it."""
+    encoded = Encoded(jnp.full((B, L, D), jnp.nan), tuple(STATES[i] for i in reader.stages(TOTAL)))
+    if params is None:
+        params = reader.init(jax.random.key(0), encoded, BATCH).get("params", {})
+    return params, np.asarray(reader.apply({"params": params}, encoded, BATCH))
+
+
+@pytest.mark.parametrize("stage", range(TOTAL))
+def test_one_stage_is_that_stage(stage):
+    params, got = read(readers.OneStage(stage))
+    assert params == {} and np.array_equal(got, STATES[stage])
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, (5,)), (4, (2, 3, 4, 5)), (5, (1, 2, 3, 4, 5)), (9, (1, 2, 3, 4, 5))])
+def test_the_last_layers_are_joined_and_the_embeddings_are_no_layer(count, wanted):
+    reader = readers.LastJoined(count)
+    params, got = read(reader)
+    assert params == {} and reader.stages(TOTAL) == wanted
+    assert np.array_equal(got, np.concatenate([STATES[i] for i in wanted], axis=-1))
+
+
+def test_a_scalar_mix_begins_as_the_mean_of_all_stages():
+    params, got = read(readers.ScalarMix())
+    assert {name: leaf.shape for name, leaf in params.items()} == {"s": (TOTAL,), "gamma": ()}
+    np.testing.assert_allclose(got, np.mean(STATES, axis=0), atol=1e-6)
+
+
+def test_a_scalar_mix_is_equation_1_of_elmo():
+    s, gamma = np.linspace(-1, 2, TOTAL).astype(np.float32), np.float32(1.7)
+    _, got = read(readers.ScalarMix(), {"s": s, "gamma": gamma})
+    weights = np.exp(s) / np.exp(s).sum()
+    np.testing.assert_allclose(got, gamma * np.tensordot(weights, np.stack(STATES), 1), atol=1e-5)
+    assert np.abs(got - gamma * np.tensordot(s, np.stack(STATES), 1)).max() > 0.1
+    assert np.abs(got - gamma * np.tensordot(weights[::-1], np.stack(STATES), 1)).max() > 0.1
+    _, shifted = read(readers.ScalarMix(), {"s": s + 3, "gamma": gamma})
+    np.testing.assert_allclose(shifted, got, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lstms_stand_on_the_last_states_one_on_the_other(layers):
+    reader = readers.LstmOver(3, layers)
+    params, got = read(reader)
+    assert set(params) == {f"lstm_{i}" for i in range(layers)} and got.shape == (B, L, 6)
+    x = STATES[-1]
+    for i in range(layers):
+        x = BiLstm(3).apply({"params": params[f"lstm_{i}"]}, x, BATCH["segments"])
+    np.testing.assert_allclose(got, x, atol=1e-6)
+    assert np.all(got[BATCH["segments"] == 0] == 0.0)
+
+
+def test_an_encoder_from_scratch_is_joined_to_the_last_states():
+    reader = readers.LstmBeside(embedding=5, size=3).for_vocabulary(20)
+    params, got = read(reader)
+    assert params["word"]["embedding"].shape == (20, 5) and got.shape == (B, L, D + 6)
+    assert np.array_equal(got[..., :D], STATES[-1])
+    words = np.asarray(params["word"]["embedding"])[BATCH["tokens"]]
+    np.testing.assert_allclose(got[..., D:], BiLstm(3).apply({"params": params["lstm"]}, words, BATCH["segments"]), atol=1e-6)
+
+
+def test_a_reader_that_reads_no_tokens_takes_any_vocabulary():
+    reader = readers.ScalarMix()
+    assert reader.for_vocabulary(7) is reader
