@@ -146,6 +146,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
     whole, before = resumed(e, workdir, latest, identity)
     start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
     resident, due = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint")
+    frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
     with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
         for number, phase in enumerate(e.phases, 1):
             if phase.stop <= start:
@@ -166,7 +167,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                 if due("eval", step):
                     telemetry.show("evaluating")
                     kept = running.kept()
-                    sums, _ = evaluate(evaluated, kept, resident, e.dev, layout)
+                    sums, _ = evaluate(evaluated, kept, frozen, e.dev, layout)
                     scores = model.kind.scores(sums)
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
                     score = scores[model.task.metric]

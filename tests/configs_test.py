@@ -15,10 +15,11 @@ from research.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "options"))
-CONTRACT = """seed task method model weights.source weights.sha256 data.source data.path data.train_examples data.eval_examples
-max_length batch_size base_learning_rate learning_rate pooling freeze schedule total_steps total_epochs total_examples
-warmup_percent warmup_steps weight_decay clip_norm dropout precision packing parallel eval_steps eval_epochs checkpoint_steps checkpoint_epochs
-phase_steps phase_epochs phase_percent top_layers unfreeze_layers llrd_decay discriminative_factor lora.rank lora.alpha lora.targets lora.dropout""".split()
+CONTRACT = """seed task method model weights.source weights.sha256 data.source data.path data.train_examples data.eval_examples max_length
+batch_size base_learning_rate learning_rate pooling freeze schedule total_steps total_epochs total_examples warmup_percent
+warmup_steps weight_decay clip_norm dropout precision packing parallel eval_steps eval_epochs checkpoint_steps
+checkpoint_epochs phase_steps phase_epochs phase_percent top_layers unfreeze_layers llrd_decay discriminative_factor
+lora.rank lora.alpha lora.targets lora.dropout""".split()
 EXAMPLES = {str: "word", int: "3", float: "0.5", type(None): "2"}
 
 

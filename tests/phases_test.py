@@ -53,6 +53,12 @@ def train_all(method: str, **changes) -> list[Seen]:
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, str(tmp_path_factory.mktemp("compiled"))):
+        yield
+
+
 @pytest.fixture(scope="module", params=COUNT)
 def method(request):
     return request.param

@@ -1,10 +1,12 @@
 """Small runs for tests: a config by file and words, and the whole command in a process of its own."""
 
+import contextlib
 import functools
 import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -41,6 +43,20 @@ def plan(method: str, **changes) -> Plan:
     recipe = methods.recipe(stages, c)
     with_deltas = functools.partial(experiment._with_deltas, recipe)
     return recipe.plan(jax.eval_shape(with_deltas, shapes, experiment.named_keys(0)), c.freeze, c.no_decay)
+
+
+@contextlib.contextmanager
+def compile_quickly(patch, folder: str) -> Iterator[None]:
+    """Within it, the programs of steps are compiled with little optimisation, and all that is compiled is kept in `folder`."""
+    plain = jax.stages.Lowered.compile
+    patch.setattr(jax.stages.Lowered, "compile", lambda lowered: plain(lowered, {"xla_backend_optimization_level": 0}))
+    new = {"jax_compilation_cache_dir": folder, "jax_persistent_cache_min_compile_time_secs": 0.3}
+    before = {name: getattr(jax.config, name) for name in new}
+    for name, value in new.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def command(*flags: str) -> list[str]:

@@ -52,7 +52,7 @@ METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
 
 # What a method wants where the config leaves it empty: `rate` is in units of `base_learning_rate`, that of full fine-tuning.
 WANTS: dict[str, dict[str, Any]] = {
-    "linear_probe": {"rate": 40},
+    "linear_probe": {"rate": 40, "pooling": "mean"},
     "bitfit": {"rate": 20},
     "layernorm": {"rate": 20},
     "lora": {"rate": 20},

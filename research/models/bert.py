@@ -16,7 +16,7 @@ from research.errors import InputError, nearest
 from research.models.attention import Core
 from research.models.dropout import Dropout, token_salt
 from research.models.encoded import Encoded
-from research.models.lean import LayerNorm, gelu
+from research.models.lean import Embed, LayerNorm, gelu
 from research.precision import Precision
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -69,8 +69,8 @@ class Embeddings(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
 
-        def table(size: int, name: str) -> nn.Embed:
-            return nn.Embed(size, c.hidden_size, embedding_init=init, name=name)
+        def table(size: int, name: str) -> Embed:
+            return Embed(size, c.hidden_size, init, name=name)
 
         x = table(c.vocab_size, "word")(batch["tokens"])
         x += table(c.type_vocab_size, "type")(batch["types"]) + table(c.max_position_embeddings, "position")(batch["positions"])

@@ -18,6 +18,11 @@ def _anew(*kept):
     return jax.lax.optimization_barrier(kept)
 
 
+def _zero_after(x: jax.Array) -> jax.Array:
+    """0 in the shape of `x`, but not before `x` is there."""
+    return jnp.minimum(jnp.abs(x), 0.0)
+
+
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """x * Phi(x), exactly (Hendrycks & Gimpel 2016), by erf: `jax.nn.gelu` uses the dearer erfc. float32, whatever float is given."""
@@ -53,9 +58,10 @@ def _layer_norm_backward(epsilon: float, residuals, g: jax.Array):
     (x, mean, inverse, scale), g = _anew(residuals, g)
     others, D = tuple(range(x.ndim - 1)), x.shape[-1]
     h = g * scale.reshape((1,) * (x.ndim - 1) + (-1,))
-    # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, and n nowhere whole,
-    # leave nothing that the compiler could compute early and keep.
+    # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, n nowhere whole, and
+    # statistics that wait for the gradient leave nothing that the compiler could compute early and keep.
     sum_h, sum_hx = h.sum(-1, keepdims=True), (h * x).sum(-1, keepdims=True)
+    mean, inverse = (statistic + _zero_after(sum_h) for statistic in (mean, inverse))
     slope = inverse * inverse * (sum_hx - mean * sum_h) / D
     grad_x = inverse * (h - slope * x - (sum_h / D - slope * mean))
     scaled = g * inverse
@@ -75,3 +81,29 @@ class LayerNorm(nn.Module):
         shape = (x.shape[-1],)
         scale, bias = self.param("scale", nn.initializers.ones, shape), self.param("bias", nn.initializers.zeros, shape)
         return layer_norm(x, scale, bias, self.epsilon)
+
+
+@jax.custom_vjp
+def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows of `table` [V, D] by int32 `ids` [...]: [..., D]."""
+    return jnp.take(table, ids, axis=0)
+
+
+def _lookup_backward(residuals, g: jax.Array):
+    ids, like = residuals
+    return jnp.full(like.shape, _zero_after(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
+
+
+lookup.defvjp(lambda table, ids: (lookup(table, ids), (ids, table)), _lookup_backward)
+
+
+class Embed(nn.Module):
+    """A table of `size` vectors; its parameter is named as in `flax.linen.Embed`."""
+
+    size: int
+    features: int
+    init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return lookup(self.param("embedding", self.init, (self.size, self.features)), ids)

@@ -153,11 +153,12 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
 
 
 def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
-    for method, factor in (("full", 1), ("linear_probe", 40), ("bitfit", 20), ("lora+bitfit", 20), ("top_k+llrd", 1)):
+    wanted = (("full", 1, "pooler"), ("linear_probe", 40, "mean"), ("bitfit", 20, "pooler"))
+    for method, factor, pooling in (*wanted, ("lora+bitfit", 20, "pooler"), ("top_k+llrd", 1, "pooler")):
         c = common.override(common.base("imdb", common.words("")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, None)
         methods.settle(c)
-        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "pooler"
+        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == pooling
     c = common.override(common.base("imdb", common.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
     methods.settle(c)
     assert (c.learning_rate, c.pooling) == (3e-3, "mean")

@@ -108,18 +108,10 @@ def check_what_moves(seen: list[Watched]) -> None:
     assert moved == trained, f"open, but still: {trained - moved}"
 
 
-def compile_quickly(patch, folder: str) -> None:
-    """Programs are compiled with little optimisation, and kept in `folder`."""
-    plain = jax.stages.Lowered.compile
-    patch.setattr(jax.stages.Lowered, "compile", lambda lowered: plain(lowered, {"xla_backend_optimization_level": 0}))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
 def serve() -> None:
     """Reads `[config changes, workdir]` lines; for each, prints the sha256 of the logits on dev of what was kept there."""
-    compile_quickly(pytest.MonkeyPatch(), sys.argv[1])
-    layout = parallel.Layout()
+    layout, quickly = parallel.Layout(), runs.compile_quickly(pytest.MonkeyPatch(), sys.argv[1])
+    quickly.__enter__()
     for line in sys.stdin:
         changes, folder = json.loads(line)
         c = runs.config(**changes)
@@ -132,13 +124,9 @@ def serve() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
     """A program that was compiled once is not compiled again in this module, nor in the other process."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    folder, before = str(tmp_path_factory.mktemp("compiled")), {name: getattr(jax.config, name) for name in names}
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch, folder)
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, folder):
         yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +144,23 @@ def elsewhere(compiled):
         process.stdin.close()
 
 
+# These only say which parameters train, how fast, and where they begin: nothing that devices do differently from `full` and `bitfit`.
+ALIKE = {"chain_thaw", "discriminative", "embeddings_frozen", "gradual_unfreezing", "layernorm", "linear_probe", "llrd", "top_k"}
+ALIKE |= {"noisytune", "reinit_top"}
+
+
 @pytest.mark.parametrize("method", sorted(methods.METHODS))
 def test_a_method_keeps_what_all_methods_promise(method, tmp_path, monkeypatch, elsewhere):
+    check(method, tmp_path, monkeypatch, elsewhere, four_devices=method not in ALIKE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(ALIKE))
+def test_methods_that_choose_parameters_see_the_same_losses_on_four_devices(method, tmp_path, monkeypatch, elsewhere):
+    check(method, tmp_path, monkeypatch, elsewhere, four_devices=True)
+
+
+def check(method, tmp_path, monkeypatch, elsewhere, four_devices):
     changes, logits = changes_for(method), []
     total, whole = changes["total_steps"], tmp_path / "whole"
     monkeypatch.setattr(job.telemetry, "draw_curves", lambda workdir: None)
@@ -189,6 +192,8 @@ def test_a_method_keeps_what_all_methods_promise(method, tmp_path, monkeypatch, 
     assert resumed["metrics"] == result["metrics"]
 
     # 4. Four devices see the losses of one.
+    if not four_devices:
+        return
     with monkeypatch.context() as patch:
         patch.setattr(parallel, "layout", lambda mode: parallel.Layout(4))
         e = experiment.build(runs.config(**changes))

@@ -44,7 +44,9 @@ def frozen(whole: Model, k: int) -> Model:
     plan = recipe.plan(params, "", config.no_decay)
     trainable, rest = split(params, plan.trained)
     fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
-    return Model(**fields | {"config": config, "recipe": recipe, "plan": plan, "trainable": jax.tree.map(jnp.array, trainable), "frozen": rest})
+    return Model(
+        **fields | {"config": config, "recipe": recipe, "plan": plan, "trainable": jax.tree.map(jnp.array, trainable), "frozen": rest}
+    )
 
 
 def measure(name: str, rounds: int, steps: int) -> list[tuple]:
