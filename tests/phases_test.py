@@ -14,6 +14,8 @@ from research import experiment, train
 from research.params.tree import flatten
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 LONG = 5  # steps of a phase: one more than an epoch has, so that examples come round again
 COUNT = {"gradual_unfreezing": 4, "chain_thaw": 5}
 

@@ -11,13 +11,13 @@ from tests import runs
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (runs.ROOT / "README.md").read_text(), re.DOTALL)
 LINES = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-COMMANDS = [line for line in LINES if "research.main" in line]
+COMMANDS = [line for line in LINES if line.startswith("python -m research.") or "| python -m research." in line]
 
 
 def smoky(command: str, workdir) -> str:
     """The same command as a smoke run in a workdir of its own."""
-    command = re.sub(r"(configs/\w+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
-    command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "")
+    command = re.sub(r"(configs/[\w/]+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
+    command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "").replace(",path=FOLDER", ",seeds=1")
     return command.replace("python -m", f"{shlex.quote(sys.executable)} -m") + f" --workdir={workdir}"
 
 
@@ -36,7 +36,8 @@ def test_a_command_runs(command, tmp_path):
         smoky(command, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "--mode" in command or (tmp_path / "run" / "result.json").exists()
+    written = "table.md" if "research.ablation" in command else "result.json"
+    assert "--mode" in command or (tmp_path / "run" / written).exists()
 
 
 def test_the_code_runs():

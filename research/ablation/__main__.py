@@ -22,8 +22,10 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would run.")
 
 def main(_: list[str]) -> None:
     """Runs what is not finished yet, then writes and prints the table."""
+    from research import job
     from research.ablation import report, runner, sweep
 
+    job.keep_programs()
     name = Path(_CONFIG.value.partition(":")[0]).stem
     workdir, console = Path(_WORKDIR.value or Path("runs") / name), Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     everything = runner.identify(sweep.configs(*sweep.load(_CONFIG.value)))

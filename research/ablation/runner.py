@@ -56,8 +56,7 @@ def label(overrides: Overrides) -> str:
 def run_all(runs: dict[str, Cell], workdir: Path, console: Console) -> None:
     """Runs what is not finished, one after the other. A run that fails leaves `error.txt` and the others go on; it is tried again the
     next time."""
-    job.keep_programs()
-    quiet = Console(file=open("/dev/null", "w"))  # noqa: SIM115 (lives as long as the process)
+    quiet = Console(quiet=True)
     for number, (run_id, (overrides, config)) in enumerate(runs.items(), 1):
         folder, begin = workdir / run_id, time.perf_counter()
         if (folder / "result.json").exists():

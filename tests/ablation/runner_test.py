@@ -35,6 +35,12 @@ def test_finished_runs_are_skipped_broken_ones_are_marked_and_the_table_holds_bo
     assert "top_layers=9: the encoder has 2 layers" in table[4]
 
 
+@pytest.mark.parametrize("path", sorted((runs.ROOT / "configs" / "ablations").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_the_ready_ablations_hold_together(path):
+    found = runner.identify(sweep.configs(*sweep.load(f"{path}:smoke,seeds=2")))
+    assert len(found) >= 4 and {config.model for _, config in found.values()} == {"tiny"}
+
+
 def test_the_same_run_twice_is_refused():
     with pytest.raises(InputError, match="one run twice"):
         runner.identify([*cells(), *cells()[:1]])

@@ -67,6 +67,7 @@ def options(method, **changes):
     return {"method": method, "total_steps": 12, "checkpoint_steps": 5, "learning_rate": 0.003, "swa_percent": 50.0, **changes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ema", "swa"])
 def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
@@ -88,6 +89,7 @@ def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp
     assert again["metrics"] == whole["metrics"] == json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_what_is_kept_over_phases_and_devices_is_the_average(tmp_path):
     c = runs.config(**options("gradual_unfreezing+ema", parallel="pmap", eval_steps=12))
     job.run(c, tmp_path, QUIET)

@@ -58,6 +58,7 @@ def test_packed_and_padded_give_the_same_logits(method):
     assert one.std(0).min() > 1e-3, "logits that hardly vary compare nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
 def test_with_dropout_they_give_the_same_logits_too_and_another_key_others(method):
     options = {f"{method}__dropout": 0.3} if method in ("lora", "dora") else {}
@@ -79,6 +80,7 @@ def test_changing_one_example_changes_no_other_by_a_single_bit(method):
     assert not np.array_equal(before[5], after[5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
 def test_every_parameter_that_trains_has_a_gradient(method):
     model = small.model(method)

@@ -71,6 +71,7 @@ def test_only_the_head_trains_and_the_right_stages_are_read(method):
     np.testing.assert_allclose(jax.jit(model.below, static_argnums=2)(model.frozen, batch, 3), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 @EACH
 def test_what_is_cached_gives_the_same_losses_and_every_parameter_moves(method):
     found = []
@@ -99,6 +100,7 @@ def test_methods_that_read_the_same_stages_share_what_is_kept_and_others_do_not(
     assert len(set(kept.values())) == 4
 
 
+@pytest.mark.slow
 @EACH
 def test_packed_and_padded_give_the_same_logits_and_nothing_leaks(method):
     model = model_of(method)

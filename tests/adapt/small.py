@@ -21,7 +21,7 @@ def model(method: str, remat: bool = False, **options) -> Model:
     """The tiny model in float32 as a run builds it, but that the encoder and the head are made once for all methods, with noise on them:
     as they come, they give nearly the same logits whatever they read.
     """
-    config = runs.config(precision="float32", remat=remat, method=method, **options)
+    config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
         plain = experiment.build_model(config, ("a", "b"))
         return dataclasses.replace(plain, trainable=noisy(plain.trainable, 0.15), frozen=noisy(plain.frozen, 0.15))

@@ -28,7 +28,7 @@ MODELS = {"MiniLM 32x128": (workloads.MINILM, 32), "BERT-base 16x128": (workload
 LENGTH = 128
 PAGE = Path(__file__).with_name("FREEZING.md")
 HEAD = (
-    "| model | trains | GFLOP | arithmetic | arithmetic / GFLOP | s/step: median (min) | time beside full | FLOPs beside full | time / FLOPs |",
+    "| model | trains | GFLOP | arithmetic | of GFLOP | s/step: median (min) | time beside full | FLOPs beside full | time / FLOPs |",
     "|---|---|---|---|---|---|---|---|---|",
 )
 
