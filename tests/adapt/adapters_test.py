@@ -71,6 +71,7 @@ def test_the_parallel_adapter_reads_what_the_feed_forward_reads_and_adds_to_what
             assert small.far(out, wanted(off)), name
 
 
+@pytest.mark.slow
 def test_the_options_are_heeded():
     scaled = small.model("parallel_adapter", parallel_adapter__scale=0.0)
     batch = small.batch_of(scaled)

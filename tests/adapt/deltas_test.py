@@ -47,6 +47,7 @@ def test_a_run_builds_the_model_that_these_tests_use():
     np.testing.assert_allclose(compiled, small.logits(ours, trainable, batch), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
 def test_packed_and_padded_give_the_same_logits(method):
     model = small.model(method)
@@ -91,6 +92,7 @@ def test_every_parameter_that_trains_has_a_gradient(method):
         assert np.abs(grad).max() > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ("lora", "parallel_adapter", "prefix"))
 def test_recomputing_activations_changes_no_gradient(method):
     grads = []

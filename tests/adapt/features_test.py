@@ -61,6 +61,7 @@ def stages_of(model: Model, batch) -> list[np.ndarray]:
     return [np.asarray(x) for x in model.encoder.apply({"params": model.frozen["encoder"]}, batch).stages]
 
 
+@pytest.mark.slow
 @EACH
 def test_only_the_head_trains_and_the_right_stages_are_read(method):
     model = model_of(method)
@@ -207,6 +208,7 @@ def test_what_does_not_go_together_is_refused(method, message):
         model_of(method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["chosen_layer", "last4_concat", "scalar_mix"])
 def test_with_lora_the_states_are_those_that_lora_changes(method):
     """What is below the first delta is still read from what is kept; what is above it is computed."""

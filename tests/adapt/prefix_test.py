@@ -109,6 +109,7 @@ def test_the_ids_in_its_places_do_not_matter_and_the_text_does():
     assert not np.array_equal(small.logits(model, trainable, batch | {"tokens": np.where(after, 7, batch["tokens"])}), before)
 
 
+@pytest.mark.slow
 def test_only_the_prompt_gets_the_gradient_of_its_places():
     model = small.model("soft_prompt", soft_prompt__tokens=4)
     grads, _ = model.gradient(model.trainable, model.frozen, small.batch_of(model), jax.random.key(0))

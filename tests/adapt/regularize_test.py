@@ -63,6 +63,7 @@ def test_two_kernels_of_one_shape_are_mixed_differently():
     assert 0.4 < (np.asarray(seen["a"]["kernel"]) == np.asarray(seen["b"]["kernel"])).mean() < 0.6
 
 
+@pytest.mark.slow
 def test_mixout_is_in_training_alone():
     e = experiment.build(runs.config(method="mixout", precision="float32"))
     moved = jax.tree.map(lambda x: x + 0.1, e.model.trainable)
@@ -148,6 +149,7 @@ def test_noisytune_adds_uniform_noise_in_proportion_to_each_matrix():
     assert (np.asarray(first) != np.asarray(second)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_reinit_top_begins_with_the_random_values_of_its_layers_and_the_pooler():
     anew, read = (flatten(experiment.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
     random = flatten(experiment.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)

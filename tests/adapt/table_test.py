@@ -144,7 +144,7 @@ def elsewhere(compiled):
         process.stdin.close()
 
 
-USUAL = ("full", "lora", "top_k")  # tried whenever the tests are run; the others take minutes
+USUAL = ("lora", "top_k")  # tried whenever the tests are run; the others take minutes
 
 
 @pytest.mark.parametrize("method", [m if m in USUAL else pytest.param(m, marks=pytest.mark.slow) for m in sorted(methods.METHODS)])
