@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError, nearest
+from research.later import zero_after
 
 
 def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -22,24 +23,25 @@ def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
 def mixed_einsum(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """Two-operand einsum in bfloat16 with float32 accumulation and output, and a backward pass of the same kind.
 
-    Every index of an operand must stand in the other operand or in the output (a contraction, no lone sums).
+    Every index of an operand must stand in the other operand or in the output (a contraction, no lone sums). Between the passes `a`
+    is kept in bfloat16 and `b` as it was given: a parameter is there anyway.
     """
     return _dot(spec, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
 
 
 def _forward(spec: str, a: jax.Array, b: jax.Array):
-    low_a, low_b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    empty = jnp.zeros((0,), a.dtype), jnp.zeros((0,), b.dtype)
-    return _dot(spec, low_a, low_b), (low_a, low_b, *empty)
+    low = a.astype(jnp.bfloat16)
+    return _dot(spec, low, b.astype(jnp.bfloat16)), (low, b, jnp.zeros((0,), a.dtype))
 
 
 def _backward(spec: str, residuals, g: jax.Array):
-    a, b, like_a, like_b = residuals
+    a, given, like_a = residuals
+    b = (given + zero_after(g.reshape(-1)[0])).astype(jnp.bfloat16)  # not the forward pass's copy, which would be kept for it
     operands, out = spec.split("->")
     name_a, name_b = operands.split(",")
     g = g.astype(jnp.bfloat16)
     grad_a, grad_b = _dot(f"{out},{name_b}->{name_a}", g, b), _dot(f"{name_a},{out}->{name_b}", a, g)
-    return grad_a.astype(like_a.dtype), grad_b.astype(like_b.dtype)
+    return grad_a.astype(like_a.dtype), grad_b.astype(given.dtype)
 
 
 mixed_einsum.defvjp(_forward, _backward)

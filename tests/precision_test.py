@@ -68,6 +68,13 @@ def test_gradients_have_the_dtype_of_what_they_are_gradients_of():
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
 
 
+def test_nothing_is_kept_of_the_second_operand_but_itself():
+    a, b, _ = operands("bld,df->blf")
+    b = jnp.asarray(b)
+    kept = jax.tree.leaves(jax.vjp(lambda a: mixed_einsum("bld,df->blf", a, b), a)[1])
+    assert sorted((x.dtype.name, x.shape) for x in kept if x.size) == [("bfloat16", a.shape), ("float32", b.shape)]
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_dot_of_the_backward_pass_takes_bfloat16_and_gives_float32(spec):
     a, b, g = operands(spec)

@@ -9,18 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from research.later import anew, zero_after
+
 _SQRT_HALF = 0.7071067811865476
 _DENSITY = 0.3989422804014327  # of the normal distribution at 0
-
-
-def _anew(*kept):
-    """`kept`, opaque to the compiler, which otherwise keeps what the backward pass shares with the forward pass."""
-    return jax.lax.optimization_barrier(kept)
-
-
-def _zero_after(x: jax.Array) -> jax.Array:
-    """0 in the shape of `x`, but not before `x` is there."""
-    return jnp.minimum(jnp.abs(x), 0.0)
 
 
 @jax.custom_vjp
@@ -31,7 +23,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def _gelu_backward(x: jax.Array, g: jax.Array):
-    kept, g = _anew(x, g)
+    kept, g = anew(x, g)
     x = kept.astype(jnp.float32)
     slope = 0.5 * (1.0 + jax.lax.erf(x * _SQRT_HALF)) + x * _DENSITY * jnp.exp(-0.5 * x * x)
     return ((g * slope).astype(kept.dtype),)
@@ -51,17 +43,17 @@ def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon
     variance = jnp.maximum((x * x).mean(-1, keepdims=True) - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(variance + epsilon)
     last = (1,) * (x.ndim - 1) + (-1,)
-    return (x - mean) * inverse * scale.reshape(last) + bias.reshape(last), (x, mean, inverse, scale)
+    return (x - mean) * (inverse * scale.reshape(last)) + bias.reshape(last), (x, mean, inverse, scale)
 
 
 def _layer_norm_backward(epsilon: float, residuals, g: jax.Array):
-    (x, mean, inverse, scale), g = _anew(residuals, g)
+    (x, mean, inverse, scale), g = anew(residuals, g)
     others, D = tuple(range(x.ndim - 1)), x.shape[-1]
     h = g * scale.reshape((1,) * (x.ndim - 1) + (-1,))
     # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, n nowhere whole, and
     # statistics that wait for the gradient leave nothing that the compiler could compute early and keep.
     sum_h, sum_hx = h.sum(-1, keepdims=True), (h * x).sum(-1, keepdims=True)
-    mean, inverse = (statistic + _zero_after(sum_h) for statistic in (mean, inverse))
+    mean, inverse = (statistic + zero_after(sum_h) for statistic in (mean, inverse))
     slope = inverse * inverse * (sum_hx - mean * sum_h) / D
     grad_x = inverse * (h - slope * x - (sum_h / D - slope * mean))
     scaled = g * inverse
@@ -91,7 +83,7 @@ def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
 
 def _lookup_backward(residuals, g: jax.Array):
     ids, like = residuals
-    return jnp.full(like.shape, _zero_after(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
+    return jnp.full(like.shape, zero_after(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
 
 
 lookup.defvjp(lambda table, ids: (lookup(table, ids), (ids, table)), _lookup_backward)

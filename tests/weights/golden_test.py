@@ -44,4 +44,4 @@ def test_pytorch_still_gives_the_golden_values(tmp_path):
         np.savez_compressed(GOLDEN, **found)
     golden = np.load(GOLDEN)
     for name, array in found.items():
-        np.testing.assert_allclose(array, golden[name], atol=1e-5, rtol=0, err_msg=name)  # processors differ by 2e-6
+        np.testing.assert_allclose(array, golden[name], atol=3e-6, rtol=0, err_msg=name)  # processors differ by 2e-6
