@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests import runs
-from tests.benchmarks import compare, results, workloads
+from tests.benchmarks import compare, freezing, memory, results, workloads
 from tests.benchmarks.protocol import Worker
 
 FACTS = {"machine": "a processor, 2 cores", "versions": "jax 1.0"}
@@ -48,6 +48,27 @@ def test_mistakes_are_one_line(tmp_path):
     assert "at least one round" in complaint("--rounds=0")
     assert "NAME=VALUE" in complaint("--peer-env=OMP_WAIT_POLICY")
     assert f"{tmp_path}/sst2: no train.tsv" in complaint("--only=epoch SST", f"--data={tmp_path}", f"--output={tmp_path}/R.md")
+
+
+def test_what_saving_memory_costs_is_beside_the_first_setting():
+    found = {"plain": answers(8, 12, 10, memory=2**31), "remat": answers(12, 16, 14, memory=2**30)}
+    assert memory.lines(found)[2:] == [
+        "| plain | 2.50 (2.00-3.00) | 1.00 | 2,048 MiB | 1.00 |",
+        "| remat | 3.50 (3.00-4.00) | 1.40 | 1,024 MiB | 0.50 |",
+    ]
+
+
+def test_what_freezing_saves_is_beside_the_first_depth():
+    found = [
+        ("everything", 4e9, 4.1e9, [2.0, 4.0, 3.0]),
+        ("half", 2e9, 2.55e9, [3.9, 3.9, 3.9]),
+        ("the head", 1e9, 1e9, [0.75, 1.5, 0.9]),
+    ]
+    assert freezing.rows("model", found) == [
+        "| model | everything | 4.0 | 4.1 | 1.025 | 1.000 | 3.000 (2.000) | 1.000 | 3.000 | 1.00 |",
+        "| model | half | 2.0 | 2.5 | 1.275 | 0.500 | 3.900 (3.900) | 1.300 | 1.950 | 2.00 |",
+        "| model | the head | 1.0 | 1.0 | 1.000 | 0.250 | 0.900 (0.750) | 0.300 | 0.900 | 1.00 |",
+    ]
 
 
 def test_a_row_has_medians_ranges_and_the_ratio_of_neighbouring_rounds():

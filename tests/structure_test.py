@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "research").rglob("*.py"))
-SMALL = {"research.precision", "research.errors", "research.cache", "research.whole"}
+SMALL = {"research.precision", "research.later", "research.errors", "research.cache", "research.whole"}
 
 
 def imports(source: str) -> set[str]:

@@ -47,16 +47,16 @@ METHODS = (
 
 
 def _words(arg: str) -> dict[str, str]:
-    return common.words(arg, task="trec", model="minilm", data="files", path="", seeds="3")
+    return common.words(arg, task="trec", model="minilm", data="files", path="", seeds="3", examples="8192")
 
 
 def base(arg: str = ""):
-    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `demo`, `smoke`."""
+    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`."""
     chosen = _words(arg)
     c = common.base(chosen["task"], chosen)
     c.data.path = chosen["path"]
     c.max_length = 64
-    common.override(c, {"total_examples": 8192, "eval_epochs": 0.5})
+    common.override(c, {"total_examples": int(chosen["examples"]), "eval_percent": 50.0})
     return common.finish(c, chosen)
 
 

@@ -1,4 +1,4 @@
-"""Does speed cost accuracy? bfloat16 products and packed rows beside float32 and a row for each example, the whole recipe of a task.
+"""Does speed cost accuracy? bfloat16 products and packed rows beside float32 and a row for each example, on the recipe of a task.
 
 python -m research.ablation --config=configs/ablations/precision.py:task=sst2,path=FOLDER
 """
@@ -10,15 +10,17 @@ from research.ablation import sweep as sweeps
 
 
 def _words(arg: str) -> dict[str, str]:
-    return common.words(arg, task="sst2", model="minilm", data="files", path="", seeds="3")
+    return common.words(arg, task="sst2", model="minilm", data="files", path="", seeds="3", epochs="")
 
 
 def base(arg: str = ""):
-    """Words: `task=` (a config of configs/), `path=FOLDER`, `model=`, `data=`, `seeds=3`, `demo`, `smoke`."""
+    """Words: `task=` (a config of configs/), `path=FOLDER`, `model=`, `data=`, `seeds=3`, `epochs=` (the recipe's), `demo`, `smoke`."""
     chosen = _words(arg)
     recipe = importlib.import_module(f"configs.{chosen['task']}")
     c = recipe.get_config(f"model={chosen['model']},data={chosen['data']}")
     c.data.path = chosen["path"]
+    if chosen["epochs"]:
+        common.override(c, {"total_epochs": float(chosen["epochs"])})
     return common.finish(c, chosen)
 
 

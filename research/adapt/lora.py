@@ -120,6 +120,7 @@ class Dora(Lora):
     """
 
     name = "dora"
+    spared = "magnitude"
 
     def init(self, key, encoder):
         found = super().init(key, encoder)

@@ -23,10 +23,13 @@ Site = Callable[..., Any]  # (the intercepted method, *its arguments) -> what it
 class Delta:
     """A small tree of parameters that changes what an encoder computes without touching the encoder's own.
 
-    Its parameters stand under `delta/NAME/`, by the path of the module they change: `delta/lora/layer_0/attention/query/a`.
+    Its parameters stand under `delta/NAME/`, by the path of the module they change: `delta/lora/layer_0/attention/query/a`. `spared`
+    is a regular expression over the last part of these names: weight decay, which pulls to zero, leaves them alone, since it is not at
+    zero that they change nothing.
     """
 
     name = "delta"
+    spared = ""
     extra_tokens = 0  # places that it adds after each example's first token
 
     def init(self, key: jax.Array, encoder: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -76,7 +76,8 @@ WANTS: dict[str, dict[str, Any]] = {
 def recipe(stages: tuple[str, ...], config: Any) -> Recipe:
     """The methods that `config.method` joins by `+`. Raises InputError for one that is not known or stands there twice."""
     names = known(config.method)
-    return Recipe(config.method, tuple(dataclasses.replace(METHODS[name](stages, config), name=name) for name in names))
+    parts = tuple(dataclasses.replace(METHODS[name](stages, config), name=name) for name in names)
+    return Recipe(config.method, parts, stages)
 
 
 def known(method: str) -> list[str]:

@@ -20,10 +20,11 @@ Decided = dict[str, tuple[str, Fate]]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The methods of a run."""
+    """The methods of a run, for an encoder of these stages."""
 
     name: str
     parts: tuple[Method, ...]
+    stages: tuple[str, ...]
 
     def __post_init__(self):
         only_one(self.name, self.parts, "rates", "how learning rates fall with depth")
@@ -67,7 +68,9 @@ class Recipe:
             {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
             for number in range(max(map(len, claims)))
         ] or [{}]
-        plan = plans.of_fates(leaves, [self._at_rates(decide(now)) for now in asks], no_decay)
+        spared = {delta.name: f"delta/{delta.name}/.*/({delta.spared})" for delta in self.deltas if delta.spared}
+        plan = plans.of_fates(leaves, [self._at_rates(decide(now)) for now in asks], {**no_decay, **spared})
+        self._check_read(plan)
         self._check_worth(asks, decide)
         if any(r.anchored for r in self.regularisers) and not any(name.startswith("encoder/") for name in plan.trained):
             anchored = next(r.name for r in self.regularisers if r.anchored)
@@ -85,6 +88,15 @@ class Recipe:
             factor = next((m for pattern, m in rates.values() if rules.matches(pattern, name)), 1.0) if fate.trained else 1.0
             found[name] = rule, dataclasses.replace(fate, multiplier=fate.multiplier * factor)
         return found
+
+    def _check_read(self, plan: Plan) -> None:
+        """Raises InputError where something trains in a stage above all that the head reads."""
+        if self.reader is None:
+            return
+        read = self.reader.stages(len(self.stages))
+        last, above = self.stages[max(read)], set(self.stages[max(read) + 1 :])
+        if idle := next((name for name in plan.trained if above & set(name.split("/"))), None):
+            raise InputError(f"method={self.name}: {idle} would train, but the head reads {last} and nothing above it")
 
     def _check_worth(self, asks: Sequence[Mapping[str, Rules]], decide: Callable[..., Decided]) -> None:
         """Raises InputError for a method that changes nothing beside the others, in any phase."""

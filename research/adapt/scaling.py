@@ -29,6 +29,7 @@ class Vera(Delta):
     d_initial: float
     targets: str
     name = "vera"
+    spared = "d"
 
     def init(self, key, encoder):
         if self.rank < 1:
@@ -92,6 +93,7 @@ class Ia3(Delta):
     outputs: str
     inputs: str
     name = "ia3"
+    spared = "inputs|outputs"
 
     def init(self, key, encoder):
         after = {f"{path}/outputs": jnp.ones((n,)) for path, (_, n) in kernels(encoder, self.outputs, "ia3.outputs").items()}

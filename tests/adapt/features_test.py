@@ -201,6 +201,7 @@ def test_the_method_says_how_fast_and_how_to_pool_and_the_pooler_is_refused(meth
         ("scalar_mix+chosen_layer", "scalar_mix and chosen_layer both say how features are read"),
         ("scalar_mix+full", "full trains encoder/.*scalar_mix keeps it frozen"),
         ("linear_probe+scalar_mix", "linear_probe adds nothing to scalar_mix"),
+        ("chosen_layer+lora", "delta/lora/layer_1/attention/.* would train, but the head reads layer_0 and nothing above it"),
     ],
 )
 def test_what_does_not_go_together_is_refused(method, message):
@@ -209,7 +210,7 @@ def test_what_does_not_go_together_is_refused(method, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["chosen_layer", "last4_concat", "scalar_mix"])
+@pytest.mark.parametrize("method", ["last4_concat", "scalar_mix"])
 def test_with_lora_the_states_are_those_that_lora_changes(method):
     """What is below the first delta is still read from what is kept; what is above it is computed."""
     model = model_of(f"{method}+lora", lora__targets="layer_1/attention/query")
@@ -220,7 +221,7 @@ def test_with_lora_the_states_are_those_that_lora_changes(method):
     np.testing.assert_allclose(by_example(model, batch | {"hidden": hidden}), plain, atol=1e-6)
     delta = jax.tree.map(lambda leaf: leaf + 0.5, model.trainable["delta"])
     bent = by_example(model, batch, {**model.trainable, "delta": delta})
-    assert (np.abs(bent - plain).max() > 1e-4) == (2 in READS[method])
+    assert np.abs(bent - plain).max() > 1e-4
 
 
 @EACH

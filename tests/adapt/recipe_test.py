@@ -51,6 +51,17 @@ def test_top_k_and_llrd_train_the_top_at_falling_rates():
     assert plan.entries["encoder/embeddings/word/embedding"].group == "frozen"
 
 
+@pytest.mark.parametrize(
+    ("method", "spared"),
+    [("lora", set()), ("ia3", {"inputs", "outputs"}), ("dora", {"magnitude"}), ("vera", {"d"})],
+)
+def test_weight_decay_spares_what_a_delta_begins_with_away_from_zero(method, spared):
+    entries = runs.plan(method, vera__rank=16).entries
+    deltas = {name: entry for name, entry in entries.items() if name.startswith("delta/") and entry.fate.trained}
+    assert {name.rpartition("/")[2] for name, entry in deltas.items() if not entry.decay} == spared
+    assert any(entry.decay for entry in deltas.values()) == (method != "ia3")
+
+
 def test_rates_by_depth_hold_for_a_delta_too():
     plan = runs.plan("lora+llrd", llrd_decay=0.5)
     rates = {name: plan.entries[name].fate.multiplier for name in plan.trained}

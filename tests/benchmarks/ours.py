@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ class Training:
         return steps
 
 
-def random_model(shape: dict, max_length: int) -> Model:
+def random_model(shape: dict, max_length: int, **others: Any) -> Model:
     """A classifier of two classes on a BERT of this shape, through `build_model`, which wants a model's folder."""
     c = importlib.import_module("configs.sst2").get_config("data=demo")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +56,7 @@ def random_model(shape: dict, max_length: int) -> Model:
         save_file({"none": np.zeros(1, np.float32)}, Path(folder) / "model.safetensors")  # "scratch" reads nothing of it
         (Path(folder) / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")  # nor are texts read: ids are random
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
+        changes |= others
         methods.settle(common.override(c, changes))
         return experiment.build_model(c, ("negative", "positive"))
 
@@ -73,7 +75,7 @@ def looped(model: Model, rows: int) -> Training:
 
 def measure_training(w: Train) -> Callable[[int], dict]:
     """Full training steps on one batch of random ids."""
-    loop = looped(random_model(w.shape, w.length), w.rows)
+    loop = looped(random_model(w.shape, w.length, **w.changes), w.rows)
     ids = random_ids(w)
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(w.rows, dtype=np.int32)[:, None] % 2}
     loop.run([batch] * 2)

@@ -15,13 +15,17 @@ EPOCHS = 5  # the epochs whose order of examples is used in turn: round 6 sees t
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Training steps (forward, backward, clip, AdamW) on one batch of random ids without padding, parameters random."""
+    """Training steps (forward, backward, clip, AdamW) on one batch of random ids without padding, parameters random.
+
+    `changes` are those of our config, for comparing ours with itself.
+    """
 
     name: str
     shape: dict
     rows: int
     length: int
     steps: int
+    changes: dict = dataclasses.field(default_factory=dict)
     unit: str = "s/step"
 
 
