@@ -1,4 +1,4 @@
-"""What has to be decided before a process starts: how its memory is paged."""
+"""What has to be decided before a process starts: how its memory is paged, and on which cores it runs."""
 
 import os
 import sys
@@ -15,3 +15,19 @@ def prepare() -> None:
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def shares(count: int) -> list[set[int]]:
+    """The cores that this process may use, dealt to `count` processes side by side; where there are fewer cores than processes, each
+    gets all. XLA's threads wait in loops: two programs with as many threads as cores each take half as long again as on half the cores.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [set()] * count
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[i::count]) for i in range(count)] if count <= len(cores) else [set(cores)] * count
+
+
+def keep_to(cores: set[int]) -> None:
+    """Keeps this process, and those that it starts from now on, to `cores`; to an empty set, to nothing in particular."""
+    if cores:
+        os.sched_setaffinity(0, cores)

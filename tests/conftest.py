@@ -1,10 +1,18 @@
-"""Every test runs on a CPU that passes for eight devices, strict about broadcasting, without a network, with a cache of its own."""
+"""Every test runs on a CPU that passes for eight devices, strict about broadcasting, without a network, with a cache of its own.
+
+Workers side by side each keep to their share of the cores: threads of two that want the same core wait for each other.
+"""
 
 import os
 import socket
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+from research import process  # noqa: E402
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    process.keep_to(process.shares(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))[int(worker.removeprefix("gw"))])
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

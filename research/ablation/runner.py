@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import job, whole
+from research import job, process, whole
 from research import workdir as workdirs
 from research.ablation.sweep import Overrides
 from research.adapt import methods
@@ -75,10 +75,14 @@ def run_all(runs: dict[str, Cell], workdir: Path, console: Console) -> None:
 
 
 def side_by_side(jobs: int, arguments: Sequence[str]) -> None:
-    """The same command in `jobs` processes, each with its share of the runs."""
-    commands = [[sys.executable, "-m", "research.ablation", *arguments, f"--index={i}/{jobs}"] for i in range(jobs)]
-    for process in [subprocess.Popen(command) for command in commands]:
-        process.wait()
+    """The same command in `jobs` processes, each with its share of the runs and of the cores."""
+    running, (everything,) = [], process.shares(1)
+    for i, cores in enumerate(process.shares(jobs)):
+        process.keep_to(cores)  # what is started inherits it
+        running.append(subprocess.Popen([sys.executable, "-m", "research.ablation", *arguments, f"--index={i}/{jobs}"]))
+        process.keep_to(everything)
+    for one in running:
+        one.wait()
 
 
 def results(runs: dict[str, Cell], workdir: Path) -> list[tuple[Overrides, dict[str, Any] | None, str]]:
