@@ -4,6 +4,8 @@ Letters: T tokens of a step, L places of a row, D hidden size, F width of the fe
 """
 
 import dataclasses
+import math
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from research.params.plan import Fate, Plan
 OPTIMIZER = 15  # operations an update spends on a parameter that trains: clipping, Adam's moments, decay
 # Operations besides products in one layer, for each of T * D, T * F and T * H * L elements: as XLA counts them, forward alone (without
 # dropout), and forward and backward (with it).
+READER, IN_READER = "head/reader/", ("/kernel", "/recurrent")
 ELEMENTWISE = {"forward": (22, 8, 6), "both": (100, 30, 60)}
 
 
@@ -29,45 +32,59 @@ class Shape:
         return cls(encoder.stages, encoder.config.hidden_size, encoder.config.num_attention_heads)
 
 
-def step(plan: Plan, sizes: Mapping[str, tuple[int, ...]], shape: Shape, tokens: int, length: int, cached: bool = False) -> float:
+Added = Mapping[str, tuple[int, int]]  # path of a module -> elements of further matrices there, and how many of them train
+
+
+def step(
+    plan: Plan,
+    sizes: Mapping[str, tuple[int, ...]],
+    shape: Shape,
+    tokens: int,
+    length: int,
+    cached: bool = False,
+    added: Added = types.MappingProxyType({}),
+) -> float:
     """Floating-point operations of one training step on `tokens` places in rows of `length`.
 
     `sizes`: name -> shape of every parameter. A product with a kernel of n elements costs 2 n T forward, as much again for the gradient
     of its input (from the first stage that trains upwards), and as much again for its own gradient if it trains. Attention costs 4 L D T
-    forward and twice that backward. With `cached`, what lies below the first stage that trains is not computed.
+    forward and twice that backward. With `cached`, what lies below the first stage that trains is not computed. `added` are the
+    matrices of deltas; those of a reader in the head always train.
     """
     start, total = plan.frozen_stages(shape.stages), 0.0
     for depth, stage in enumerate(shape.stages):
-        kernels = {name: n for name, n in _kernels(sizes, stage).items()}
+        kernels = {n: math.prod(size) for n, size in sizes.items() if n.startswith(f"encoder/{stage}/") and n.endswith("/kernel")}
+        further = [elements for path, elements in added.items() if stage in path.split("/")]
         attends = any("/attention/" in name for name in kernels)
         elements = tokens * shape.hidden, tokens * _width(sizes, stage), tokens * shape.heads * length
         if depth < start:
             if not cached:
                 total += 2 * tokens * sum(kernels.values()) + attends * (4 * length * shape.hidden * tokens + _dot(elements, "forward"))
             continue
-        trained = sum(n for name, n in kernels.items() if plan.entries[name].fate.trained)
-        total += tokens * (4 * sum(kernels.values()) + 2 * trained)
+        trained = sum(n for name, n in kernels.items() if plan.entries[name].fate.trained) + sum(n for _, n in further)
+        total += tokens * (4 * (sum(kernels.values()) + sum(n for n, _ in further)) + 2 * trained)
         total += attends * (12 * length * shape.hidden * tokens + _dot(elements, "both"))
         if depth == start > 0:  # its input has no gradient: none through query, key and value
             total -= 2 * tokens * sum(n for name, n in kernels.items() if name.split("/")[-2] in ("query", "key", "value"))
+    total += 6 * tokens * sum(math.prod(size) for name, size in sizes.items() if name.startswith(READER) and name.endswith(IN_READER))
     return total + OPTIMIZER * sum(entry.size for entry in plan.entries.values() if entry.fate.trained)
 
 
-def relative(plan: Plan, sizes: Mapping[str, tuple[int, ...]], shape: Shape, tokens: int, length: int, cached: bool = False) -> float:
-    """The cost of a step as a part of that of full fine-tuning of the same model without what a method adds."""
-    full = {name: dataclasses.replace(entry, fate=Fate()) for name, entry in plan.entries.items() if not name.startswith("delta/")}
-    mine = step(plan, sizes, shape, tokens, length, cached)
-    return mine / step(Plan(full), {name: sizes[name] for name in full}, shape, tokens, length)
-
-
-def _kernels(sizes: Mapping[str, tuple[int, ...]], stage: str) -> dict[str, int]:
-    """The matrices that every token of a stage is multiplied with: its kernels, and those of deltas in it."""
-    found = {}
-    for name, size in sizes.items():
-        own = name.startswith(f"encoder/{stage}/") and name.endswith("/kernel")
-        if len(size) == 2 and (own or (name.startswith("delta/") and f"/{stage}/" in name)):
-            found[name] = size[0] * size[1]
-    return found
+def relative(
+    plan: Plan,
+    sizes: Mapping[str, tuple[int, ...]],
+    shape: Shape,
+    rows: int,
+    length: int,
+    cached: bool = False,
+    added: Added = types.MappingProxyType({}),
+    extra: int = 0,
+) -> float:
+    """The cost of a step on `rows` of `length` places, and `extra` places that a method adds to each, as a part of that of full
+    fine-tuning of the same model without what a method adds."""
+    full = {n: dataclasses.replace(entry, fate=Fate()) for n, entry in plan.entries.items() if not n.startswith(("delta/", READER))}
+    mine = step(plan, sizes, shape, rows * (length + extra), length + extra, cached, added)
+    return mine / step(Plan(full), {name: sizes[name] for name in full}, shape, rows * length, length)
 
 
 def _width(sizes: Mapping[str, tuple[int, ...]], stage: str) -> int:

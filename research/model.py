@@ -139,21 +139,34 @@ class Model:
             given = {f"phase_{unit}": value for unit in UNITS if (value := self.config.get(f"phase_{unit}"))}
             lengths = "".join(f"each {name}={value:g}" for name, value in given.items()) or "begun evenly over the first half"
             lines.append(f"phases: {len(phases)}, {lengths}")
-        plain, kept = (", ".join(f"{self._cost(plan, cached):.2f}" for plan in phases or (self.plan,)) for cached in (False, True))
+        rate, base = self.config.learning_rate, self.config.base_learning_rate
+        lines.append(f"learning rate: {rate:g}" + (f", {rate / base:g} times base_learning_rate" if base else ""))
+        plain, kept = (", ".join(f"{self.cost(plan, cached):.2f}" for plan in phases or (self.plan,)) for cached in (False, True))
         what = f" ({kept} where the frozen stages are read from disk)" if self.config.prefix_cache_gb and kept != plain else ""
         lines.append(f"predicted FLOPs of a step beside full fine-tuning: {plain}{what}")
         return self.plan.render() + "".join(f"{line}\n" for line in lines)
 
-    def _cost(self, plan: plans.Plan, cached: bool) -> float:
-        sizes = {name: leaf.shape for name, leaf in flatten(merge(self.trainable, self.frozen)).items()}
-        tokens = self.config.batch_size * self.config.max_length
-        once = flops.relative(plan, sizes, flops.Shape.of(self.encoder), tokens, self.config.max_length, cached)
-        return once * (1 + sum(regulariser.passes - 1 for regulariser in self.recipe.regularisers))
+    def cost(self, plan: plans.Plan, cached: bool = False) -> float:
+        """What a step of `plan` should cost, in FLOPs, as a part of full fine-tuning's; `cached`: without the frozen stages."""
+        params, added = merge(self.trainable, self.frozen), {}
+        for delta in self.recipe.deltas:
+            for path, (elements, trained) in delta.matrices(flatten(params["delta"][delta.name]), flatten(params["encoder"])).items():
+                before = added.get(path, (0, 0))
+                added[path] = before[0] + elements, before[1] + trained
+        sizes, shape = {name: leaf.shape for name, leaf in flatten(params).items()}, flops.Shape.of(self.encoder)
+        rows, length, extra = self.config.batch_size, self.config.max_length, self.extra_tokens
+        once = flops.relative(plan, sizes, shape, rows, length, cached, added, extra)
+        return once * self.recipe.passes
 
     def tokens(self, examples: Examples) -> encode.Tokens:
         """The token ids of `examples`, with places for what the method puts before a text."""
         tokens = encode.encode(self.tokenizer, examples, self.config.max_length)
-        return tokens.with_places(sum(delta.extra_tokens for delta in self.recipe.deltas))
+        return tokens.with_places(self.extra_tokens)
+
+    @property
+    def extra_tokens(self) -> int:
+        """Places that the method adds to each example."""
+        return sum(delta.extra_tokens for delta in self.recipe.deltas)
 
     def eval_batch_size(self, tokens: encode.Tokens, layout: parallel.Layout) -> int:
         """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from research import flops, weights
+from research.adapt import methods
 from research.params.tree import flatten, merge
+from tests import runs
 from tests.benchmarks import freezing, ours
 from tests.benchmarks.workloads import Train
 
@@ -48,8 +50,29 @@ def test_every_layer_that_is_frozen_saves_work(costs):
     assert steps.min() > 0.95 * steps.max()  # each layer the same
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "vera", "houlsby", "compacter", "prefix", "soft_prompt", "feature_bilstm", "sam", "rdrop"])
+def test_what_a_method_adds_is_predicted(costs, method):
+    model = ours.random_model(SHAPE, LENGTH, method=method, batch_size=ROWS, **{"vera.rank": 64})
+    ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH + model.extra_tokens, 0))
+    batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
+    loop = ours.looped(model, ROWS)
+    loop.run([batch])
+    counted = loop.program.flops / costs[-1][0]
+    assert model.cost(model.plan) == pytest.approx(counted, rel=0.1)
+    sizes = {name: leaf.shape for name, leaf in flatten(merge(model.trainable, model.frozen)).items() if not name.startswith("head/reader")}
+    plain = flops.relative(model.plan, sizes, flops.Shape.of(model.encoder), ROWS, LENGTH)
+    assert method in ("lora", "compacter") or plain < 0.95 * counted  # what it adds left out is noticed, where it is much
+
+
+def test_passes_of_penalties_are_taken_in_each_of_the_others():
+    joined = ("full", "rdrop", "sam", "rdrop+sam", "rdrop+smart", "freelb+sam", "ema+rdrop")
+    passes = {method: methods.recipe(("embeddings", "layer_0"), runs.config(method=method)).passes for method in joined}
+    assert list(passes.values()) == pytest.approx([1, 2, 2, 4, 11 / 3, 6, 2])
+
+
 def test_what_is_cached_costs_nothing(costs):
     _, model, sizes = costs[3]
     shape = flops.Shape.of(model.encoder)
-    assert flops.relative(model.plan, sizes, shape, ROWS * LENGTH, LENGTH, cached=True) < 0.001
-    assert 0.3 < flops.relative(model.plan, sizes, shape, ROWS * LENGTH, LENGTH) < 0.36
+    assert flops.relative(model.plan, sizes, shape, ROWS, LENGTH, cached=True) < 0.001
+    assert 0.3 < flops.relative(model.plan, sizes, shape, ROWS, LENGTH) < 0.36

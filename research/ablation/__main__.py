@@ -35,7 +35,7 @@ def main(_: list[str]) -> None:
             print(run_id, "finished" if (workdir / run_id / "result.json").exists() else "to do", runner.label(overrides))
         return
     if _JOBS.value > 1 and not _INDEX.value:
-        runner.side_by_side(_JOBS.value, [argument for argument in sys.argv[1:] if not argument.startswith("--jobs")])
+        runner.side_by_side(_JOBS.value, sys.argv[1:])
     else:
         runner.run_all(runs, workdir, console)
     if not _INDEX.value:

@@ -15,14 +15,16 @@ def table(found: Sequence[tuple[Overrides, dict[str, Any] | None, str]]) -> str:
     for overrides, result, error in found:
         setting = tuple((name, value) for name, value in overrides.items() if name != "seed")
         groups.setdefault(setting, []).append((result, error))
-    names = [name for name, _ in next(iter(groups), ())]
+    names = list(dict.fromkeys(name for setting in groups for name, _ in setting))
     lines = [f"| {' | '.join([*names, 'n', *COLUMNS])} |", "|" + "---|" * (len(names) + 1 + len(COLUMNS))]
-    first = None
-    for setting, runs in groups.items():
+    first = 0.0
+    for number, (setting, runs) in enumerate(groups.items()):
         done = [result for result, _ in runs if result]
         errors = sorted({error for _, error in runs if error})
-        first = first or (done and mean(result["speed"]["train_flops"] for result in done))
-        cells = [str(value) for _, value in setting] + [f"{len(done)} of {len(runs)}" if len(done) < len(runs) else str(len(done))]
+        if number == 0 and done:
+            first = mean(result["speed"]["train_flops"] for result in done)
+        values = dict(setting)
+        cells = [str(values.get(name, "")) for name in names] + [f"{len(done)} of {len(runs)}" if len(done) < len(runs) else str(len(done))]
         lines.append(f"| {' | '.join([*cells, *(_cells(done, first) if done else ['; '.join(errors) or 'not run'] + [''] * 5)])} |")
     return "\n".join(lines) + "\n"
 

@@ -63,10 +63,11 @@ def run_all(runs: dict[str, Cell], workdir: Path, console: Console) -> None:
             continue
         try:
             result = job.run(config, folder, quiet)
-        except (InputError, ArithmeticError, MemoryError, RuntimeError) as error:
+        except Exception as error:  # whatever it was: the others are not to be lost
+            what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             folder.mkdir(parents=True, exist_ok=True)
-            whole.write_text(folder / "error.txt", f"{error}\n")
-            console.print(f"[{number}/{len(runs)}] {label(overrides)}: failed: {str(error).splitlines()[0]}")
+            whole.write_text(folder / "error.txt", f"{what}\n")
+            console.print(f"[{number}/{len(runs)}] {label(overrides)}: failed: {what.splitlines()[0]}")
             continue
         (folder / "error.txt").unlink(missing_ok=True)
         metric = result["selection"]["metric"]
@@ -75,14 +76,17 @@ def run_all(runs: dict[str, Cell], workdir: Path, console: Console) -> None:
 
 
 def side_by_side(jobs: int, arguments: Sequence[str]) -> None:
-    """The same command in `jobs` processes, each with its share of the runs and of the cores."""
+    """The same command in `jobs` processes, each with its share of the runs and of the cores.
+
+    Raises InputError, when all have come to their end, where one of them was killed or broke down.
+    """
     running, (everything,) = [], process.shares(1)
     for i, cores in enumerate(process.shares(jobs)):
         process.keep_to(cores)  # what is started inherits it
         running.append(subprocess.Popen([sys.executable, "-m", "research.ablation", *arguments, f"--index={i}/{jobs}"]))
         process.keep_to(everything)
-    for one in running:
-        one.wait()
+    if failed := [f"{i}/{jobs}" for i, one in enumerate(running) if one.wait()]:
+        raise InputError(f"--jobs={jobs}: the process for {' and '.join(failed)} of the runs ended early; run the same command again")
 
 
 def results(runs: dict[str, Cell], workdir: Path) -> list[tuple[Overrides, dict[str, Any] | None, str]]:

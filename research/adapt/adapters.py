@@ -6,6 +6,7 @@ several papers train them: `method=houlsby+layernorm` does both. None can be mer
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,6 +156,10 @@ class Compacter(Houlsby):
         own = {"s": jax.random.normal(s, (self.n, m // self.n)) * m**-0.5, "t": jax.random.normal(t, (self.n, n // self.n))}
         return own | {"bias": jnp.zeros((n,))} | ({"t": jnp.zeros_like(own["t"])} if zero else {})
 
+    def matrices(self, own, encoder):
+        sides = {name.removesuffix("/s") for name in own if name.endswith("/s")}
+        return {path: (math.prod(own[f"{path}/s"].shape) * math.prod(own[f"{path}/t"].shape),) * 2 for path in sides}
+
     def matrix(self, own, path):
         a, s, t = own["shared/a"], own[f"{path}/s"], own[f"{path}/t"]
         blocks = jnp.einsum("iab,icd->acbd", a, s[:, :, None] * t[:, None, :], precision=jax.lax.Precision.HIGHEST)
@@ -169,8 +174,9 @@ def houlsby(stages: tuple[str, ...], config: Any) -> Method:
 
 
 def pfeiffer(stages: tuple[str, ...], config: Any) -> Method:
-    """One adapter a layer, after the feed-forward, with relu (Pfeiffer et al. 2021). Default: a sixteenth of the layer's features,
-    the paper's. Costs 2 passes' work of 3 and, by half of Houlsby's places, half of what they add."""
+    """One adapter a layer, after the feed-forward, with relu (Pfeiffer et al. 2021). It reads what the feed-forward gives, as Houlsby's
+    second one does; the authors' library has it read that with the residual added and normalised. Default: a sixteenth of the
+    layer's features, the paper's. Costs 2 passes' work of 3 and, by half of Houlsby's places, half of what they add."""
     return Method(deltas=(Pfeiffer(**config.pfeiffer),))
 
 

@@ -82,6 +82,10 @@ class Lora(Delta):
         for path, (m, n) in kernels(encoder, self.targets, f"{self.name}.targets").items():
             if not 1 <= self.rank <= min(m, n):
                 raise InputError(f"{self.name}.rank={self.rank}: {path} is {m} x {n}; use 1 to {min(m, n)}")
+            if self.dropout and path == "pooler":
+                raise InputError(
+                    f"{self.name}.dropout={self.dropout}: it is of tokens, but the pooler reads examples; use 0 or other targets"
+                )
             own = keys_of(key, [path])[path]
             found[f"{path}/a"] = jax.random.uniform(own, (m, self.rank), minval=-(m**-0.5), maxval=m**-0.5)
             found[f"{path}/b"] = jnp.zeros((self.rank, n))

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -52,6 +53,17 @@ class Delta:
         """Rules that come before "delta/NAME trains": what must stay frozen for this to make sense, of the encoder or of its own."""
         return {}
 
+    def matrices(self, own: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+        """For predicting cost: path of a module -> elements of the matrices that each of its tokens is multiplied with on account of
+        this, and how many of these train. `own` and `encoder` are flat, of arrays or shapes. Its matrices, unless overridden."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, leaf in own.items():
+            if len(leaf.shape) == 2:
+                path = name.rpartition("/")[0]
+                elements = math.prod(leaf.shape) + found.get(path, (0, 0))[0]
+                found[path] = elements, elements
+        return found
+
     def merged(self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The encoder that gives the same outputs without the delta. Raises InputError where there is none."""
         raise InputError(f"{self.name} cannot be merged into the encoder's own parameters")
@@ -62,13 +74,15 @@ class Regulariser:
     """What holds training back, as functions on parameters, loss, gradients or updates. Each does nothing unless overridden.
 
     `passes` is how often a step goes forward and backward, for predicting its cost. With `anchored`, the values that the trainable
-    parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train.
+    parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train, or all
+    with `needs_all`.
     """
 
     name = "regulariser"
     passes = 1.0
     anchored = False
     needs = ""
+    needs_all = False
 
     def begin(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
         """The parameters to start from. `fresh` is the tree of random ones that `params` were grafted on."""

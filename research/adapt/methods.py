@@ -50,26 +50,28 @@ METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
     "swa": averaging.swa,
 }
 
-# What a method wants where the config leaves it empty: `rate` is in units of `base_learning_rate`, that of full fine-tuning.
+# What a method wants where the config leaves it empty: `rate` is in units of `base_learning_rate`, that of full fine-tuning. The rates
+# are, of those tried, what was best on TREC-6's dev split with MiniLM after 8,192 examples; compacter's is its paper's.
 WANTS: dict[str, dict[str, Any]] = {
-    "linear_probe": {"rate": 40, "pooling": "mean"},
-    "bitfit": {"rate": 20},
-    "layernorm": {"rate": 20},
-    "lora": {"rate": 20},
-    "dora": {"rate": 20},
-    "vera": {"rate": 80},
-    "ia3": {"rate": 60},
-    "houlsby": {"rate": 10},
-    "pfeiffer": {"rate": 10},
-    "parallel_adapter": {"rate": 4},
+    **{name: {"rate": 1} for name in ("full", "top_k", "embeddings_frozen", "gradual_unfreezing", "chain_thaw")},
+    "linear_probe": {"rate": 200, "pooling": "mean"},
+    "bitfit": {"rate": 40},
+    "layernorm": {"rate": 60},
+    "lora": {"rate": 40},
+    "dora": {"rate": 40},
+    "vera": {"rate": 160},
+    "ia3": {"rate": 120},
+    "houlsby": {"rate": 20},
+    "pfeiffer": {"rate": 40},
+    "parallel_adapter": {"rate": 20},
     "compacter": {"rate": 60},
-    "prefix": {"rate": 100},
-    "soft_prompt": {"rate": 100},
-    "chosen_layer": {"rate": 40, "pooling": "mean"},
-    "last4_concat": {"rate": 40, "pooling": "mean"},
-    "scalar_mix": {"rate": 40, "pooling": "mean"},
+    "prefix": {"rate": 200},
+    "soft_prompt": {"rate": 200},
+    "chosen_layer": {"rate": 200, "pooling": "mean"},
+    "last4_concat": {"rate": 200, "pooling": "mean"},
+    "scalar_mix": {"rate": 200, "pooling": "mean"},
     "feature_bilstm": {"rate": 20, "pooling": "mean"},
-    "feature_concat": {"rate": 20, "pooling": "mean"},
+    "feature_concat": {"rate": 60, "pooling": "mean"},
 }
 
 
@@ -92,9 +94,10 @@ def known(method: str) -> list[str]:
 
 
 def settle(config: Any) -> None:
-    """Fills what the config leaves to the method: `learning_rate` and `pooling`."""
-    wants = {key: value for name in known(config.method)[::-1] for key, value in WANTS.get(name, {}).items()}
+    """Fills what the config leaves to the method: `learning_rate` and `pooling`. Of methods that want different rates, the slowest has
+    its way: what is pretrained is lost at the rate of what is added."""
+    wants = [WANTS[name] for name in known(config.method) if name in WANTS]
     if config.learning_rate is None:
-        config.learning_rate = config.base_learning_rate * wants.get("rate", 1)
+        config.learning_rate = config.base_learning_rate * min((want["rate"] for want in wants), default=1)
     if config.pooling is None:
-        config.pooling = wants.get("pooling", "pooler")
+        config.pooling = next((want["pooling"] for want in wants if "pooling" in want), "pooler")

@@ -84,6 +84,9 @@ class SoftPrompt(Delta):
         rows = jax.random.choice(key, table.shape[0], (self.tokens,), replace=False)
         return {f"{WORD}/prompt": jnp.asarray(table)[rows]}
 
+    def matrices(self, own, encoder):
+        return {}  # it stands where words stand
+
     def sites(self, own, encoder, batch, key, precision):
         places = batch["positions"] - 1
         here = (places >= 0) & (places < self.tokens) & (batch["segments"] > 0)
@@ -96,10 +99,10 @@ class SoftPrompt(Delta):
 
 
 def prefix(stages: tuple[str, ...], config: Any) -> Method:
-    """Trained keys and values before those of the text, in every layer (Li & Liang 2021). Defaults: 20, about where P-tuning v2 (Liu
-    et al. 2022) sees classification stop gaining, and a rate of 5e-3, as in its runs. They are drawn with the deviation that BERT's own
-    parameters begin with, 0.02, where peft takes 1: then the model begins near the frozen one, though not at it, since a prefix takes its
-    part of every softmax. Costs 2 passes' work of 3, and 20 more columns of attention, now and when used."""
+    """Trained keys and values before those of the text, in every layer (Li & Liang 2021). Default: 20, about where P-tuning v2 (Liu
+    et al. 2022) sees classification stop gaining. They are drawn with the deviation that BERT's own parameters begin with, 0.02, where
+    peft takes 1: then the model begins near the frozen one, though not at it, since a prefix takes its part of
+    every softmax. Costs 2 passes' work of 3, and 20 more columns of attention, now and when used."""
     return Method(deltas=(Prefix(**config.prefix),))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,38 @@ class Recipe:
             having = [r.name for r in self.regularisers if getattr(type(r), hook) is not getattr(Regulariser, hook)]
             if len(having) > 1:
                 raise InputError(f"method={self.name}: {having[0]} and {having[1]} both say {what}; give one of them")
+        self._check_anchors()
+        self._check_passes()
+
+    def _check_anchors(self) -> None:
+        """What holds parameters where they began: one of it, and they must begin with what was pretrained."""
+        anchored = [r.name for r in self.regularisers if r.anchored]
+        if len(anchored) > 1:
+            raise InputError(f"method={self.name}: {anchored[0]} and {anchored[1]} both hold parameters where they began; give one of them")
+        moved = [r.name for r in self.regularisers if type(r).begin is not Regulariser.begin]
+        if anchored and moved:
+            raise InputError(f"method={self.name}: {anchored[0]} holds what was pretrained, but {moved[0]} changes it before training")
+
+    def _check_passes(self) -> None:
+        """Further passes of a penalty are over the same inputs as the step's own: not where another method moves these."""
+        further = [r.name for r in self.regularisers if type(r).penalty is not Regulariser.penalty and r.passes > 1]
+        moving = [r.name for r in self.regularisers if type(r).of_part is not Regulariser.of_part]
+        if further and moving:
+            raise InputError(
+                f"method={self.name}: {moving[0]} moves the inputs of a pass, and {further[0]} compares passes; give one of them"
+            )
+
+    @property
+    def passes(self) -> float:
+        """How often a step goes forward and backward: the penalties' passes are added up, and taken again in each of the others'."""
+        penalties = sum(r.passes - 1 for r in self.regularisers if type(r).penalty is not Regulariser.penalty)
+        others = [r.passes for r in self.regularisers if type(r).penalty is Regulariser.penalty]
+        return (1 + penalties) * math.prod(others)
+
+    @property
+    def spared(self) -> dict[str, str]:
+        """Delta -> pattern of those of its parameters that nothing may pull to zero."""
+        return {delta.name: f"delta/{delta.name}/.*/({delta.spared})" for delta in self.deltas if delta.spared}
 
     @property
     def deltas(self) -> tuple[Delta, ...]:
@@ -68,8 +101,7 @@ class Recipe:
             {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
             for number in range(max(map(len, claims)))
         ] or [{}]
-        spared = {delta.name: f"delta/{delta.name}/.*/({delta.spared})" for delta in self.deltas if delta.spared}
-        plan = plans.of_fates(leaves, [self._at_rates(decide(now)) for now in asks], {**no_decay, **spared})
+        plan = plans.of_fates(leaves, [self._at_rates(decide(now)) for now in asks], {**no_decay, **self.spared})
         self._check_read(plan)
         self._check_worth(asks, decide)
         if any(r.anchored for r in self.regularisers) and not any(name.startswith("encoder/") for name in plan.trained):
@@ -78,6 +110,8 @@ class Recipe:
         for r in self.regularisers:
             if r.needs and not any(rules.matches(r.needs, name) for name in plan.trained):
                 raise InputError(f"method={self.name}: {r.name} is about {r.needs}, but nothing of that trains")
+            if r.needs_all and (idle := [n for n in leaves if rules.matches(r.needs, n) and n not in plan.trained]):
+                raise InputError(f"method={self.name}: {r.name} makes {idle[0]} anew, but it does not train")
         return plan
 
     def _at_rates(self, decided: Decided) -> Decided:
@@ -108,7 +142,7 @@ class Recipe:
         every = trained()
         for part in self.parts:
             rest = [name for name in asks[0] if name != part.name]
-            plain = not (part.deltas or part.regularisers or part.reader or part.rates) and len(part.phases) == 1
+            plain = not (part.deltas or part.regularisers or part.reader or part.rates)
             if plain and rest and trained(part.name) == every:
                 raise InputError(f"method={self.name}: {part.name} adds nothing to {' and '.join(rest)}; leave it out")
             if part.rates and not any(every):

@@ -16,6 +16,7 @@ from research.adapt.lora import keys_of
 from research.adapt.method import Gradient, Method, Regulariser
 from research.errors import InputError, nearest
 from research.models.dropout import dropout, mix
+from research.params import rules
 from research.params.tree import Tree, flatten, map_named, unflatten
 
 Stages = tuple[str, ...]
@@ -37,7 +38,8 @@ def dropped(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class L2SP(Regulariser):
-    """alpha / 2 * ||w - w0||^2 over the encoder's parameters + beta / 2 * ||w||^2 over the new ones (head, delta)."""
+    """alpha / 2 * ||w - w0||^2 over the encoder's parameters + beta / 2 * ||w||^2 over the new ones (head, delta), but for those of
+    a delta that change nothing elsewhere than at 0."""
 
     alpha: float
     beta: float
@@ -49,7 +51,7 @@ class L2SP(Regulariser):
         for name, w in flatten(trainable).items():
             if name.startswith("encoder/"):
                 pulled += jnp.square(w - began[name]).sum()
-            else:
+            elif not any(rules.matches(pattern, name) for pattern in model.recipe.spared.values()):
                 new += jnp.square(w).sum()
         # The loss is a sum over examples that is divided by their number later: so is this, and the mean gets it once.
         return batch["weights"].sum() * (self.alpha / 2 * pulled + self.beta / 2 * new)
@@ -190,6 +192,7 @@ class ReinitTop(Regulariser):
 
     top: Stages
     name = "reinit_top"
+    needs_all = True
 
     @property
     def needs(self) -> str:

@@ -1,6 +1,7 @@
 """Deltas that train vectors and no matrix: they scale features of what dense layers take, give, or have added to them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,9 @@ class Vera(Delta):
             return site
 
         return {path: at(path) for path in vera_paths(own)}
+
+    def matrices(self, own, encoder):
+        return {path: (sum(math.prod(x.shape) for x in shared_pair(own, encoder, path)), 0) for path in vera_paths(own)}
 
     def merged(self, own, encoder):
         found = dict(encoder)
@@ -126,12 +130,12 @@ class Ia3(Delta):
 
 def vera(stages: tuple[str, ...], config: Any) -> Method:
     """Two vectors for each target train, around matrices that are random, frozen and shared (Kopiczko et al. 2024). Defaults: rank
-    256 and d at 0.1 (peft's; the paper's Table 6c asks for 0.1 or less) on query and value. Its learning rate, 4e-3, is of the
-    size that the paper takes for RoBERTa-base. Costs LoRA's work at that rank, a tenth of a BERT-base's own; nothing once merged."""
+    256 and d at 0.1 (peft's; the paper's Table 6c asks for 0.1 or less) on query and value. Costs LoRA's work at
+    that rank, a tenth of a BERT-base's own; nothing once merged."""
     return Method(deltas=(Vera(**config.vera),))
 
 
 def ia3(stages: tuple[str, ...], config: Any) -> Method:
-    """Keys, values and what enters the second layer of the feed-forward are scaled feature by feature ((IA)^3, Liu et al. 2022: where
-    they scale, and their rate of 3e-3). The fewest parameters of all that is added. Costs 2 passes' work of 3; nothing once merged."""
+    """Keys, values and what enters the second layer of the feed-forward are scaled feature by feature ((IA)^3, Liu et al. 2022,
+    who scale there). The fewest parameters of all that is added. Costs 2 passes' work of 3; nothing once merged."""
     return Method(deltas=(Ia3(**config.ia3),))

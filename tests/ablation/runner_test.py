@@ -28,11 +28,11 @@ def test_finished_runs_are_skipped_broken_ones_are_marked_and_the_table_holds_bo
     runner.run_all(some, tmp_path, console)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
     table = report.table(runner.results(found, tmp_path)).splitlines()
-    assert table[0].startswith("| method | n | test | dev | trainable parameters |")
+    assert table[0].startswith("| method | top_layers | n | test | dev | trainable parameters |")
     accuracies = [100 * json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in before]
-    assert f"| linear_probe | 2 | {sum(accuracies) / 2:.1f} ± " in table[2]
-    assert "| full | 0 of 2 | not run |" in table[3]
-    assert "top_layers=9: the encoder has 2 layers" in table[4]
+    assert f"| linear_probe |  | 2 | {sum(accuracies) / 2:.1f} ± " in table[2]
+    assert "| full |  | 0 of 2 | not run |" in table[3]
+    assert "| top_k | 9 | 0 of 1 | top_layers=9: the encoder has 2 layers" in table[4]
 
 
 @pytest.mark.parametrize("path", sorted((runs.ROOT / "configs" / "ablations").glob("[a-z]*.py")), ids=lambda path: path.stem)
@@ -56,6 +56,26 @@ def test_an_array_job_takes_its_share():
             runner.chosen(found, "", wrong)
     with pytest.raises(InputError, match="--only=lora matches no run; they are method=linear_probe seed=0"):
         runner.chosen(found, "lora", "")
+
+
+def test_an_error_of_any_kind_leaves_the_others(tmp_path, monkeypatch, capsys):
+    found, job = runner.identify(cells()), runner.job.run
+
+    def run(config, folder, console):
+        if config.method == "linear_probe" and config.seed == 0:
+            raise OSError(28, "No space left on device")
+        return job(config, folder, console) if config.method == "linear_probe" else {"metrics": {}}["nothing"]
+
+    monkeypatch.setattr(runner.job, "run", run)
+    runner.run_all(found, tmp_path, Console(stderr=True, width=200))
+    shown = capsys.readouterr().err
+    assert "method=linear_probe seed=0: failed: OSError: [Errno 28] No space left on device" in shown
+    assert "method=linear_probe seed=1: test accuracy" in shown and shown.count("failed: KeyError: 'nothing'") == 2
+
+
+def test_a_process_that_ends_early_is_an_error():
+    with pytest.raises(InputError, match="--jobs=2: the process for 0/2 and 1/2 of the runs ended early"):
+        runner.side_by_side(2, ["--config=nothing.py"])
 
 
 def test_one_seed_has_no_deviation():

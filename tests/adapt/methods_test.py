@@ -153,8 +153,9 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
 
 
 def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
-    wanted = (("full", 1, "pooler"), ("linear_probe", 40, "mean"), ("bitfit", 20, "pooler"))
-    for method, factor, pooling in (*wanted, ("lora+bitfit", 20, "pooler"), ("top_k+llrd", 1, "pooler")):
+    wanted = (("full", 1, "pooler"), ("linear_probe", 200, "mean"), ("lora", 40, "pooler"), ("l2sp", 1, "pooler"))
+    joined = (("prefix+lora", 40, "pooler"), ("bitfit+gradual_unfreezing", 1, "pooler"), ("lora+chosen_layer+l2sp", 40, "mean"))
+    for method, factor, pooling in (*wanted, *joined):
         c = common.override(common.base("imdb", common.words("")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, None)
         methods.settle(c)

@@ -252,7 +252,7 @@ def plain():
     [
         ("smart", {"smart__weight": 20.0}, 2.67),
         ("freelb", {"freelb__steps": 2, "freelb__step_size": 2.0, "freelb__norm": 0.0}, 2.0),
-        ("rdrop+mixout+l2sp", {"l2sp__alpha": 1.0}, 2.0),
+        ("rdrop+mixout", {}, 2.0),
     ],
 )
 def test_devices_packing_and_parts_do_not_change_a_method_and_it_costs_what_it_says(plain, method, changes, passes):

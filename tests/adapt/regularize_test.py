@@ -187,6 +187,13 @@ def test_reinit_top_begins_with_the_random_values_of_its_layers_and_the_pooler()
         ("linear_probe+child_tuning", {}, ["child_tuning", "nothing of that trains"]),
         ("bitfit+reinit_top", {}, ["reinit_top", "nothing of that trains"]),
         ("ema+swa", {}, ["ema", "swa", "give one"]),
+        ("l2sp+mixout", {}, ["l2sp and mixout both hold parameters where they began", "give one"]),
+        ("reinit_top+l2sp", {}, ["l2sp holds what was pretrained, but reinit_top changes it"]),
+        ("mixout+noisytune", {}, ["mixout holds what was pretrained, but noisytune changes it"]),
+        ("rdrop+freelb", {}, ["freelb moves the inputs of a pass, and rdrop compares passes", "give one"]),
+        ("freelb+smart", {}, ["freelb moves the inputs of a pass, and smart compares passes"]),
+        ("reinit_top+top_k", {"reinit_layers": 2, "top_layers": 1}, ["reinit_top makes encoder/layer_0/", "does not train"]),
+        ("reinit_top", {"freeze": "layer_1/attention"}, ["reinit_top makes encoder/layer_1/attention", "does not train"]),
     ],
 )
 def test_a_bad_option_is_one_line_that_names_it(method, changes, words):
