@@ -1,12 +1,14 @@
 """What holds the parameters back: each method's equation, by NumPy, and what it leaves alone."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from research import experiment, train
-from research.adapt import regularize
+from research.adapt import methods, regularize
 from research.errors import InputError
 from research.params.tree import flatten, unflatten
 from tests import runs
@@ -32,12 +34,20 @@ def flat(params):
 def test_l2sp_is_the_papers_penalty_once_for_each_example_that_is_there():
     now, began = tree(0), tree(1)
     batch = {"weights": jnp.asarray([[1.0, 0.0], [1.0, 1.0]])}
-    found = regularize.L2SP(0.3, 0.05).penalty(None, now, {"anchor": began}, batch, KEY, None)
+    model = SimpleNamespace(recipe=methods.recipe(("embeddings", "layer_0"), runs.config(method="ia3")))
+
+    def penalty(alpha, now):
+        return float(regularize.L2SP(alpha, 0.05).penalty(model, now, {"anchor": began}, batch, KEY, None))
+
+    found = penalty(0.3, now)
     w, w0 = flat(now), flat(began)
     old = sum(((w[name] - w0[name]) ** 2).sum() for name in w if name.startswith("encoder/"))
     new = (w["head/kernel"] ** 2).sum()
-    assert float(found) == pytest.approx(3 * (0.15 * old + 0.025 * new), rel=1e-5)
-    assert float(regularize.L2SP(0.0, 0.05).penalty(None, now, {"anchor": began}, batch, KEY, None)) < 0.1 * float(found)
+    assert found == pytest.approx(3 * (0.15 * old + 0.025 * new), rel=1e-5)
+    assert penalty(0.0, now) < 0.1 * found
+    ones = {"layer_0": {"inputs": jnp.ones(4)}}  # where these change nothing, they are not pulled away from
+    assert penalty(0.3, now | {"delta": {"ia3": ones}}) == found
+    assert penalty(0.3, now | {"delta": {"other": ones}}) == pytest.approx(found + 3 * 0.025 * 4, rel=1e-5)
 
 
 def test_mixout_takes_each_weight_of_a_kernel_or_its_pretrained_value_and_keeps_the_expectation():
