@@ -1,6 +1,6 @@
 """What freezing the first k layers saves, for every k: FLOPs as XLA counts them beside arithmetic, and time beside both.
 
-    python -m tests.benchmarks.freezing --rounds=5        # MiniLM 32x128 and BERT-base 16x128; writes tests/benchmarks/FREEZING.md
+    python -m tests.benchmarks.freezing --rounds=7        # MiniLM 32x128 and BERT-base 16x128; writes tests/benchmarks/FREEZING.md
 
 Nothing is cached between steps here: a frozen layer costs its forward pass. All depths of a model are compiled first; then they are
 measured by turns, round by round, each after a step that does not count. Leave the machine alone meanwhile.
@@ -101,8 +101,8 @@ def main() -> None:
     """Measures and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.freezing", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="steps of a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=1, help="steps of a round")
     parser.add_argument("--only", choices=MODELS, action="append", help="only this model")
     args = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
