@@ -181,6 +181,13 @@ def _version(package: str) -> str:
         return "missing"
 
 
+def write_table(path: Path, title: str, how: str, table: list[str]) -> None:
+    """Writes a page with one table: `title`, what was done, on what machine, the lines of the table; and prints these."""
+    facts = [f"- {key}: {value}" for key, value in machine().items()]
+    write(path, "\n".join([f"# {title}", "", how, "", *facts, "", *table]) + "\n")
+    print("\n".join(table))
+
+
 def write(path: Path, page: str) -> None:
     """Writes the page, whole or not at all."""
     part = path.with_name(path.name + ".part")

@@ -109,17 +109,8 @@ def main() -> None:
     lines = list(HEAD)
     for name in args.only or MODELS:
         lines += rows(name, measure(name, args.rounds, args.steps))
-    facts = [f"- {key}: {value}" for key, value in compare.machine().items()]
-    title = [
-        "# What every frozen layer saves",
-        "",
-        f"Measured {datetime.date.today()} by `python -m tests.benchmarks.freezing`.",
-        "",
-        *facts,
-        "",
-    ]
-    compare.write(PAGE, "\n".join([*title, *lines]) + "\n")
-    print("\n".join(lines))
+    how = f"Measured {datetime.date.today()} by `python -m tests.benchmarks.freezing`."
+    compare.write_table(PAGE, "What every frozen layer saves", how, lines)
 
 
 if __name__ == "__main__":

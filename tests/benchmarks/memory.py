@@ -63,10 +63,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     table = lines(measure(workloads.WORKLOADS[WORKLOAD], args.rounds))
-    facts = [f"- {key}: {value}" for key, value in compare.machine().items()]
-    title = ["# What saving memory costs", "", f"{WORKLOAD}, measured {datetime.date.today()} by `python -m tests.benchmarks.memory`.", ""]
-    compare.write(PAGE, "\n".join([*title, *facts, "", *table]) + "\n")
-    print("\n".join(table))
+    how = f"{WORKLOAD}, measured {datetime.date.today()} by `python -m tests.benchmarks.memory`."
+    compare.write_table(PAGE, "What saving memory costs", how, table)
 
 
 if __name__ == "__main__":
