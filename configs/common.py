@@ -113,7 +113,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
 
     c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it anew in every step
-    c.remat = False  # compute activations again in the backward pass instead of keeping them
+    c.remat = False  # compute layers again in the backward pass instead of keeping what is inside them
 
     c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
     c.base_learning_rate = 5e-5  # what suits full fine-tuning

@@ -158,7 +158,6 @@ def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
         pooler=config.pooling == "pooler",
         dropout=config.dropout,
         attention_dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
-        remat=config.remat,
     )
 
 

@@ -1,5 +1,6 @@
 """Keeps the compiler from computing early, and holding, what only the backward pass wants."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,3 +15,24 @@ def anew(*kept: Any) -> tuple:
 def zero_after(x: jax.Array) -> jax.Array:
     """0 in the shape of `x`, but not before `x` is there: what it is added to waits, also where a barrier is taken away too soon."""
     return jnp.minimum(jnp.abs(x), 0.0)
+
+
+def rematerialised(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function(x)`, of which nothing but `x` is kept for the gradient: the backward pass computes `function` again (Chen et al. 2016).
+
+    Less memory, for a third more work. `function` may close over arrays; they get their gradients. `jax.checkpoint` does the same but
+    that XLA's CPU backend, which drops its barriers, computes everything again as early as it can, and keeps it.
+    """
+    closed, consts = jax.closure_convert(function, x)
+
+    @jax.custom_vjp
+    def run(x, *consts):
+        return closed(x, *consts)
+
+    def backward(kept, g):
+        kept, g = anew(kept, g)
+        late = zero_after(g.reshape(-1)[0])
+        return jax.vjp(closed, *(x + late for x in kept))[1](g)
+
+    run.defvjp(lambda *given: (run(*given), given), backward)
+    return run(x, *consts)

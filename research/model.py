@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from research import flops, parallel
+from research import flops, later, parallel
 from research.adapt import interception
 from research.adapt.method import Gradient
 from research.adapt.recipe import Recipe
@@ -19,6 +19,7 @@ from research.data import encode
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.durations import UNITS
+from research.models.encoded import Encoded
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
 from research.tasks.task import Task
@@ -63,11 +64,24 @@ class Model:
         with self.adapted(params, batch, key):
             if nudge is not None:
                 hidden, start = nudge + (hidden if start else apply(stop=1).last), max(start, 1)
-            encoded = apply(start=start, hidden=hidden)
+            encoded = self._from(apply, start, hidden)
         if self.recipe.reader is not None:
             states = dict(zip((*numbers, *range(closed, total)), (*read[:-1], *encoded.stages), strict=True))
             encoded = encoded.replace(stages=tuple(states[i] for i in self.recipe.reader.stages(total)))
         return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
+
+    def _from(self, apply: Callable[..., Encoded], start: int, hidden: jax.Array | None) -> Encoded:
+        """What the encoder gives from stage `start` on. With `remat` only what enters a layer is kept for the backward pass, but for
+        the last layer, whose gradient comes at once."""
+        states = []
+        if self.config.remat:
+            hidden, start = (hidden, start) if start else (apply(stop=1).last, 1)
+            for stage in range(start, len(self.encoder.stages) - 1):
+                layer = functools.partial(apply, start=stage, stop=stage + 1)
+                states.append(hidden)
+                hidden, start = later.rematerialised(lambda hidden, layer=layer: layer(hidden=hidden).last, hidden), stage + 1
+        encoded = apply(start=start, hidden=hidden)
+        return encoded.replace(stages=(*states, *encoded.stages))
 
     @contextlib.contextmanager
     def adapted(self, params: Tree, batch: Batch, key: jax.Array | None) -> Iterator[None]:

@@ -83,7 +83,8 @@ def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen:
         add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None)  # noqa: E731
         (grads, totals), _ = jax.lax.scan(add, zeros, batch)
     grads, totals = parallel.add_up((grads, totals), axis)
-    return jax.tree.map(lambda g: g / totals["count"], grads), totals
+    part = 1.0 / totals["count"]  # a product may be done again by each of its readers, a division would be done once and kept
+    return jax.tree.map(lambda g: g * part, grads), totals
 
 
 def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, logits_fn: Callable, totals_fn: Callable, axis: str | None = None) -> Any:

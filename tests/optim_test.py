@@ -124,6 +124,16 @@ def test_clipping_is_of_the_global_norm_and_once():
     np.testing.assert_allclose(unclipped["head/bias"] - start["head"]["bias"], -10.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", (0.0, 0.1, 10.0, np.nan))
+def test_clipping_is_that_of_optax_at_any_norm(size):
+    gradients = {"a": np.full(4, size, np.float32), "b": np.full((2, 3), -size, np.float32)}
+    ours, theirs = (tx.update(gradients, tx.init(gradients))[0] for tx in (optim._clip(1.0), optax.clip_by_global_norm(1.0)))
+    for name in gradients:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, err_msg=name)
+    looser = optim._clip(2.0).update(gradients, optax.EmptyState())[0]
+    assert np.allclose(looser["a"], ours["a"], equal_nan=True) == (size != 10.0)
+
+
 def test_a_clip_inside_each_group_would_not_be_global():
     labels = {"encoder": "a", "head": "b"}
     inside = optax.partition({name: optax.clip_by_global_norm(1.0) for name in "ab"}, labels)

@@ -24,7 +24,6 @@ def build(
     pooler: bool = True,
     dropout: float | None = None,
     attention_dropout: float | None = None,
-    remat: bool = False,
 ) -> nn.Module:
     """The encoder of a Hugging Face config. A rate of None is the config's own (0.1 where it says nothing).
 
@@ -37,7 +36,6 @@ def build(
         config,
         precision=Precision(precision),
         pooler=pooler,
-        remat=remat,
         dropout=config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout,
         attention_dropout=config.get("attention_probs_dropout_prob", 0.1) if attention_dropout is None else attention_dropout,
     )

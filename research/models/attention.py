@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from research.later import zero_after
 from research.models.dropout import kept, placed
 from research.precision import Precision
 
@@ -50,7 +51,7 @@ def attention(q, k, v, mask, rows, columns, rate: float, precision: Precision) -
 
 
 def _forward(q, k, v, mask, rows, columns, rate, precision):
-    low = tuple(x.astype(precision.name) for x in (q * q.shape[-1] ** -0.5, k, v))
+    low = tuple(precision.rounded(x) for x in (q * q.shape[-1] ** -0.5, k, v))
 
     def piece(q, k, v, mask, rows, columns):
         _, dropped = _weights(q, k, mask, rows, columns, rate, precision)
@@ -102,16 +103,35 @@ def _in_pieces(function: Callable, whole: tuple, places: tuple) -> tuple:
         return function(*whole, mask, rows, columns)
     r, pieces = max(size * B // N, 1), N // size
     by_rows = [None if x is None else x.reshape(B // r, r, *x.shape[1:]) for x in (mask, columns)]
-    cut = [x.reshape(pieces, size, *x.shape[1:]) for x in whole]
+    cut = [_bits(x).reshape(pieces, size, *x.shape[1:]) for x in whole]
     rows = None if rows is None else rows.reshape(pieces, r, size // r, *rows.shape[2:])
 
     def of_piece(args):
         number, rows, *parts = args
         mask, columns = (None if x is None else x[number * size * B // N // r] for x in by_rows)
+        parts = (jax.lax.bitcast_convert_type(part, x.dtype) for part, x in zip(parts, whole, strict=True))
         return function(*parts, mask, rows, columns)
 
-    found = jax.lax.map(of_piece, (jnp.arange(pieces), rows, *cut))
+    def write(found, args):
+        return tuple(array.at[args[0]].set(one) for array, one in zip(found, of_piece(args), strict=True)), None
+
+    args = jnp.arange(pieces), rows, *cut
+    one = jax.eval_shape(of_piece, jax.tree.map(lambda x: x[0], args))
+    # `jax.lax.map` begins with empty results that depend on nothing: those of all layers would be made first, and held.
+    late = zero_after(whole[-1].reshape(-1)[0])
+    found, _ = jax.lax.scan(write, tuple(jnp.full((pieces, *x.shape), late, x.dtype) for x in one), args)
     return tuple(x.reshape(N, *x.shape[2:]) for x in found)
+
+
+@jax.custom_jvp
+def _bits(x: jax.Array) -> jax.Array:
+    """`x` as whole numbers of its size: XLA's CPU backend carries bfloat16 into a loop as float32."""
+    return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+
+
+@_bits.defjvp
+def _no_derivative(primals, tangents):
+    raise NotImplementedError("attention in pieces has a gradient, but not a gradient of that")
 
 
 def _heads(total: int, heads: int, weights: int) -> int:

@@ -131,8 +131,7 @@ class Bert(nn.Module):
     """The encoder. `apply({"params": p}, batch)` is deterministic; with `rngs={"dropout": key}` it drops.
 
     `start` and `hidden` [B, L, D] begin at a later stage: `hidden` is what stage `start - 1` gave (0 begins with the tokens).
-    `stop` ends before that stage, and then nothing is pooled. With `remat`, the backward pass computes each layer anew from its
-    input instead of keeping what is inside (Chen et al. 2016): less memory for about a third more work.
+    `stop` ends before that stage, and then nothing is pooled.
     """
 
     config: BertConfig
@@ -140,7 +139,6 @@ class Bert(nn.Module):
     pooler: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    remat: bool = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -155,9 +153,8 @@ class Bert(nn.Module):
         mask = (jnp.maximum(segments, 1)[:, :, None] == segments[:, None, :])[:, None]
         x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
         outputs = [x]
-        layer = nn.remat(Layer) if self.remat else Layer
         for name in self.stages[max(start, 1) : stop]:
-            x = layer(c, self.precision, self.dropout, self.attention_dropout, name=name)(x, batch, mask, salt)
+            x = Layer(c, self.precision, self.dropout, self.attention_dropout, name=name)(x, batch, mask, salt)
             outputs.append(x)
         pooled = None
         if self.pooler and stop is None:

@@ -30,7 +30,7 @@ def model(method: str, remat: bool = False, **options) -> Model:
     params = experiment._with_deltas(recipe, merge(plain.trainable, plain.frozen), experiment.named_keys(0))
     plan = recipe.plan(params, config.freeze, config.no_decay)
     halves = dict(zip(("trainable", "frozen"), split(params, plan.trained), strict=True))
-    return dataclasses.replace(plain, config=config, encoder=plain.encoder.clone(remat=remat), recipe=recipe, plan=plan, **halves)
+    return dataclasses.replace(plain, config=config, recipe=recipe, plan=plan, **halves)
 
 
 def noisy(tree: Tree, by: float, under: str = "", seed: int = 1) -> Tree:
