@@ -20,8 +20,8 @@ def zero_after(x: jax.Array) -> jax.Array:
 def rematerialised(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """`function(x)`, of which nothing but `x` is kept for the gradient: the backward pass computes `function` again (Chen et al. 2016).
 
-    Less memory, for a third more work. `function` may close over arrays; they get their gradients. `jax.checkpoint` does the same but
-    that XLA's CPU backend, which drops its barriers, computes everything again as early as it can, and keeps it.
+    Less memory, for a third more work. `function` may close over arrays; they get their gradients. `jax.checkpoint` does the same, but
+    XLA's CPU backend drops its barriers, computes everything again as early as it can, and keeps it.
     """
     closed, consts = jax.closure_convert(function, x)
 

@@ -93,7 +93,7 @@ def test_every_parameter_that_trains_has_a_gradient(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ("lora", "parallel_adapter", "prefix"))
+@pytest.mark.parametrize("method", ("lora", "parallel_adapter", "prefix", "freelb", "scalar_mix+lora"))
 def test_recomputing_activations_changes_no_gradient(method):
     grads = []
     for remat in (False, True):
