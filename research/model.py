@@ -77,9 +77,9 @@ class Model:
         if self.config.remat:
             hidden, start = (hidden, start) if start else (apply(stop=1).last, 1)
             for stage in range(start, len(self.encoder.stages) - 1):
-                layer = functools.partial(apply, start=stage, stop=stage + 1)
                 states.append(hidden)
-                hidden, start = later.rematerialised(lambda hidden, layer=layer: layer(hidden=hidden).last, hidden), stage + 1
+                layer = lambda x, stage=stage: apply(start=stage, hidden=x, stop=stage + 1).last  # noqa: E731
+                hidden, start = later.rematerialised(layer, hidden), stage + 1
         encoded = apply(start=start, hidden=hidden)
         return encoded.replace(stages=(*states, *encoded.stages))
 

@@ -87,14 +87,14 @@ def rows(name: str, found: list[tuple]) -> list[str]:
     most = found[0][1]
     usual, fastest = (predicted(found, of) for of in (median, min))
     lines = []
-    for (what, counted, arithmetic, seconds), expected, least in zip(found, usual, fastest, strict=True):
+    for (what, counted, arithmetic, seconds), expected, quickest in zip(found, usual, fastest, strict=True):
         measured = median(seconds)
         cells = name, what, f"{counted / 1e9:.1f}", f"{arithmetic / 1e9:.1f}", f"{arithmetic / counted:.3f}", f"{counted / most:.3f}"
         cells += (
             f"{measured:.3f} ({min(seconds):.3f})",
             f"{measured / median(found[0][3]):.3f}",
             f"{expected:.3f}",
-            f"{measured / expected:.2f} ({min(seconds) / least:.2f})",
+            f"{measured / expected:.2f} ({min(seconds) / quickest:.2f})",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
