@@ -105,6 +105,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     kind = KINDS[task.kind]
     scratch = config.weights.source == "scratch"
     checkpoint = weights.open(config.model if scratch else config.weights.source or config.model, config.weights.sha256)
+    style = models.family(checkpoint.config).style(checkpoint.config)
     encoder = _encoder(checkpoint.config, config)
     tokenizer = checkpoint.tokenizer()
     if tokenizer is None:
@@ -115,7 +116,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     recipe = methods.recipe(encoder.stages, config)
     _check_length(encoder, config, sum(delta.extra_tokens for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
-    head = kind.head(labels, config, reader)
+    head = kind.head(labels, config, reader, style)
     init, with_deltas = functools.partial(_init, encoder, head, reader, _one_row()), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes: what the model needs, before anything is computed.
@@ -162,7 +163,7 @@ def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
 
 
 def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
-    room = encoder.config.max_position_embeddings - extra
+    room = encoder.config.max_length - extra
     if config.max_length > room:
         less = f" less {extra} that method={config.method} takes" if extra else ""
         raise InputError(

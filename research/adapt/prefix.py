@@ -38,7 +38,7 @@ class Prefix(Delta):
 
     def sites(self, own, encoder, batch, key, precision):
         def at(path: str) -> Site:
-            def site(core, q, k, v, mask, rows, columns):
+            def site(core, q, k, v, mask, rows, columns, *bias):
                 examples, P = mask.shape[0], self.tokens
 
                 def heads_first(x: jax.Array) -> jax.Array:
@@ -53,7 +53,8 @@ class Prefix(Delta):
                     before = jnp.uint32(LAST_COLUMN) - jnp.arange(P, dtype=jnp.uint32)
                     before = jnp.broadcast_to(before, (*columns.shape[:-1], P))
                     columns = jnp.concatenate([before, columns], axis=-1)
-                return core(q, k, v, mask, rows, columns)
+                bias = (jnp.pad(x, ((0, 0), (0, 0), (P, 0))) for x in bias)
+                return core(q, k, v, mask, rows, columns, *bias)
 
             return site
 

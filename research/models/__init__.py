@@ -1,5 +1,6 @@
-"""Which encoder a `config.json` describes."""
+"""Which encoder, and which heads, a `config.json` describes."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,35 +8,109 @@ import flax.linen as nn
 
 from research.errors import InputError, nearest
 from research.models.bert import Bert, BertConfig
+from research.models.deberta import Deberta, DebertaConfig
+from research.models.gpt2 import Gpt2, Gpt2Config
+from research.models.heads import Classifier, LanguageModel, Style, Tagger
+from research.models.modernbert import ModernBert, ModernBertConfig
 from research.precision import Precision
 
-
-def _bert(config: dict[str, Any], **options) -> Bert:
-    return Bert(BertConfig.from_hf(config), **options)
+Config = dict[str, Any]
 
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {"bert": _bert}  # by `model_type`
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A `model_type`: its encoder and that one's shape, how its classifiers are built, and what stands before the words in a language
+    model and whether these have a bias. `rates` are the config's fields for dropout of states and of attention weights."""
+
+    encoder: type[nn.Module]
+    shape: Callable[[Config], Any]
+    style: Callable[[Config], Style] = lambda config: Style()
+    before_words: Callable[[Config], Style] = lambda config: _before_words(config)
+    words_bias: Callable[[Config], bool] = lambda config: True
+    rates: tuple[str, str] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    rate: float = 0.1  # where the config says nothing
+
+
+def _before_words(config: Config, activation: str = "", epsilon: float = 0.0) -> Style:
+    shape = FAMILIES[config["model_type"]].shape(config)
+    return Style("", activation or shape.hidden_act, epsilon or shape.layer_norm_eps)
+
+
+def _modernbert_style(config: Config) -> Style:
+    return Style(
+        pooling={"cls": "first", "mean": "mean"}[config.get("classifier_pooling", "cls")],
+        activation=config.get("classifier_activation", "gelu"),
+        norm=config.get("norm_eps", 1e-5),
+        dense_bias=config.get("classifier_bias", False),
+        norm_bias=config.get("norm_bias", False),
+        tags_like_this=True,
+    )
+
+
+_ROBERTA = Family(Bert, BertConfig.from_hf, lambda _: Style("first", "tanh"), lambda config: _before_words(config, "gelu"))
+FAMILIES: dict[str, Family] = {
+    "bert": Family(Bert, BertConfig.from_hf),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "distilbert": Family(Bert, BertConfig.from_hf, lambda _: Style("first", "relu"), rates=("dropout", "attention_dropout")),
+    "electra": Family(Bert, BertConfig.from_hf, lambda _: Style("first", "gelu"), lambda config: _before_words(config, "gelu")),
+    "albert": Family(Bert, BertConfig.from_hf, rate=0.0),
+    "modernbert": Family(
+        ModernBert,
+        ModernBertConfig.from_hf,
+        _modernbert_style,
+        _modernbert_style,
+        lambda config: config.get("decoder_bias", True),
+        rates=("mlp_dropout", "attention_dropout"),
+        rate=0.0,
+    ),
+    "deberta-v2": Family(Deberta, DebertaConfig.from_hf, lambda c: Style("first", c.get("pooler_hidden_act", "gelu"))),
+    "gpt2": Family(
+        Gpt2, Gpt2Config.from_hf, lambda _: Style("last", bias=False), lambda _: Style(), lambda _: False, ("resid_pdrop", "attn_pdrop")
+    ),
+}
+
+
+def family(config: Config) -> Family:
+    """The family of a Hugging Face config. Raises InputError on a `model_type` that is not known."""
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise InputError(f"config.json: model_type {kind!r} is not supported; {nearest(str(kind), FAMILIES)}")
+    return FAMILIES[kind]
 
 
 def build(
-    config: dict[str, Any],
+    config: Config,
     *,
     precision: str = "float32",
     pooler: bool = True,
     dropout: float | None = None,
     attention_dropout: float | None = None,
 ) -> nn.Module:
-    """The encoder of a Hugging Face config. A rate of None is the config's own (0.1 where it says nothing).
+    """The encoder of a Hugging Face config, with its pooler where wanted and where it can have one. A rate of None is the config's own.
 
     Raises InputError on a `model_type` or a `precision` that is not known.
     """
-    kind = config.get("model_type")
-    if kind not in ENCODERS:
-        raise InputError(f"config.json: model_type {kind!r} is not supported; {nearest(str(kind), ENCODERS)}")
-    return ENCODERS[kind](
-        config,
+    found = family(config)
+    own, attention = (config.get(name, found.rate) for name in found.rates)
+    options = {"pooler": pooler} if found.encoder is Bert else {}
+    return found.encoder(
+        found.shape(config),
         precision=Precision(precision),
-        pooler=pooler,
-        dropout=config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout,
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1) if attention_dropout is None else attention_dropout,
+        dropout=own if dropout is None else dropout,
+        attention_dropout=attention if attention_dropout is None else attention_dropout,
+        **options,
     )
+
+
+def head(config: Config, kind: str, classes: int = 0, own_words: bool = False) -> nn.Module:
+    """The head of a `kind` of `weights.tables.KINDS` that this family's models have: of so many classes, or for words.
+
+    `own_words`: a language model's last layer is not the table that tokens are read from.
+    """
+    found = family(config)
+    if kind == "classifier":
+        return Classifier(classes, "pooler", style=found.style(config))
+    if kind == "tagger":
+        return Tagger(classes, style=found.style(config))
+    return LanguageModel(found.before_words(config), found.words_bias(config), own_words)

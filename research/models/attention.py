@@ -23,19 +23,29 @@ PIECE = 1 << 18  # weights of a piece: 1 MiB in float32, which leaves room in a 
 class Core(nn.Module):
     """Attention of queries [B * H, L, d] to keys and values [B * H, M, d] where `mask` [B, 1, L, M] is true: [B * H, L, d].
 
-    `rows` [B, H, L, 1] and `columns` [B, 1, 1, M] are the places of the weights, for dropout. It has no parameters.
+    `rows` [B, H, L, 1] and `columns` [B, 1, 1, M] are the places of the weights, for dropout. `bias` [B * H, L, M] is added to the
+    products of queries and keys over sqrt(d). It has no parameters.
     """
 
     precision: Precision
     dropout: float
 
-    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, rows: jax.Array | None, columns: jax.Array | None):
+    def __call__(self, q, k, v, mask: jax.Array, rows: jax.Array | None, columns: jax.Array | None, bias: jax.Array | None = None):
         drops = rows is not None and self.dropout > 0
+        if bias is not None:
+            rate, rows = (self.dropout, placed(self, rows)) if drops else (0.0, None)
+            return biased(q, k, v, mask, rows, columns, bias, rate, self.precision)
         if self.precision.fuses_attention and not drops:  # the device's kernel cannot drop by our hash
             return _whole_kernel(self.precision, q, k, v, mask)
         if not drops:
             return attention(q, k, v, mask, None, None, 0.0, self.precision)
         return attention(q, k, v, mask, placed(self, rows), columns, self.dropout, self.precision)
+
+
+def biased(q, k, v, mask, rows, columns, bias: jax.Array, rate: float, precision: Precision) -> jax.Array:
+    """drop(softmax(q k^T / sqrt(d) + bias)) v, as in `Core`, all at once: the bias is as large as the weights."""
+    _, dropped = _weights(q * q.shape[-1] ** -0.5, k, mask, rows, columns, rate, precision, bias)
+    return precision.einsum("nqk,nkd->nqd", dropped, v)
 
 
 def _whole_kernel(precision: Precision, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -83,9 +93,10 @@ def _backward(rate, precision, residuals, g):
 attention.defvjp(_forward, _backward)
 
 
-def _weights(q, k, mask, rows, columns, rate, precision):
+def _weights(q, k, mask, rows, columns, rate, precision, bias=None):
     """Weights [n, L, M] of a piece, and the same after dropout; `mask` is [r, 1, L, M] with n / r heads."""
     scores = precision.einsum("nqd,nkd->nqk", q, k)
+    scores = scores if bias is None else scores + bias
     weights = jax.nn.softmax(jnp.where(mask, scores.reshape(mask.shape[0], -1, *mask.shape[2:]), MASKED))
     dropped = jnp.where(kept(rows, columns, rate), weights * (1.0 / (1.0 - rate)), 0.0) if rate else weights
     return weights.reshape(scores.shape), dropped.reshape(scores.shape)

@@ -1,35 +1,55 @@
-"""BERT (Devlin et al. 2019): a post-norm Transformer encoder.
+"""The post-norm Transformer encoders: BERT (Devlin et al. 2019), and those that differ from it in names and details: RoBERTa (Liu et
+al. 2019), XLM-RoBERTa (Conneau et al. 2020), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020), ALBERT (Lan et al. 2020).
 
-Letters in shapes: B rows of a batch, L tokens of a row, E examples of a row, D hidden size, F feed-forward size,
-H attention heads, d = D / H.
+Letters in shapes are those of `blocks`.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.errors import InputError, nearest
+from research.errors import InputError
+from research.models import blocks
 from research.models.attention import Core
+from research.models.blocks import ACTIVATIONS, Batch, by_row
 from research.models.dropout import Dropout, token_salt
 from research.models.encoded import Encoded
-from research.models.lean import Embed, LayerNorm, gelu
+from research.models.lean import Embed, LayerNorm
 from research.precision import Precision
 
-ACTIVATIONS: dict[str, Callable] = {
-    "gelu": gelu,
-    "gelu_new": lambda x: jax.nn.gelu(x.astype(jnp.float32), approximate=True),
-    "relu": lambda x: jax.nn.relu(x.astype(jnp.float32)),
-    "silu": lambda x: jax.nn.silu(x.astype(jnp.float32)),
+_ROBERTA = {"type_vocab_size": 2, "pad_token_id": 1}
+# What a config.json of a `model_type` means where it says nothing and that is not BERT's.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "roberta": {"vocab_size": 50265, **_ROBERTA},
+    "xlm-roberta": {"vocab_size": 30522, **_ROBERTA},
+    "electra": {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
+    "albert": {
+        "vocab_size": 30000,
+        "hidden_size": 4096,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "embedding_size": 128,
+        "num_hidden_groups": 1,
+        "hidden_act": "gelu_new",
+    },
+    "distilbert": {"num_hidden_layers": 6},
 }
+# How DistilBERT's config calls what BERT's has.
+DISTILBERT = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size"}
+DISTILBERT |= {"activation": "hidden_act"}
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The shape of a BERT, named as in the Hugging Face config."""
+    """The shape of an encoder, named as in the Hugging Face config of BERT and ALBERT.
+
+    `first_position` is the row of the position table that belongs to an example's first token. `projects` says whether embeddings of
+    `embedding_size` features pass through a dense layer. `num_hidden_groups` is how many layers have parameters of their own, which
+    others next to them share.
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -41,40 +61,59 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
     initializer_range: float = 0.02
+    embedding_size: int = 0
+    projects: bool = False
+    first_position: int = 0
+    num_hidden_groups: int = 0
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "BertConfig":
         """From the contents of a `config.json`. Raises InputError on what this encoder does not do."""
-        kind = config.get("position_embedding_type", "absolute")
-        if kind != "absolute":
-            raise InputError(f"config.json: position_embedding_type {kind!r} is not supported; only 'absolute' is")
-        if config.get("is_decoder"):
-            raise InputError("config.json: is_decoder is true, but this is an encoder: every token reads every other")
+        family = config.get("model_type", "bert")
+        blocks.only(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
+        config = DEFAULTS.get(family, {}) | config
+        if family == "distilbert":
+            config = {DISTILBERT.get(name, name): value for name, value in config.items()} | {"type_vocab_size": 0}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
-        if shape.hidden_act not in ACTIVATIONS:
-            raise InputError(f"config.json: hidden_act {shape.hidden_act!r}: {nearest(shape.hidden_act, ACTIVATIONS)}")
-        if shape.hidden_size % shape.num_attention_heads:
-            raise InputError(f"config.json: hidden_size {shape.hidden_size} does not divide by {shape.num_attention_heads} attention heads")
+        layers = shape.num_hidden_layers
+        shape = dataclasses.replace(
+            shape,
+            embedding_size=shape.embedding_size or shape.hidden_size,
+            num_hidden_groups=shape.num_hidden_groups or layers,
+            projects=family == "albert" or shape.embedding_size not in (0, shape.hidden_size),
+            first_position=config["pad_token_id"] + 1 if family in ("roberta", "xlm-roberta") else 0,
+        )
+        blocks.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        if not 1 <= shape.num_hidden_groups <= layers:
+            raise InputError(f"config.json: num_hidden_groups {shape.num_hidden_groups}, but there are {layers} layers")
         return shape
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens an example can have."""
+        return self.max_position_embeddings - self.first_position
 
 
 class Embeddings(nn.Module):
     """Word + position + type, normalised: [B, L] -> [B, L, D]."""
 
     config: BertConfig
+    precision: Precision
     dropout: float
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], salt: jax.Array | None) -> jax.Array:
+    def __call__(self, batch: Batch, salt: jax.Array | None) -> jax.Array:
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
 
         def table(size: int, name: str) -> Embed:
-            return Embed(size, c.hidden_size, init, name=name)
+            return Embed(size, c.embedding_size, init, name=name)
 
-        x = table(c.vocab_size, "word")(batch["tokens"])
-        x += table(c.type_vocab_size, "type")(batch["types"]) + table(c.max_position_embeddings, "position")(batch["positions"])
-        return Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), _rows(salt))
+        x, positions = table(c.vocab_size, "word")(batch["tokens"]), batch["positions"]
+        further = table(c.max_position_embeddings, "position")(positions + c.first_position if c.first_position else positions)
+        x += table(c.type_vocab_size, "type")(batch["types"]) + further if c.type_vocab_size else further
+        x = Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), by_row(salt))
+        return blocks.dense(self.precision, c.hidden_size, c.initializer_range, "projection")(x) if c.projects else x
 
 
 class Attention(nn.Module):
@@ -86,15 +125,12 @@ class Attention(nn.Module):
     attention_dropout: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, batch: dict[str, jax.Array], mask: jax.Array, salt: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
         c = self.config
-        (B, L, D), H = x.shape, c.num_attention_heads
-        heads_first = lambda y: y.reshape(B, L, H, D // H).swapaxes(1, 2).reshape(B * H, L, D // H)  # noqa: E731
-        q, k, v = (heads_first(_dense(c, self.precision, D, name)(x)) for name in ("query", "key", "value"))
+        project = lambda name: blocks.dense(self.precision, c.hidden_size, c.initializer_range, name)  # noqa: E731
         core = Core(self.precision, self.attention_dropout, name="core")
-        y = core(q, k, v, mask, *_attention_places(batch, salt, H))
-        y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
-        y = Dropout(self.dropout)(_dense(c, self.precision, D, "output")(y), _rows(salt))
+        y = blocks.attend(x, batch, mask, salt, c.num_attention_heads, project, core)
+        y = Dropout(self.dropout)(project("output")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
@@ -107,9 +143,9 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
-        c = self.config
-        y = ACTIVATIONS[c.hidden_act](self.precision.rounded(_dense(c, self.precision, c.intermediate_size, "up")(x)))
-        y = Dropout(self.dropout)(_dense(c, self.precision, c.hidden_size, "down")(y), _rows(salt))
+        c, p = self.config, self.precision
+        y = ACTIVATIONS[c.hidden_act](p.rounded(blocks.dense(p, c.intermediate_size, c.initializer_range, "up")(x)))
+        y = Dropout(self.dropout)(blocks.dense(p, c.hidden_size, c.initializer_range, "down")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
@@ -122,7 +158,7 @@ class Layer(nn.Module):
     attention_dropout: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, batch: dict[str, jax.Array], mask: jax.Array, salt: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
         x = Attention(self.config, self.precision, self.dropout, self.attention_dropout, name="attention")(x, batch, mask, salt)
         return Mlp(self.config, self.precision, self.dropout, name="mlp")(x, salt)
 
@@ -142,39 +178,24 @@ class Bert(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named."""
-        return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
+        """The depth-ordered units, as their parameters are named: a name stands several times where layers share theirs."""
+        c = self.config
+        return ("embeddings", *(f"layer_{i * c.num_hidden_groups // c.num_hidden_layers}" for i in range(c.num_hidden_layers)))
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
-        c, segments = self.config, batch["segments"]
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+        c, names = self.config, self.stages
         salt = token_salt(batch) if self.has_rng("dropout") else None
-        # Queries in padding read the first segment, as they do in a padded batch elsewhere: outputs agree at every place.
-        mask = (jnp.maximum(segments, 1)[:, :, None] == segments[:, None, :])[:, None]
-        x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
+        mask = blocks.same_segment(batch["segments"])
+        x = Embeddings(c, self.precision, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
+        layers = {name: Layer(c, self.precision, self.dropout, self.attention_dropout, name=name) for name in dict.fromkeys(names[1:])}
         outputs = [x]
-        for name in self.stages[max(start, 1) : stop]:
-            x = Layer(c, self.precision, self.dropout, self.attention_dropout, name=name)(x, batch, mask, salt)
+        for depth in range(max(start, 1), len(names) if stop is None else stop):
+            again = names[:depth].count(names[depth])  # the same layer drops others the next time
+            x = layers[names[depth]](x, batch, mask, salt if salt is None or not again else salt + jnp.uint32(again))
             outputs.append(x)
         pooled = None
         if self.pooler and stop is None:
             first = jnp.take_along_axis(x, batch["anchors"][:, :, None], axis=1)
-            pooled = jnp.tanh(_dense(c, self.precision, c.hidden_size, "pooler")(first))
+            pooled = jnp.tanh(blocks.dense(self.precision, c.hidden_size, c.initializer_range, "pooler")(first))
         return Encoded(x, tuple(outputs), pooled)
-
-
-def _dense(config: BertConfig, precision: Precision, features: int, name: str) -> nn.Dense:
-    init = nn.initializers.normal(config.initializer_range)
-    return nn.Dense(features, dot_general=precision.dot_general, kernel_init=init, name=name)
-
-
-def _rows(salt: jax.Array | None) -> jax.Array | None:
-    return None if salt is None else salt[:, :, None]
-
-
-def _attention_places(batch, salt: jax.Array | None, heads: int):
-    """Rows [B, H, L, 1] and columns [B, 1, 1, L] of the attention weights, for dropout."""
-    if salt is None:
-        return None, None
-    head = jnp.arange(heads, dtype=jnp.uint32)[None, :, None, None] * jnp.uint32(0x85EBCA6B)
-    return salt[:, None, :, None] ^ head, batch["positions"][:, None, None, :].astype(jnp.uint32)

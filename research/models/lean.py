@@ -64,14 +64,16 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nn.Module):
-    """`layer_norm` with its parameters `scale` and `bias` [D], named as in `flax.linen.LayerNorm`."""
+    """`layer_norm` with its parameters `scale` and, unless told otherwise, `bias` [D], named as in `flax.linen.LayerNorm`."""
 
     epsilon: float
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1],)
-        scale, bias = self.param("scale", nn.initializers.ones, shape), self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape) if self.use_bias else jnp.zeros(shape)
         return layer_norm(x, scale, bias, self.epsilon)
 
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.models.heads import Classifier
+from research.models.heads import Classifier, Style
 from research.tasks.metrics import classification_scores
 
 
-def head(labels: Sequence[str], config, reader=None) -> Classifier:
-    """The head for classes called `labels`; `reader` is as in `Classifier`."""
-    return Classifier(classes=len(labels), pooling=config.pooling, dropout=config.dropout, reader=reader)
+def head(labels: Sequence[str], config, reader=None, style: Style = Style()) -> Classifier:  # noqa: B008
+    """The head for classes called `labels`; `reader` and `style` are as in `Classifier`."""
+    return Classifier(classes=len(labels), pooling=config.pooling, dropout=config.dropout, reader=reader, style=style)
 
 
 def targets(names: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pretrained models: found, verified, read, renamed and grafted."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import models
-from research.errors import InputError, nearest
+from research.errors import InputError
+from research.models.heads import Whole
 from research.weights import hub, read
 from research.weights.graft import graft
-from research.weights.tables import TABLES, to_ours
+from research.weights.names import Table, head_kind, to_ours
+from research.weights.tables import TABLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +28,38 @@ class Checkpoint:
     config: dict[str, Any]
     sha256: str
 
+    def __post_init__(self):
+        models.family(self.config)
+
+    @property
+    def table(self) -> Table:
+        """How this family's parameters are called."""
+        return TABLES[self.config["model_type"]]
+
+    @functools.cached_property
+    def kind(self) -> str | None:
+        """Which of `names.KINDS` its head is, None where it has none that is known."""
+        return head_kind(read.read_tensors(self.folder), self.table, self.config.get("architectures"))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its classes are called, in order; () where it does not say."""
+        names = self.config.get("id2label") or {}
+        return tuple(names[key] for key in sorted(names, key=int))
+
     def tensors(self) -> dict[str, np.ndarray]:
-        """Its float32 tensors under our names, such as "encoder/layer_0/mlp/up/kernel". Raises InputError as the readers do."""
-        kind = self.config.get("model_type")
-        if kind not in TABLES:
-            raise InputError(f"{self.folder}: no name table for model_type {kind!r}; {nearest(str(kind), TABLES)}")
-        return to_ours(read.read_tensors(self.folder), TABLES[kind])
+        """Its float32 tensors under our names, such as "encoder/layer_0/mlp/up/kernel", the head's too, if it has one that is known.
+
+        Raises InputError as the readers do.
+        """
+        tensors = to_ours(read.read_tensors(self.folder), self.table, self.kind)
+        if self.config.get("tie_word_embeddings", True):
+            tensors.pop("head/words", None)  # the table of words again
+        return tensors
 
     def tokenizer(self):
         """Its fast tokenizer, or None where it has none."""
-        return read.read_tokenizer(self.folder, self.config.get("vocab_size", 0))
+        return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
 
 
 def open(source: str, sha256: str = "") -> Checkpoint:
@@ -46,19 +71,35 @@ def open(source: str, sha256: str = "") -> Checkpoint:
     return Checkpoint(source, folder, read.read_config(folder), hub.verify(folder, sha256 or hub.pinned(source)))
 
 
-def load(source: str, *, sha256: str = "", precision: str = "float32"):
+def load(source: str, *, sha256: str = "", precision: str = "float32", head: bool = False):
     """`(model, params, tokenizer)` of a model by name, folder or hub id.
 
     `model` is the Flax encoder, with a pooler if the checkpoint has one; `params["encoder"]` are its parameters, and
-    `params["head"]` those of the classifier, if the checkpoint has one that is known; the tokenizer is None where the folder has none.
+    `params["head"]` those of the head, if the checkpoint has one that is known; the tokenizer is None where the folder has none.
     `out = model.apply({"params": params["encoder"]}, padded_batch(ids, mask))` gives `out.last` [B, L, D], and `out.stages`, a tuple
-    of the same: the embeddings' output, then each layer's. Raises InputError where anything is missing, damaged or left over.
+    of the same: the embeddings' output, then each layer's.
+
+    With `head`, `model` is encoder and head in one: `model.apply({"params": params}, batch)` gives the logits of the classes of each
+    example [B, E, C] or token [B, L, C], or of the words [B, L, V]. Raises InputError where anything is missing, damaged or left over.
     """
     checkpoint = open(source, sha256)
     tensors = checkpoint.tensors()
-    model = models.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
-    params = graft(_shapes(model, tensors), tensors, source=str(checkpoint.folder))
-    return model, jax.tree.map(jnp.asarray, params), checkpoint.tokenizer()
+    encoder = models.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
+    whole = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
+    one = padded_batch([[0]], [[1]])
+    if whole is None:
+        shapes = {"encoder": jax.eval_shape(encoder.init, jax.random.key(0), one)["params"]}
+    else:
+        shapes = {"head": {}} | jax.eval_shape(whole.init, jax.random.key(0), one)["params"]
+    if head and whole is None:
+        raise InputError(f"{checkpoint.folder}: no head there that is known; load it without one")
+    params = jax.tree.map(jnp.asarray, graft(shapes, tensors, source=str(checkpoint.folder)))
+    return whole if head else encoder, {**params, **({"head": {}} if whole and "head" not in params else {})}, checkpoint.tokenizer()
+
+
+def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
+    classes = next((t.shape[-1] for name, t in tensors.items() if name.startswith("head/classifier/")), 0)
+    return models.head(checkpoint.config, checkpoint.kind, classes, own_words="head/words" in tensors)
 
 
 def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np.ndarray]:
@@ -85,15 +126,3 @@ def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np
         "examples": np.arange(rows)[:, None],
     }
     return {name: array.astype(np.int32) for name, array in batch.items()} | {"weights": np.ones((rows, 1), np.float32)}
-
-
-def _shapes(model: nn.Module, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What the model's parameters must be; and the classifier's, by the number of classes that the checkpoint has."""
-    one = padded_batch([[0]], [[1]])
-    shapes = {"encoder": jax.eval_shape(model.init, jax.random.key(0), one)["params"]}
-    classes = next((t.shape[-1] for name, t in tensors.items() if name.startswith("head/classifier/")), None)
-    if classes is not None:
-        size = model.config.hidden_size
-        kernel, bias = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size, classes), (classes,)))
-        shapes["head"] = {"classifier": {"kernel": kernel, "bias": bias}}
-    return shapes

@@ -20,7 +20,7 @@ FLAX_WEIGHTS = ("kernel", "embedding", "scale")
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of `config.json`. Raises InputError where it is missing or is not a JSON object."""
-    return _read_object(folder / "config.json")
+    return read_object(folder / "config.json")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -49,28 +49,42 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     if files[0].name == MSGPACK:
         tensors = _read_msgpack(files[0])
     elif files[0].name == SINGLE:
-        tensors = _read_safetensors(files[0])
+        tensors = read_safetensors(files[0])
     else:
         tensors = _read_shards(folder)
     return {name: _float32(tensor) for name, tensor in tensors.items()}
 
 
-def read_tokenizer(folder: Path, vocab_size: int):
+# Of the tokenizers that `transformers` has: the class for a folder without tokenizer.json, and the file that it then needs.
+VOCABULARIES = {
+    "bert": ("BertTokenizerFast", "vocab.txt"),
+    "distilbert": ("BertTokenizerFast", "vocab.txt"),
+    "electra": ("BertTokenizerFast", "vocab.txt"),
+    "roberta": ("RobertaTokenizerFast", "vocab.json"),
+    "gpt2": ("GPT2TokenizerFast", "vocab.json"),
+    "xlm-roberta": ("XLMRobertaTokenizerFast", "sentencepiece.bpe.model"),
+    "albert": ("AlbertTokenizerFast", "spiece.model"),
+    "deberta-v2": ("DebertaV2TokenizerFast", "spm.model"),
+}
+
+
+def read_tokenizer(folder: Path, model_type: str, vocab_size: int):
     """The folder's fast tokenizer, with neither truncation nor padding set, or None where it has none.
 
     Raises InputError where its format is not read, or an id is not below `vocab_size`. The classes are named outright because
     `AutoTokenizer` imports PyTorch where that is installed, and takes three times as long.
     """
+    name, file = VOCABULARIES.get(model_type, ("", ""))
     if (folder / "tokenizer.json").is_file():
-        from transformers import PreTrainedTokenizerFast as Tokenizer
-    elif (folder / "vocab.txt").is_file():
-        from transformers import BertTokenizerFast as Tokenizer
-    elif (folder / "tokenizer_config.json").is_file():
-        raise InputError(f"{folder}: tokenizer_config.json, but neither tokenizer.json nor vocab.txt")
-    else:
+        name = "PreTrainedTokenizerFast"
+    elif not file or not (folder / file).is_file():
+        if (folder / "tokenizer_config.json").is_file():
+            raise InputError(f"{folder}: tokenizer_config.json, but neither tokenizer.json{f' nor {file}' if file else ''}")
         return None
+    import transformers
+
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True, model_input_names=names)
+    tokenizer = getattr(transformers, name).from_pretrained(folder, local_files_only=True, model_input_names=names)
     size = 1 + max(tokenizer.get_vocab().values())
     if size > vocab_size:
         raise InputError(f"{folder}: the tokenizer has ids up to {size - 1}, but the config's vocab_size is {vocab_size}")
@@ -79,7 +93,8 @@ def read_tokenizer(folder: Path, vocab_size: int):
     return tokenizer
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The contents of a JSON file. Raises InputError where it is missing or is not a JSON object."""
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -94,7 +109,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _shards(folder: Path) -> dict[Path, set[str]]:
     """The shards that the index lists, and the tensors it says each has."""
-    weight_map = _read_object(folder / INDEX).get("weight_map")
+    weight_map = read_object(folder / INDEX).get("weight_map")
     if not weight_map or not isinstance(weight_map, dict):
         raise InputError(f"{folder / INDEX}: no weight_map")
     shards = {folder / file: {name for name in weight_map if weight_map[name] == file} for file in weight_map.values()}
@@ -107,14 +122,15 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
 def _read_shards(folder: Path) -> dict[str, np.ndarray]:
     tensors = {}
     for path, names in _shards(folder).items():
-        shard = _read_safetensors(path)
+        shard = read_safetensors(path)
         if names != shard.keys():
             raise InputError(f"{path}: {INDEX} and this shard disagree about {', '.join(sorted(names ^ shard.keys())[:3])}")
         tensors |= shard
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file. Raises InputError where it is damaged: sizes and bounds of its header are checked."""
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, TypeError) as error:

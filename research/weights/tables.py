@@ -1,113 +1,190 @@
-"""Names of other people's parameters and ours, as data.
-
-A row says a PyTorch name, our name and how the tensor is turned; `*` stands for a layer's number in both, so that a row can be
-read in either direction.
-"""
+"""How `transformers` calls the parameters of each family, and how we do, as data."""
 
 import dataclasses
-import re
 
-import jax.numpy as jnp
-import numpy as np
-
-from research.errors import InputError
+from research.weights.names import Row, Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One tensor: its name there, its name here, and whether a matrix is transposed on the way (either way)."""
-
-    torch: str
-    ours: str
-    transpose: bool = False
+def _one(torch: str, ours: str) -> Row:
+    return Row(torch, (ours,))
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A family's rows. `prefix` may stand before any PyTorch name; `aliases` are endings that old files use; names that begin
-    with one of `ignored` are not read: buffers and heads that no task here has."""
-
-    rows: tuple[Row, ...]
-    prefix: str = ""
-    aliases: tuple[tuple[str, str], ...] = ()
-    ignored: tuple[str, ...] = ()
+def _dense(torch: str, ours: str, bias: bool = True) -> tuple[Row, ...]:
+    kernel = Row(f"{torch}.weight", (f"{ours}/kernel",), transpose=True)
+    return (kernel, _one(f"{torch}.bias", f"{ours}/bias")) if bias else (kernel,)
 
 
-def _dense(torch: str, ours: str) -> tuple[Row, Row]:
-    return Row(f"{torch}.weight", f"{ours}/kernel", transpose=True), Row(f"{torch}.bias", f"{ours}/bias")
+def _fused(torch: str, *ours: str, transpose: bool) -> tuple[Row, Row]:
+    """One product there that is several here."""
+    kernels, biases = (tuple(f"{name}/{leaf}" for name in ours) for leaf in ("kernel", "bias"))
+    return Row(f"{torch}.weight", kernels, transpose), Row(f"{torch}.bias", biases)
 
 
 def _norm(torch: str, ours: str) -> tuple[Row, Row]:
-    return Row(f"{torch}.weight", f"{ours}/scale"), Row(f"{torch}.bias", f"{ours}/bias")
+    return _one(f"{torch}.weight", f"{ours}/scale"), _one(f"{torch}.bias", f"{ours}/bias")
 
+
+def _words(bias: str, dense: str = "", norm: str = "", decoder: str = "") -> tuple[Row, ...]:
+    """A language model's head."""
+    before = (*_dense(dense, "head/dense"), *_norm(norm, "head/norm")) if dense else ()
+    return (*before, *((_one(bias, "head/bias"),) if bias else ()), _one(f"{decoder}.weight", "head/words"))
+
+
+EMBEDDINGS = (
+    _one("embeddings.word_embeddings.weight", "encoder/embeddings/word/embedding"),
+    _one("embeddings.position_embeddings.weight", "encoder/embeddings/position/embedding"),
+    _one("embeddings.token_type_embeddings.weight", "encoder/embeddings/type/embedding"),
+    *_norm("embeddings.LayerNorm", "encoder/embeddings/norm"),
+)
+POOLER = _dense("pooler.dense", "encoder/pooler")
+CLASSIFIER = _dense("classifier", "head/classifier")
+DENSE_FIRST = (*_dense("classifier.dense", "head/dense"), *_dense("classifier.out_proj", "head/classifier"))
+
+
+def _post_norm(layer: str, *parts: str) -> tuple[Row, ...]:
+    """The layers of BERT's kind: `parts` are theirs for query, key, value, output, its norm, up, down, its norm."""
+    query, key, value, output, attention_norm, up, down, mlp_norm = (f"{layer}.*.{part}" for part in parts)
+    denses = {"attention/query": query, "attention/key": key, "attention/value": value, "attention/output": output}
+    rows = [row for ours, torch in (denses | {"mlp/up": up, "mlp/down": down}).items() for row in _dense(torch, f"encoder/layer_*/{ours}")]
+    norms = (*_norm(attention_norm, "encoder/layer_*/attention/norm"), *_norm(mlp_norm, "encoder/layer_*/mlp/norm"))
+    return (*rows, *norms)
+
+
+def _self(query: str, key: str, value: str) -> tuple[str, ...]:
+    inside = tuple(f"attention.self.{name}" for name in (query, key, value))
+    return (*inside, "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
+
+
+BERT_LAYERS = _post_norm("encoder.layer", *_self("query", "key", "value"))
+BUFFERS = r"embeddings\.(position|token_type)_ids"
+OLD = ((".gamma", ".weight"), (".beta", ".bias"))
 
 BERT = Table(
-    rows=(
-        Row("embeddings.word_embeddings.weight", "encoder/embeddings/word/embedding"),
-        Row("embeddings.position_embeddings.weight", "encoder/embeddings/position/embedding"),
-        Row("embeddings.token_type_embeddings.weight", "encoder/embeddings/type/embedding"),
-        *_norm("embeddings.LayerNorm", "encoder/embeddings/norm"),
-        *_dense("encoder.layer.*.attention.self.query", "encoder/layer_*/attention/query"),
-        *_dense("encoder.layer.*.attention.self.key", "encoder/layer_*/attention/key"),
-        *_dense("encoder.layer.*.attention.self.value", "encoder/layer_*/attention/value"),
-        *_dense("encoder.layer.*.attention.output.dense", "encoder/layer_*/attention/output"),
-        *_norm("encoder.layer.*.attention.output.LayerNorm", "encoder/layer_*/attention/norm"),
-        *_dense("encoder.layer.*.intermediate.dense", "encoder/layer_*/mlp/up"),
-        *_dense("encoder.layer.*.output.dense", "encoder/layer_*/mlp/down"),
-        *_norm("encoder.layer.*.output.LayerNorm", "encoder/layer_*/mlp/norm"),
-        *_dense("pooler.dense", "encoder/pooler"),
-        *_dense("classifier", "head/classifier"),
-    ),
+    rows=(*EMBEDDINGS, *BERT_LAYERS, *POOLER),
     prefix="bert.",
-    aliases=((".gamma", ".weight"), (".beta", ".bias")),
-    ignored=("embeddings.position_ids", "cls.", "qa_outputs."),
+    heads={
+        "classifier": CLASSIFIER,
+        "tagger": CLASSIFIER,
+        "masked_lm": _words(
+            "cls.predictions.bias", "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.decoder"
+        ),
+    },
+    ignored=rf"{BUFFERS}|cls\.predictions\.decoder\.bias|cls\.seq_relationship\..*|qa_outputs\..*",
+    aliases=OLD,
+)
+ROBERTA = Table(
+    rows=BERT.rows,
+    prefix="roberta.",
+    heads={
+        "classifier": DENSE_FIRST,
+        "tagger": CLASSIFIER,
+        "masked_lm": _words("lm_head.bias", "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
+    },
+    ignored=rf"{BUFFERS}|lm_head\.decoder\.bias|qa_outputs\..*",
+    aliases=OLD,
+)
+DISTILBERT = Table(
+    rows=(
+        *EMBEDDINGS[:2],
+        *EMBEDDINGS[3:],
+        *_post_norm(
+            "transformer.layer",
+            *(f"attention.{name}_lin" for name in ("q", "k", "v", "out")),
+            *("sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"),
+        ),
+    ),
+    prefix="distilbert.",
+    heads={
+        "classifier": (*_dense("pre_classifier", "head/dense"), *CLASSIFIER),
+        "tagger": CLASSIFIER,
+        "masked_lm": _words("vocab_projector.bias", "vocab_transform", "vocab_layer_norm", "vocab_projector"),
+    },
+    ignored=rf"{BUFFERS}|qa_outputs\..*",
+)
+ELECTRA = Table(
+    rows=(*EMBEDDINGS, *_dense("embeddings_project", "encoder/embeddings/projection"), *BERT_LAYERS),
+    prefix="electra.",
+    heads={
+        "classifier": DENSE_FIRST,
+        "tagger": CLASSIFIER,
+        "masked_lm": _words(
+            "generator_lm_head.bias", "generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"
+        ),
+    },
+    ignored=rf"{BUFFERS}|discriminator_predictions\..*|qa_outputs\..*",
+)
+ALBERT = Table(
+    rows=(
+        *EMBEDDINGS,
+        *_dense("encoder.embedding_hidden_mapping_in", "encoder/embeddings/projection"),
+        *_post_norm(
+            "encoder.albert_layer_groups",
+            *(f"albert_layers.0.attention.{name}" for name in ("query", "key", "value", "dense", "LayerNorm")),
+            *(f"albert_layers.0.{name}" for name in ("ffn", "ffn_output", "full_layer_layer_norm")),
+        ),
+        *_dense("pooler", "encoder/pooler"),
+    ),
+    prefix="albert.",
+    heads={
+        "classifier": CLASSIFIER,
+        "tagger": CLASSIFIER,
+        "masked_lm": _words("predictions.bias", "predictions.dense", "predictions.LayerNorm", "predictions.decoder"),
+    },
+    ignored=rf"{BUFFERS}|predictions\.decoder\.bias|sop_classifier\..*|qa_outputs\..*",
+)
+MODERNBERT = Table(
+    rows=(
+        _one("embeddings.tok_embeddings.weight", "encoder/embeddings/word/embedding"),
+        *_norm("embeddings.norm", "encoder/embeddings/norm"),
+        *_fused("layers.*.attn.Wqkv", *(f"encoder/layer_*/attention/{name}" for name in ("query", "key", "value")), transpose=True),
+        *_dense("layers.*.attn.Wo", "encoder/layer_*/attention/output"),
+        *_norm("layers.*.attn_norm", "encoder/layer_*/attention/norm"),
+        *_fused("layers.*.mlp.Wi", "encoder/layer_*/mlp/up", "encoder/layer_*/mlp/gate", transpose=True),
+        *_dense("layers.*.mlp.Wo", "encoder/layer_*/mlp/down"),
+        *_norm("layers.*.mlp_norm", "encoder/layer_*/mlp/norm"),
+        *_norm("final_norm", "encoder/layer_$/final_norm"),
+    ),
+    prefix="model.",
+    heads={
+        "classifier": (*_dense("head.dense", "head/dense"), *_norm("head.norm", "head/norm"), *CLASSIFIER),
+        "tagger": (*_dense("head.dense", "head/dense"), *_norm("head.norm", "head/norm"), *CLASSIFIER),
+        "masked_lm": _words("decoder.bias", "head.dense", "head.norm", "decoder"),
+    },
+)
+DEBERTA = Table(
+    rows=(
+        *EMBEDDINGS,
+        _one("encoder.rel_embeddings.weight", "encoder/embeddings/distance"),
+        *_norm("encoder.LayerNorm", "encoder/embeddings/distance_norm"),
+        *_post_norm("encoder.layer", *_self("query_proj", "key_proj", "value_proj")),
+        *_dense("encoder.layer.*.attention.self.pos_key_proj", "encoder/layer_*/attention/pos_key"),
+        *_dense("encoder.layer.*.attention.self.pos_query_proj", "encoder/layer_*/attention/pos_query"),
+    ),
+    prefix="deberta.",
+    heads={
+        "classifier": (*_dense("pooler.dense", "head/dense"), *CLASSIFIER),
+        "tagger": CLASSIFIER,
+        "masked_lm": BERT.heads["masked_lm"],
+    },
+    ignored=rf"{BUFFERS}|cls\.predictions\.decoder\.bias|(lm|mask)_predictions\..*|qa_outputs\..*",
+)
+GPT2 = Table(
+    rows=(
+        _one("wte.weight", "encoder/embeddings/word/embedding"),
+        _one("wpe.weight", "encoder/embeddings/position/embedding"),
+        *_fused("h.*.attn.c_attn", *(f"encoder/layer_*/attention/{name}" for name in ("query", "key", "value")), transpose=False),
+        *(dataclasses.replace(row, transpose=False) for row in _dense("h.*.attn.c_proj", "encoder/layer_*/attention/output")),
+        *_norm("h.*.ln_1", "encoder/layer_*/attention/norm"),
+        *(dataclasses.replace(row, transpose=False) for row in _dense("h.*.mlp.c_fc", "encoder/layer_*/mlp/up")),
+        *(dataclasses.replace(row, transpose=False) for row in _dense("h.*.mlp.c_proj", "encoder/layer_*/mlp/down")),
+        *_norm("h.*.ln_2", "encoder/layer_*/mlp/norm"),
+        *_norm("ln_f", "encoder/layer_$/final_norm"),
+    ),
+    prefix="transformer.",
+    heads={"classifier": _dense("score", "head/classifier", bias=False), "tagger": CLASSIFIER, "lm": _words("", decoder="lm_head")},
+    ignored=r"h\.\d+\.attn\.(bias|masked_bias)",
 )
 
-TABLES = {"bert": BERT}  # by the `model_type` of config.json
-
-
-def to_ours(tensors: dict[str, np.ndarray], table: Table) -> dict[str, np.ndarray]:
-    """The tensors under our names ("/" between components) and in our layout.
-
-    A tensor that the table neither maps nor ignores keeps its own name: no model has a place for it, so `graft` lists it as
-    left over. Raises InputError on two tensors for one place, and on integers where there should be floats.
-    """
-    ours = {}
-    for name, tensor in tensors.items():
-        plain = _plain(name, table)
-        if plain.startswith(table.ignored):
-            continue
-        row, place = _locate(plain, table)
-        if row is None:
-            ours[name] = tensor
-            continue
-        if place in ours:
-            raise InputError(f"tensor {name}: {place} is there under another name too")
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise InputError(f"tensor {name}: {tensor.dtype}, not floating point; quantised weights are not read")
-        ours[place] = tensor.T if row.transpose else tensor
-    return ours
-
-
-def rename(name: str, pattern: str, other: str) -> str | None:
-    """`name`, which fits `pattern`, said as `other`; None where it does not fit."""
-    match = re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
-    return other.replace("*", "".join(match.groups())) if match else None
-
-
-def shortened(names: list[str], most: int = 4) -> str:
-    """The names for an error message: the first few, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _plain(name: str, table: Table) -> str:
-    name = name.removeprefix(table.prefix)
-    for old, new in table.aliases:
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return name
-
-
-def _locate(name: str, table: Table) -> tuple[Row | None, str | None]:
-    places = ((row, rename(name, row.torch, row.ours)) for row in table.rows)
-    return next(((row, place) for row, place in places if place), (None, None))
+# By the `model_type` of config.json.
+TABLES = {"bert": BERT, "roberta": ROBERTA, "xlm-roberta": ROBERTA, "distilbert": DISTILBERT, "electra": ELECTRA, "albert": ALBERT}
+TABLES |= {"modernbert": MODERNBERT, "deberta-v2": DEBERTA, "gpt2": GPT2}

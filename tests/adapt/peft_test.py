@@ -99,7 +99,7 @@ def pair(request, torch):
             name = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".modules_to_save.default", "")
             if ".original_module" not in name:
                 tensors[name] = parameter.detach().numpy()
-    ours = {name: jnp.asarray(array) for name, array in weights.to_ours(tensors, weights.TABLES["bert"]).items()}
+    ours = {name: jnp.asarray(array) for name, array in weights.to_ours(tensors, weights.TABLES["bert"], "classifier").items()}
     cls = Dora if request.param == "dora" else Lora
     return model, ours, cls(rank=4, alpha=12.0, targets="attention/query,attention/value"), own
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.models.bert import BertConfig, gelu
+from research.models.bert import BertConfig
+from research.models.lean import gelu
 from research.weights import padded_batch
 from tests.weights import tiny
 
@@ -177,7 +180,7 @@ def test_gelu_is_the_exact_one():
     [
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"hidden_act": "rellu"}, "hidden_act 'rellu': did you mean 'relu'"),
-        ({"model_type": "gpt9"}, "model_type 'gpt9' is not supported; known: .*bert"),
+        ({"model_type": "t5"}, "model_type 't5' is not supported; known: .*bert"),
         ({"model_type": None}, "model_type None is not supported"),
     ],
 )
@@ -187,5 +190,6 @@ def test_what_is_not_supported_is_an_error(change, complaint):
 
 
 def test_a_config_says_the_shape_and_the_published_base_model_is_the_default():
-    assert BertConfig.from_hf({"hidden_size": 24, "unknown": 1}) == BertConfig(hidden_size=24)
+    other = BertConfig.from_hf({"hidden_size": 24, "unknown": 1})
+    assert other == dataclasses.replace(BertConfig.from_hf({}), hidden_size=24, embedding_size=24)
     assert (BertConfig().hidden_size, BertConfig().num_hidden_layers, BertConfig().vocab_size) == (768, 12, 30522)

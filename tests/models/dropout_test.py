@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models.bert import _attention_places
+from research.models import blocks
 from research.models.dropout import Dropout, dropout, mix, token_salt
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_dropped_without_a_key_or_at_rate_zero():
 
 def test_heads_and_keys_of_attention_are_independent():
     batch = {"positions": np.broadcast_to(np.arange(32, dtype=np.int32), (64, 32))}
-    rows, columns = _attention_places(batch, salts(list(range(64)), 32), 8)
+    rows, columns = blocks.places(batch, salts(list(range(64)), 32), 8)
     weights = jnp.ones((64, 8, 32, 32))
     kept = np.asarray(Dropout(0.5).apply({}, weights, rows, columns, rngs={"dropout": jax.random.key(0)})) != 0
     pairs = {axis: (np.take(kept, range(1, n), axis), np.take(kept, range(n - 1), axis)) for axis, n in enumerate(kept.shape)}

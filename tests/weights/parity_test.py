@@ -11,7 +11,8 @@ import pytest
 
 from research import weights
 from research.models.heads import Classifier
-from research.weights.tables import BERT, to_ours
+from research.weights.names import to_ours
+from research.weights.tables import BERT
 from tests.runs import DATA
 from tests.weights import tiny
 
@@ -92,7 +93,7 @@ def test_the_gradient_of_every_parameter_agrees(torch, tmp_path):
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(3), labels])
 
     value, gradient = jax.jit(jax.value_and_grad(ours))(params)
-    wanted = to_ours({name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}, BERT)
+    wanted = to_ours({name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}, BERT, "classifier")
     found = {"/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
     assert abs(float(value) - loss.item()) <= 1e-5
     assert found.keys() == wanted.keys()

@@ -5,13 +5,14 @@ from research.errors import InputError
 from research.params.tree import unflatten
 from research.weights import hub, read
 from research.weights.graft import graft
-from research.weights.tables import BERT, rename, to_ours
+from research.weights.names import to_ours, to_theirs
+from research.weights.tables import BERT
 from tests.weights import tiny
 
 
 def test_each_place_gets_the_tensor_of_its_name_and_layout():
     theirs = tiny.tensors(classes=3)
-    ours = to_ours(theirs, BERT)
+    ours = to_ours(theirs, BERT, "classifier")
     assert len(ours) == len(theirs)
     assert np.array_equal(ours["encoder/layer_2/attention/key/kernel"], theirs["bert.encoder.layer.2.attention.self.key.weight"].T)
     assert np.array_equal(ours["encoder/layer_1/mlp/up/kernel"], theirs["bert.encoder.layer.1.intermediate.dense.weight"].T)
@@ -29,13 +30,12 @@ def test_the_table_is_total_for_the_real_file():
 
 
 def test_every_row_can_be_read_in_the_other_direction():
-    theirs = tiny.tensors()
-    back = {}
-    for name, tensor in to_ours(theirs, BERT).items():
-        (found,) = [(row, torch) for row in BERT.rows if (torch := rename(name, row.ours, row.torch))]
-        back[found[1]] = tensor.T if found[0].transpose else tensor
-    assert back.keys() == theirs.keys()
-    assert all(np.array_equal(back[name], theirs[name]) for name in theirs)
+    for theirs, kind in ((tiny.tensors(), None), (tiny.tensors(classes=3), "classifier")):
+        back = to_theirs(to_ours(theirs, BERT, kind), BERT, kind, prefix=kind is not None)
+        assert back.keys() == theirs.keys()
+        assert all(np.array_equal(back[name], theirs[name]) for name in theirs)
+    with pytest.raises(InputError, match="no name in `transformers` for head/classifier/bias, head/classifier/kernel$"):
+        to_theirs(to_ours(theirs, BERT, "classifier"), BERT)
 
 
 def test_the_norms_of_old_files_are_known():

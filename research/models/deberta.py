@@ -1,0 +1,203 @@
+"""DeBERTa-v2 and v3 (He et al. 2021): a post-norm encoder in which what a token says and how far it is from another are kept apart,
+in words and in attention.
+
+Letters in shapes are those of `blocks`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.errors import InputError
+from research.models import blocks
+from research.models.attention import Core
+from research.models.bert import Mlp
+from research.models.blocks import Batch, by_row
+from research.models.dropout import Dropout, token_salt
+from research.models.encoded import Encoded
+from research.models.lean import Embed, LayerNorm, lookup
+from research.precision import Precision
+
+
+@dataclasses.dataclass(frozen=True)
+class DebertaConfig:
+    """The shape of a DeBERTa, named as in the Hugging Face config. `pos_att_type` has "c2p", "p2c", both or neither."""
+
+    vocab_size: int = 128100
+    hidden_size: int = 1536
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 24
+    intermediate_size: int = 6144
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 0
+    layer_norm_eps: float = 1e-7
+    hidden_act: str = "gelu"
+    initializer_range: float = 0.02
+    max_relative_positions: int = -1
+    position_buckets: int = -1
+    position_biased_input: bool = True
+    share_att_key: bool = False
+    norm_rel_ebd: str = "none"
+    pos_att_type: tuple[str, ...] = ()
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> "DebertaConfig":
+        """From the contents of a `config.json`. Raises InputError on what this encoder does not do."""
+        if not config.get("relative_attention"):
+            raise InputError("config.json: relative_attention is not true; without it this is not DeBERTa's attention")
+        blocks.only(config, conv_kernel_size=0, embedding_size=config.get("hidden_size", cls.hidden_size))
+        shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
+        kinds = shape.pos_att_type or ()
+        kinds = tuple(kind.strip().lower() for kind in (kinds.split("|") if isinstance(kinds, str) else kinds))
+        if not set(kinds) <= {"c2p", "p2c"}:
+            raise InputError(f"config.json: pos_att_type {'|'.join(kinds)!r} is not supported; only 'c2p', 'p2c' and both are")
+        blocks.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        far = shape.max_relative_positions if shape.max_relative_positions > 0 else shape.max_position_embeddings
+        return dataclasses.replace(shape, pos_att_type=kinds, max_relative_positions=far)
+
+    @property
+    def span(self) -> int:
+        """How many distances there are in each direction that the model tells apart."""
+        return self.position_buckets if self.position_buckets > 0 else self.max_relative_positions
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens an example can have."""
+        return self.max_position_embeddings
+
+    def places(self, distances: np.ndarray) -> np.ndarray:
+        """Row of the table of relative positions for each distance (place of the query less place of the key), int32.
+
+        Near ones have a row each; with buckets, far ones share one with others of about the same logarithm.
+        """
+        found = distances
+        if self.position_buckets > 0:
+            middle = self.position_buckets // 2
+            far = np.maximum(np.abs(distances), middle).astype(np.float32) / np.float32(middle)
+            steps = np.ceil(np.log(far) / np.log(np.float32((self.max_relative_positions - 1) / middle)) * (middle - 1)) + middle
+            found = np.where(np.abs(distances) <= middle, distances, steps * np.sign(distances))
+        return np.clip(found + self.span, 0, 2 * self.span - 1).astype(np.int32)
+
+
+class Embeddings(nn.Module):
+    """Words (and positions and types where the model has them), normalised: [B, L] -> [B, L, D], 0 in padding."""
+
+    config: DebertaConfig
+    dropout: float
+
+    def setup(self):
+        c = self.config
+        table = lambda size: Embed(size, c.hidden_size, nn.initializers.normal(c.initializer_range))  # noqa: E731
+        self.word, self.norm, self.drop = table(c.vocab_size), LayerNorm(c.layer_norm_eps), Dropout(self.dropout)
+        if c.position_biased_input:
+            self.position = table(c.max_position_embeddings)
+        if c.type_vocab_size:
+            self.type = table(c.type_vocab_size)
+        self.distance = self.param("distance", nn.initializers.normal(c.initializer_range), (2 * c.span, c.hidden_size))
+        if "layer_norm" in c.norm_rel_ebd:
+            self.distance_norm = LayerNorm(c.layer_norm_eps)
+
+    def __call__(self, batch: Batch, salt: jax.Array | None) -> jax.Array:
+        x = self.word(batch["tokens"])
+        if self.config.position_biased_input:
+            x += self.position(batch["positions"])
+        if self.config.type_vocab_size:
+            x += self.type(batch["types"])
+        return self.drop(jnp.where((batch["segments"] > 0)[:, :, None], self.norm(x), 0.0), by_row(salt))
+
+    def distances(self, places: np.ndarray) -> jax.Array:
+        """What stands for distances in every layer, of these rows of the table [M]: [M, D]."""
+        x = lookup(self.distance, jnp.asarray(places))
+        return self.distance_norm(x) if "layer_norm" in self.config.norm_rel_ebd else x
+
+
+class Attention(nn.Module):
+    """Disentangled self-attention with its residual and norm: [B, L, D] -> [B, L, D].
+
+    The score of query i and key j is q_i . k_j + q_i . K(i - j) + k_j . Q(i - j), over sqrt(3 d), with K and Q made of
+    `distances` [2 L, D], the first for L - 1, the last but one for 1 - L (He et al. 2021, equations 2 to 4).
+    """
+
+    config: DebertaConfig
+    precision: Precision
+    dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, distances: jax.Array, places: jax.Array, batch: Batch, mask: jax.Array, salt: Any) -> jax.Array:
+        c, p = self.config, self.precision
+        (B, L, D), H = x.shape, c.num_attention_heads
+        project = functools.cache(functools.partial(blocks.dense, p, D, c.initializer_range))  # words and distances may share a layer
+        z = Dropout(self.dropout)(distances, places[:, None])[None]
+        by_head = lambda y: y.reshape(-1, y.shape[1], H, D // H).swapaxes(1, 2)  # noqa: E731
+        q, k, v = (by_head(project(name)(x)) for name in ("query", "key", "value"))
+        q = q * (1 + len(c.pos_att_type)) ** -0.5
+        bias = jnp.zeros((B, H, L, L))
+        if "c2p" in c.pos_att_type:
+            to = by_head(project("key" if c.share_att_key else "pos_key")(z))[0]
+            bias += shifted(p.einsum("bhld,hmd->bhlm", q, to))
+        if "p2c" in c.pos_att_type:
+            to = by_head(project("query" if c.share_att_key else "pos_query")(z))[0, :, -2::-1] * (1 + len(c.pos_att_type)) ** -0.5
+            bias += shifted(p.einsum("bhld,hmd->bhlm", k, jnp.pad(to, ((0, 0), (0, 1), (0, 0))))).swapaxes(2, 3)
+        together = lambda y: y.reshape(B * H, L, -1)  # noqa: E731
+        core = Core(p, self.attention_dropout, name="core")
+        y = core(*map(together, (q, k, v)), mask, *blocks.places(batch, salt, H), together(bias) * (D // H) ** -0.5)
+        y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
+        y = Dropout(self.dropout)(project("output")(y), by_row(salt))
+        return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
+
+
+def shifted(x: jax.Array) -> jax.Array:
+    """[B, H, L, 2 L], in which column m of row i belongs to the place i + m - (L - 1), by places: [B, H, L, L]."""
+    B, H, L, _ = x.shape
+    return x.reshape(B, H, -1)[:, :, L - 1 : L - 1 + L * (2 * L - 1)].reshape(B, H, L, 2 * L - 1)[..., :L]
+
+
+class Layer(nn.Module):
+    """One layer: [B, L, D] -> [B, L, D]."""
+
+    config: DebertaConfig
+    precision: Precision
+    dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, distances: jax.Array, places: jax.Array, batch: Batch, mask: jax.Array, salt: Any) -> jax.Array:
+        attention = Attention(self.config, self.precision, self.dropout, self.attention_dropout, name="attention")
+        x = attention(x, distances, places, batch, mask, salt)
+        return Mlp(self.config, self.precision, self.dropout, name="mlp")(x, salt)
+
+
+class Deberta(nn.Module):
+    """The encoder; it is called as `bert.Bert` is, and has no pooler."""
+
+    config: DebertaConfig
+    precision: Precision = Precision()
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The depth-ordered units, as their parameters are named. What stands for distances belongs to the embeddings."""
+        return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
+
+    @nn.compact
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+        c, L = self.config, batch["segments"].shape[1]
+        salt = token_salt(batch) if self.has_rng("dropout") else None
+        mask = blocks.same_segment(batch["segments"])
+        embeddings = Embeddings(c, self.dropout, name="embeddings")
+        x = embeddings(batch, salt) if start == 0 else hidden
+        places = c.places(np.arange(L - 1, -L - 1, -1))
+        distances = embeddings.distances(places)
+        outputs = [x]
+        for name in self.stages[max(start, 1) : stop]:
+            layer = Layer(c, self.precision, self.dropout, self.attention_dropout, name=name)
+            x = layer(x, distances, jnp.asarray(places, jnp.uint32), batch, mask, salt)
+            outputs.append(x)
+        return Encoded(x, tuple(outputs))

@@ -1,0 +1,149 @@
+"""GPT-2 (Radford et al. 2019): a pre-norm Transformer whose tokens read those before them.
+
+Letters in shapes are those of `blocks`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.models import blocks
+from research.models.attention import Core
+from research.models.blocks import ACTIVATIONS, Batch, by_row
+from research.models.dropout import Dropout, token_salt
+from research.models.encoded import Encoded
+from research.models.lean import Embed, LayerNorm
+from research.precision import Precision
+
+# How GPT-2's config calls what others have.
+NAMES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_positions": "max_position_embeddings"}
+NAMES |= {"n_inner": "intermediate_size", "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpt2Config:
+    """The shape of a GPT-2, named as other families name theirs."""
+
+    vocab_size: int = 50257
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int | None = None
+    max_position_embeddings: int = 1024
+    hidden_act: str = "gelu_new"
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> "Gpt2Config":
+        """From the contents of a `config.json`. Raises InputError on what this model does not do."""
+        blocks.only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+        config = {NAMES.get(name, name): value for name, value in config.items()}
+        shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
+        blocks.check("activation_function", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        return dataclasses.replace(shape, intermediate_size=shape.intermediate_size or 4 * shape.hidden_size)
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens an example can have."""
+        return self.max_position_embeddings
+
+
+class Attention(nn.Module):
+    """Norm, multi-head self-attention, residual: [B, L, D] -> [B, L, D]."""
+
+    config: Gpt2Config
+    precision: Precision
+    dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
+        c = self.config
+        project = functools.partial(blocks.dense, self.precision, c.hidden_size)
+        core = Core(self.precision, self.attention_dropout, name="core")
+        y = LayerNorm(c.layer_norm_eps, name="norm")(x)
+        y = blocks.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core)
+        return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
+
+
+class Mlp(nn.Module):
+    """Norm, two dense layers with an activation between, residual: [B, L, D] -> [B, L, D]."""
+
+    config: Gpt2Config
+    precision: Precision
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
+        c, p = self.config, self.precision
+        y = blocks.dense(p, c.intermediate_size, c.initializer_range, "up")(LayerNorm(c.layer_norm_eps, name="norm")(x))
+        y = blocks.dense(p, c.hidden_size, _deep(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
+        return x + Dropout(self.dropout)(y, by_row(salt))
+
+
+def _deep(config: Gpt2Config) -> float:
+    """The deviation with which layers begin whose outputs add up along the depth (section 2.3)."""
+    return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+
+
+class Layer(nn.Module):
+    """One Transformer layer: [B, L, D] -> [B, L, D]. The `last` one norms what it gives."""
+
+    config: Gpt2Config
+    precision: Precision
+    dropout: float
+    attention_dropout: float
+    last: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
+        c, p = self.config, self.precision
+        x = Attention(c, p, self.dropout, self.attention_dropout, name="attention")(x, batch, mask, salt)
+        x = Mlp(c, p, self.dropout, name="mlp")(x, salt)
+        return LayerNorm(c.layer_norm_eps, name="final_norm")(x) if self.last else x
+
+
+class Embeddings(nn.Module):
+    """Word + position: [B, L] -> [B, L, D]."""
+
+    config: Gpt2Config
+    dropout: float
+
+    @nn.compact
+    def __call__(self, batch: Batch, salt: jax.Array | None) -> jax.Array:
+        c = self.config
+        table = lambda size, name: Embed(size, c.hidden_size, nn.initializers.normal(c.initializer_range), name=name)  # noqa: E731
+        x = table(c.vocab_size, "word")(batch["tokens"]) + table(c.max_position_embeddings, "position")(batch["positions"])
+        return Dropout(self.dropout)(x, by_row(salt))
+
+
+class Gpt2(nn.Module):
+    """The model below its head; it is called as `bert.Bert` is, and has no pooler: an example's last token has read all of it."""
+
+    config: Gpt2Config
+    precision: Precision = Precision()
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The depth-ordered units, as their parameters are named."""
+        return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
+
+    @nn.compact
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+        c, L = self.config, batch["segments"].shape[1]
+        salt = token_salt(batch) if self.has_rng("dropout") else None
+        mask = blocks.same_segment(batch["segments"]) & jnp.tril(jnp.ones((L, L), bool))[None, None]
+        x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
+        outputs = [x]
+        for name in self.stages[max(start, 1) : stop]:
+            last = name == self.stages[-1]
+            x = Layer(c, self.precision, self.dropout, self.attention_dropout, last, name=name)(x, batch, mask, salt)
+            outputs.append(x)
+        return Encoded(x, tuple(outputs))

@@ -1,0 +1,186 @@
+"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions, a gated feed-forward, and layers that read either the
+whole text or a window around each token.
+
+Letters in shapes are those of `blocks`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.errors import InputError
+from research.models import blocks
+from research.models.attention import Core
+from research.models.blocks import ACTIVATIONS, Batch, by_row
+from research.models.dropout import Dropout, token_salt
+from research.models.encoded import Encoded
+from research.models.lean import Embed, LayerNorm
+from research.precision import Precision
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+THETAS = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModernBertConfig:
+    """The shape of a ModernBERT, named as in the Hugging Face config. `layer_types` says of each layer whether it is `LOCAL` or
+    `GLOBAL`; `thetas` are the bases of the rotations of the two."""
+
+    vocab_size: int = 50368
+    hidden_size: int = 768
+    num_hidden_layers: int = 22
+    num_attention_heads: int = 12
+    intermediate_size: int = 1152
+    max_position_embeddings: int = 8192
+    hidden_activation: str = "gelu"
+    norm_eps: float = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    local_attention: int = 128
+    initializer_range: float = 0.02
+    layer_types: tuple[str, ...] = ()
+    thetas: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def from_hf(cls, config: dict[str, Any]) -> "ModernBertConfig":
+        """From the contents of a `config.json`, old or new. Raises InputError on what this encoder does not do."""
+        shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config and f.name != "thetas"})
+        every = config.get("global_attn_every_n_layers", 3)
+        types = tuple(shape.layer_types or (LOCAL if i % every else GLOBAL for i in range(shape.num_hidden_layers)))
+        if len(types) != shape.num_hidden_layers or not set(types) <= {LOCAL, GLOBAL}:
+            raise InputError(f"config.json: layer_types must say {LOCAL!r} or {GLOBAL!r} for each of {shape.num_hidden_layers} layers")
+        blocks.check("hidden_activation", shape.hidden_activation, shape.hidden_size, shape.num_attention_heads)
+        blocks.only(config, rope_scaling=None)
+        return dataclasses.replace(shape, layer_types=types, thetas=tuple((kind, _theta(config, kind)) for kind in THETAS))
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens an example can have."""
+        return self.max_position_embeddings
+
+
+def _theta(config: dict[str, Any], kind: str) -> float:
+    name, default = THETAS[kind]
+    rope = (config.get("rope_parameters") or {}).get(kind) or {}
+    if rope.get("rope_type", "default") != "default":
+        raise InputError(f"config.json: rope_type {rope['rope_type']!r} is not supported; only 'default' is")
+    return float(rope.get("rope_theta", config.get(name, default)))
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Each pair of features i and i + d / 2 of `x` [B * H, L, d] turned by the angle i of its token, `angles` [B, L, d / 2] (Su et al.
+    2021, equation 34)."""
+    (N, L, d), B = x.shape, angles.shape[0]
+    x = x.reshape(B, N // B, L, 2, d // 2)
+    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    one, other = x[..., 0, :], x[..., 1, :]
+    return jnp.stack([one * cos - other * sin, other * cos + one * sin], axis=-2).reshape(N, L, d)
+
+
+class Attention(nn.Module):
+    """Norm, multi-head self-attention with rotated queries and keys, residual: [B, L, D] -> [B, L, D]. The first layer has no norm."""
+
+    config: ModernBertConfig
+    precision: Precision
+    dropout: float
+    kind: str
+    normed: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
+        c, d = self.config, self.config.hidden_size // self.config.num_attention_heads
+        project = functools.partial(blocks.dense, self.precision, c.hidden_size, bias=c.attention_bias)
+        frequencies = dict(c.thetas)[self.kind] ** (-jnp.arange(0, d, 2, dtype=jnp.float32) / d)
+        angles = batch["positions"].astype(jnp.float32)[:, :, None] * frequencies[None, None]
+        turn = lambda q, k: (rotate(q, angles), rotate(k, angles))  # noqa: E731
+        core = Core(self.precision, self.dropout, name="core")
+        y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x) if self.normed else x
+        y = blocks.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, turn)
+        return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
+
+
+class Mlp(nn.Module):
+    """Norm, f(up x) * gate x, down, residual: [B, L, D] -> [B, L, D]."""
+
+    config: ModernBertConfig
+    precision: Precision
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
+        c, p = self.config, self.precision
+        y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x)
+        up, gate = (blocks.dense(p, c.intermediate_size, c.initializer_range, name, c.mlp_bias)(y) for name in ("up", "gate"))
+        y = ACTIVATIONS[c.hidden_activation](p.rounded(up)) * gate
+        return x + blocks.dense(p, c.hidden_size, _deep(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, by_row(salt)))
+
+
+def _deep(config: ModernBertConfig) -> float:
+    """The deviation with which layers begin whose outputs add up along the depth."""
+    return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+
+
+class Layer(nn.Module):
+    """Layer number `number`: [B, L, D] -> [B, L, D]. The last one norms what it gives."""
+
+    config: ModernBertConfig
+    precision: Precision
+    dropout: float
+    attention_dropout: float
+    number: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, batch: Batch, salt: jax.Array | None) -> jax.Array:
+        c, kind = self.config, self.config.layer_types[self.number]
+        mask = blocks.same_segment(batch["segments"])
+        if kind == LOCAL:  # places of a row are as far from each other as positions of a text are
+            place = jnp.arange(x.shape[1])
+            mask &= (jnp.abs(place[:, None] - place[None, :]) <= c.local_attention // 2)[None, None]
+        attention = Attention(c, self.precision, self.attention_dropout, kind, normed=self.number > 0, name="attention")
+        x = Mlp(c, self.precision, self.dropout, name="mlp")(attention(x, batch, mask, salt), salt)
+        last = self.number == c.num_hidden_layers - 1
+        return LayerNorm(c.norm_eps, c.norm_bias, name="final_norm")(x) if last else x
+
+
+class Embeddings(nn.Module):
+    """Words, normalised: [B, L] -> [B, L, D]."""
+
+    config: ModernBertConfig
+    dropout: float
+
+    @nn.compact
+    def __call__(self, batch: Batch, salt: jax.Array | None) -> jax.Array:
+        c = self.config
+        x = Embed(c.vocab_size, c.hidden_size, nn.initializers.normal(c.initializer_range), name="word")(batch["tokens"])
+        return Dropout(self.dropout)(LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x), by_row(salt))
+
+
+class ModernBert(nn.Module):
+    """The encoder; it is called as `bert.Bert` is, and has no pooler."""
+
+    config: ModernBertConfig
+    precision: Precision = Precision()
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The depth-ordered units, as their parameters are named."""
+        return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
+
+    @nn.compact
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+        c = self.config
+        salt = token_salt(batch) if self.has_rng("dropout") else None
+        x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
+        outputs = [x]
+        for name in self.stages[max(start, 1) : stop]:
+            number = int(name.removeprefix("layer_"))
+            x = Layer(c, self.precision, self.dropout, self.attention_dropout, number, name=name)(x, batch, salt)
+            outputs.append(x)
+        return Encoded(x, tuple(outputs))

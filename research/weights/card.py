@@ -1,0 +1,53 @@
+"""The model card that goes with what is exported: what it is, how it was made, how good it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str, library: str) -> str:
+    """Markdown with the front matter that the hub reads. `result` is a run's `result.json`, `base` what the model was trained from,
+    `library` the Python package that loads it ("transformers" or "peft"), `command` what made it."""
+    config, params = result["config"], result["params"]
+    task, metric, scores = config["task"], result["selection"]["metric"], result["metrics"]
+    rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _names(scores))} |\n" for split, value in scores.items())
+    trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
+    cls = "AutoModelForSequenceClassification" if library == "transformers" else "AutoPeftModelForSequenceClassification"
+    return f"""---
+base_model: {base}
+library_name: {library}
+pipeline_tag: text-classification
+model-index:
+- name: {task}-{config["method"]}
+  results:
+  - task:
+      type: text-classification
+    dataset:
+      name: {task}
+      type: {task}
+    metrics:
+    - type: {metric}
+      value: {scores["test"][metric]:.4f}
+---
+
+# {base} for {task}
+
+Trained with `method={config["method"]}` (seed {result["seed"]}): {trained}. Data: {result["data"]["source"]},
+{result["data"]["sizes"]["train"]:,} training examples, at most {config["max_length"]} tokens each. Classes: {", ".join(labels)}.
+
+| split | {" | ".join(_names(scores))} |
+|---|{"---|" * len(_names(scores))}
+{rows}
+The step was chosen on {result["selection"]["split"]} by {metric}; test was used once. One seed says little about a method: the
+difference between two cards like this one can be chance.
+
+```python
+from {library} import {cls}
+model = {cls}.from_pretrained(folder)
+```
+
+Made by `{command}`. sha256 of the parameters in float32, under their names there: `{params["sha256"]}`.
+"""
+
+
+def _names(scores: dict[str, dict[str, float]]) -> list[str]:
+    return list(next(iter(scores.values())))

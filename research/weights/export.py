@@ -1,0 +1,81 @@
+"""A trained model as folders that others read: `transformers`' own format."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.errors import InputError
+from research.models.heads import Style
+from research.weights.names import KINDS, to_theirs
+from research.weights.tables import TABLES
+
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert", "electra": "Electra"}
+CLASSES |= {"albert": "Albert", "modernbert": "ModernBert", "deberta-v2": "DebertaV2", "gpt2": "GPT2"}
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `path`, which becomes `path` when the block ends well, and else goes.
+
+    Raises InputError where `path` is there already and is not an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"--output={path} is there already; remove it or give another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield part
+        part.chmod(0o755)
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def huggingface(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    kind: str | None = None,
+    labels: Sequence[str] = (),
+    tokenizer: Any = None,
+    card: str = "",
+) -> None:
+    """Writes `config.json`, `model.safetensors`, the tokenizer and `README.md`, which PyTorch `transformers` loads.
+
+    `config` is the `config.json` that the model was built from, `tensors` float32 under our names ("encoder/...", "head/..."), `kind`
+    one of `names.KINDS` or None for the encoder alone, `labels` what the classes are called. Raises InputError for a family that
+    `transformers` does not have, and where a tensor has no name there.
+    """
+    from safetensors.numpy import save_file
+
+    family = config["model_type"]
+    if family not in CLASSES:
+        raise InputError(f"{family} is a family that transformers does not have; there is nothing to export to")
+    theirs = to_theirs(dict(tensors), TABLES[family], kind, prefix=kind is not None)
+    described = {name: value for name, value in config.items() if name not in ("_name_or_path", "torch_dtype", "problem_type")}
+    described |= {"architectures": [f"{CLASSES[family]}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
+    if labels:
+        described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        described |= {"problem_type": "single_label_classification"}
+    if described.get("pad_token_id") is None:  # a classifier that reads the last token must know what is none
+        described["pad_token_id"] = described.get("eos_token_id")
+    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if card:
+        (folder / "README.md").write_text(card, encoding="utf8")
+
+
+def check_pooling(pooling: str, style: Style, has_reader: bool, family: str) -> None:
+    """Raises InputError where a classifier is not built as `transformers` builds those of its family."""
+    if has_reader or (pooling != "pooler" and Style(pooling) != style):
+        what = "a method that reads several states" if has_reader else f"pooling={pooling}"
+        raise InputError(f"{what}: transformers' {family} classifiers have no place for it; train with --config.pooling=pooler to export")
