@@ -89,6 +89,9 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.weights = ConfigDict()
     c.weights.source = ""  # empty: the model's own; a folder; a hub id; or "scratch" for random parameters of the same shape
     c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
+    c.weights.pickle = False  # whether pytorch_model.bin may be read, where there is nothing else; PyTorch must be installed
+    c.weights.head = False  # begin with the checkpoint's own classifier, whose classes must be the task's
+    c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
 
     c.data = ConfigDict()
     c.data.seed = 0  # of the dev split and of subsets: other seeds of a run see the same examples

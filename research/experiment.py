@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import common
-from research import durations, findings, models, optim, parallel, prefix, weights
+from research import durations, findings, models, optim, parallel, phases, prefix, weights
 from research.adapt import methods
 from research.adapt.recipe import Recipe
 from research.data import sources
@@ -21,9 +22,9 @@ from research.data.batches import Batches
 from research.data.examples import Dataset
 from research.errors import InputError
 from research.model import Batch, Model
-from research.params import plan as plans
 from research.params.tree import Tree, flatten, split, unflatten
 from research.tasks import catalog, classification
+from research.weights import adapter, classes
 
 KINDS = {"classification": classification}
 KEYS = (
@@ -33,16 +34,6 @@ KEYS = (
     "dropout",
     "begin",
 )  # new names go to the end: a key depends on its place; data order has the seed itself
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """The steps over `start` and up to `stop`, in which the same parameters train."""
-
-    start: int
-    stop: int
-    plan: plans.Plan
-    tx: optax.GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Experiment:
     dev: Batches
     total_steps: int
     rate: optax.Schedule
-    phases: tuple[Phase, ...]
+    phases: tuple[phases.Phase, ...]
 
     @property
     def tx(self) -> optax.GradientTransformation:
@@ -74,7 +65,7 @@ class Experiment:
         epoch, batch = divmod(step, self.train.steps)
         return {"epoch": epoch, "batch": batch}
 
-    def enter(self, phase: Phase, values: Tree) -> Model:
+    def enter(self, phase: phases.Phase, values: Tree) -> Model:
         """The model in `phase`, where `values` are those of all that trains at some time; its training batches bring what its frozen
         stages give, if examples come round again."""
         model = self.model.at(phase.plan, values)
@@ -82,7 +73,7 @@ class Experiment:
         self.train.hidden = prefix.states(model, self.train.tokens, self.layout, self.config.prefix_cache_gb) if again else None
         return model
 
-    def phase_of(self, step: int) -> Phase:
+    def phase_of(self, step: int) -> phases.Phase:
         """The phase that update number `step` (the first is 1) belongs to."""
         return next(phase for phase in self.phases if step <= phase.stop)
 
@@ -104,7 +95,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     task, keys = catalog.get(config.task), named_keys(config.seed)
     kind = KINDS[task.kind]
     scratch = config.weights.source == "scratch"
-    checkpoint = weights.open(config.model if scratch else config.weights.source or config.model, config.weights.sha256)
+    checkpoint = open_weights(config)
     style = models.family(checkpoint.config).style(checkpoint.config)
     encoder = _encoder(checkpoint.config, config)
     tokenizer = checkpoint.tokenizer()
@@ -114,7 +105,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     if config.max_length <= special:
         raise InputError(f"max_length={config.max_length} leaves no room beside {special} special tokens")
     recipe = methods.recipe(encoder.stages, config)
-    _check_length(encoder, config, sum(delta.extra_tokens for delta in recipe.deltas))
+    _check_length(encoder, config, sum(delta.extra_positions for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
     head = kind.head(labels, config, reader, style)
     init, with_deltas = functools.partial(_init, encoder, head, reader, _one_row()), functools.partial(_with_deltas, recipe)
@@ -126,13 +117,13 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     params = fresh = jax.jit(init)(keys)
     # 3. Pretrained parameters over them, strictly.
     if not scratch:
-        unused = ("head", "encoder/pooler")  # a pooler that is read but not wanted; a head that knew other labels
-        body = {"encoder": params["encoder"]}
-        params = params | weights.graft(body, checkpoint.tensors(), allow_left_over=unused, source=str(checkpoint.folder))
+        params = params | _pretrained(params, checkpoint, labels, config.weights.head)
     # 4. What the method begins with: parts made anew, noise, deltas.
     for regulariser in recipe.regularisers:
         params = regulariser.begin(params, fresh, keys["begin"])
     params = with_deltas(params, keys)
+    if config.weights.adapter:
+        params = adapter.graft(Path(config.weights.adapter), params, checkpoint, config)
     # 5. What trains, and what does not.
     trainable, frozen = split(params, plan.trained)
     # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
@@ -150,6 +141,22 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         plan=plan,
         weights_sha256="" if scratch else checkpoint.sha256,
     )
+
+
+def open_weights(config: ConfigDict) -> weights.Checkpoint:
+    """The model that `config` begins with; of one that begins from scratch, the shape counts and the tokenizer."""
+    w = config.weights
+    return weights.open(config.model if w.source == "scratch" else w.source or config.model, w.sha256, w.pickle)
+
+
+def _pretrained(params: Tree, checkpoint: weights.Checkpoint, labels: tuple[str, ...], with_head: bool) -> Tree:
+    """The parameters that a checkpoint has, the head's too `with_head`: a head is for the labels that it knows."""
+    tensors, source = checkpoint.tensors(), str(checkpoint.folder)
+    if with_head:
+        tensors = classes.in_order(tensors, checkpoint.labels, labels, source)
+    parts = {name: params[name] for name in ("encoder", "head") if with_head or name == "encoder"}
+    unused = ("encoder/pooler",) if with_head else ("encoder/pooler", "head")
+    return weights.graft(parts, tensors, allow_left_over=unused, source=source)
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
@@ -200,32 +207,12 @@ def build(config: ConfigDict) -> Experiment:
         raise InputError("config: the total is 0 steps; nothing would be trained")
     warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
     rate = optim.schedule(config.schedule, config.learning_rate, warmup, total)
-    phases = make_phases(model, rate, total, sizes)
-    e = Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, phases)
-    e.enter(phases[0], model.trainable)
-    if len(phases) == 1 and train_batches.hidden is not None:
+    found = phases.make(model, rate, total, sizes)
+    e = Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, found)
+    e.enter(found[0], model.trainable)
+    if len(found) == 1 and train_batches.hidden is not None:
         dev_batches.hidden = prefix.states(model, dev_batches.tokens, layout, config.prefix_cache_gb)
     return e
-
-
-def make_phases(model: Model, rate: optax.Schedule, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
-    """The phases of a run of `total` steps. Raises InputError where one would begin after the end."""
-    c, count = model.config, len(model.plan.phases or (model.plan,))
-    every = durations.steps(c, "phase", total=total, **sizes) or -(-total // (2 * max(count - 1, 1)))
-    starts = [i * every for i in range(count)]
-    if starts[-1] >= total:
-        late = next(i for i, start in enumerate(starts) if start >= total)
-        what = f"phase {late + 1} of {count} would begin at step {starts[late]}, but the training has {total}"
-        raise InputError(
-            f"method={c.method}: {what}; shorten the phases with --config.phase_percent={100 // count}, or open more at a time"
-        )
-    found = []
-    for plan, start, stop in zip(model.plan.phases or (model.plan,), starts, [*starts[1:], total], strict=True):
-        tx = optim.make(plan, c, rate)
-        for regulariser in model.recipe.regularisers:
-            tx = regulariser.optimizer(tx, c, total)
-        found.append(Phase(start, stop, plan, tx))
-    return tuple(found)
 
 
 def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> Tree:

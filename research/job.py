@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from research import cache, parallel, telemetry, train, whole
+from research import cache, export, parallel, telemetry, train, whole
 from research import experiment as experiments
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
@@ -26,7 +26,9 @@ from research.params.tree import count, digest, merge
 from research.tasks import catalog
 
 
-def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None) -> None:
+def do(
+    mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str = "huggingface"
+) -> None:
     """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
     keep_programs()
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -37,6 +39,11 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
     elif mode == "plan":
         labels = experiments.load_data(config).labels
         print(experiments.build_model(config, labels).summary(), end="")
+    elif mode == "export":
+        if not output:
+            raise InputError("--mode=export needs --output=FOLDER")
+        export.export(load_trained(config, workdir), experiments.open_weights(config), workdir, form, Path(output))
+        console.print(f"{output} is whole; it was read back and gives the same logits.")
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
@@ -129,7 +136,7 @@ def score(
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """The kept parameters of the run in `workdir` on dev and test."""
     data, layout = experiments.load_data(config), parallel.layout(config.parallel)
-    model = load_trained(config, workdir)
+    model = load_trained(config, workdir, data.labels)
     if data.labels != model.labels:
         raise InputError(f"{workdir}: trained on labels {', '.join(model.labels)}, but the data has {', '.join(data.labels)}")
     program = train.eval_program(model, layout)
@@ -148,12 +155,16 @@ def predict(config: ConfigDict, workdir: Path, source: str) -> list[dict[str, An
     return [{"id": id, **said} for id, said in zip(examples.ids, model.kind.predictions(logits, model.labels), strict=True)]
 
 
-def load_trained(config: ConfigDict, workdir: Path) -> experiments.Model:
-    """The model of `config` with the kept parameters of the run in `workdir`.
+def load_trained(config: ConfigDict, workdir: Path, labels: tuple[str, ...] = ()) -> experiments.Model:
+    """The model of `config` with the kept parameters of the run in `workdir`; where nothing was trained there, but the config begins
+    with a trained head, as it begins, for `labels` or those of the task or of the checkpoint.
 
     Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
     """
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
+    if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
+        known = labels or catalog.get(config.task).labels or experiments.open_weights(config).labels
+        return experiments.build_model(config, known)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore=workdirs.COSTS)

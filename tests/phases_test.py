@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from research import experiment, train
+from research import experiment, phases, train
 from research.params.tree import flatten
 from tests import runs
 
@@ -24,7 +24,7 @@ COUNT = {"gradual_unfreezing": 4, "chain_thaw": 5}
 class Seen:
     """What was seen of a phase."""
 
-    phase: experiment.Phase
+    phase: phases.Phase
     before: dict
     after: dict
     began: object
@@ -165,10 +165,10 @@ def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
 def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
     def starts(method="gradual_unfreezing", total=60, **changes):
         model = experiment.build_model(runs.config(method=method, **changes), ("neg", "pos"))
-        phases = experiment.make_phases(model, lambda step: 0.1, total, {"batch_size": 8, "epoch_steps": 4})
-        assert [phase.stop for phase in phases[:-1]] == [phase.start for phase in phases[1:]]
-        assert phases[-1].stop == total
-        return [phase.start for phase in phases]
+        found = phases.make(model, lambda step: 0.1, total, {"batch_size": 8, "epoch_steps": 4})
+        assert [phase.stop for phase in found[:-1]] == [phase.start for phase in found[1:]]
+        assert found[-1].stop == total
+        return [phase.start for phase in found]
 
     assert starts() == [0, 10, 20, 30]
     assert starts(phase_percent=20.0) == [0, 12, 24, 36]

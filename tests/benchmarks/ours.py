@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from configs import common
-from research import cache, experiment, optim, parallel, train, weights
+from research import cache, experiment, optim, parallel, phases, train, weights
 from research.adapt import methods
 from research.data.batches import Batches
 from research.data.encode import Tokens
@@ -69,8 +69,8 @@ def random_ids(w: Train | Evaluate) -> np.ndarray:
 def looped(model: Model, rows: int) -> Training:
     """The loop of a model without data of its own, at a rate that hardly falls."""
     layout, rate = parallel.layout("jit"), optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
-    phases = experiment.make_phases(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
-    return Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, phases=phases))
+    found = phases.make(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
+    return Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, phases=found))
 
 
 def measure_training(w: Train) -> Callable[[int], dict]:

@@ -1,4 +1,4 @@
-"""A trained model as folders that others read: `transformers`' own format."""
+"""A model as a folder in the format of `transformers`."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def huggingface(
+def write(
     folder: Path,
     config: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],

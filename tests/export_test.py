@@ -1,0 +1,242 @@
+"""What is exported is read by others, and by us again, with the same numbers."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from research import experiment, export, job, weights
+from research.data.examples import Examples
+from research.errors import InputError
+from tests import runs
+from tests.weights import tiny
+
+TEXTS = ("fine", "a dull film", "the best of all the films that were ever shown in that town", "why not")
+QUIET = Console(quiet=True)
+
+
+def trained(folder, method="full", **changes):
+    """A finished smoke run: its config and workdir. With its few steps at a high rate, every trained part is away from its start."""
+    c = runs.config(method=method, precision="float32", learning_rate=0.02, total_steps=8, **changes)
+    job.run(c, folder, QUIET)
+    return c, folder
+
+
+def exported(c, workdir, output, form="huggingface"):
+    export.export(job.load_trained(c, workdir), experiment.open_weights(c), workdir, form, output)
+    return output
+
+
+def logits(c, workdir, texts=TEXTS) -> np.ndarray:
+    """Ours, of the run's model, in float32 [n, C]."""
+    model = job.load_trained(c, workdir)
+    batches = model.batches(Examples(tuple(map(str, range(len(texts)))), tuple((text,) for text in texts), ()), experiment.parallel.layout("jit"))
+    found = np.zeros((len(texts), len(model.labels)), np.float32)
+    for batch in batches.epoch(0):
+        there = batch["weights"] > 0
+        found[batch["examples"][there]] = np.asarray(model.logits(model.trainable, model.frozen, batch))[there]
+    return found
+
+
+def theirs(model, tokenizer, texts=TEXTS, max_length=32) -> np.ndarray:
+    import torch
+
+    arrays = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**arrays).logits.numpy()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("method", ["full", "lora", "ia3+dora"])
+def test_transformers_loads_what_was_trained_with_deltas_merged_and_labels_named(tmp_path, method):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    c, workdir = trained(tmp_path / "run", method, **({"ia3__outputs": "attention/key"} if "ia3" in method else {}))
+    folder = exported(c, workdir, tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    found = theirs(model, AutoTokenizer.from_pretrained(folder))
+    np.testing.assert_allclose(found, logits(c, workdir), atol=1e-4, rtol=0)
+    assert model.config.id2label == {0: "neg", 1: "pos"} and model.config.label2id["pos"] == 1
+    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    assert np.abs(theirs(base, AutoTokenizer.from_pretrained(folder)) - found).max() > 1e-2, "nothing was trained"
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prefix"])
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_peft_loads_the_delta_and_the_head_on_the_pytorch_base(tmp_path, method):
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    c, workdir = trained(tmp_path / "run", method)
+    folder = exported(c, workdir, tmp_path / "out", "peft")
+    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    before = theirs(base, tokenizer)
+    found = theirs(PeftModel.from_pretrained(base, folder), tokenizer)
+    np.testing.assert_allclose(found, logits(c, workdir), atol=1e-4, rtol=0)
+    assert np.abs(found - before).max() > 1e-2, "nothing was trained"
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_an_adapter_that_peft_wrote_is_where_we_begin(tmp_path, method):
+    import peft
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    c = runs.config(method=method, precision="float32", weights__adapter=str(tmp_path), lora__rank=4, lora__alpha=12.0, prefix__tokens=3)
+    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    given = {"lora": {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"]}, "prefix": {"num_virtual_tokens": 3}}[method]
+    kind = {"lora": peft.LoraConfig, "prefix": peft.PrefixTuningConfig}[method]
+    model = peft.get_peft_model(base, kind(task_type="SEQ_CLS", **given))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(experiment.open_weights(c).folder)
+    np.testing.assert_allclose(logits(c, tmp_path / "none"), theirs(model, tokenizer), atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="use --config.method=" + method):
+        experiment.build_model(runs.config(method="dora", weights__adapter=str(tmp_path)), ("neg", "pos"))
+    if method == "lora":
+        with pytest.raises(InputError, match="was trained with lora.rank=4; use --config.lora.rank=4$"):
+            experiment.build_model(runs.config(method="lora", weights__adapter=str(tmp_path)), ("neg", "pos"))
+
+
+def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tmp_path):
+    c, workdir = trained(tmp_path / "run")
+    folder = exported(c, workdir, tmp_path / "out")
+    again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
+    wanted = json.loads((workdir / "result.json").read_text())["metrics"]
+    assert job.evaluate_run(again, tmp_path / "none") == wanted
+    np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
+    assert job.run(again, tmp_path / "further", QUIET)["weights"]["source"] == str(folder)
+    fresh = runs.config(precision="float32", weights__source=str(folder))
+    head = experiment.build_model(fresh, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
+    assert np.abs(np.asarray(head)).max() < 0.1, "without weights.head the head begins anew"
+
+
+def test_the_classes_of_a_head_are_found_by_name(tmp_path):
+    c, workdir = trained(tmp_path / "run")
+    folder = exported(c, workdir, tmp_path / "out")
+    again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
+    one, other = (experiment.build_model(again, labels).trainable["head"]["classifier"]["kernel"] for labels in (("neg", "pos"), ("Pos", "NEG")))
+    assert np.array_equal(one, other[:, ::-1]) and not np.array_equal(one, other)
+    with pytest.raises(InputError, match="its head has the classes neg, pos, but the task has good, bad; leave out weights.head"):
+        experiment.build_model(again, ("good", "bad"))
+    with pytest.raises(InputError, match="it has no classifier; leave it out"):
+        experiment.build_model(runs.config(weights__head=True), ("neg", "pos"))
+
+
+def test_a_delta_goes_round_by_the_format_of_peft(tmp_path):
+    for method in ("lora", "ia3", "prefix"):
+        c, workdir = trained(tmp_path / method, method)
+        folder = exported(c, workdir, tmp_path / f"{method} out", "peft")
+        again = runs.config(method=method, precision="float32", weights__adapter=str(folder))
+        before, after = job.load_trained(c, workdir).trainable, job.load_trained(again, tmp_path / "none").trainable
+        for one, other in zip(*(experiment.jax.tree.leaves(tree) for tree in (before, after)), strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_the_card_has_the_numbers_and_the_tokenizer_goes_along(tmp_path):
+    c, workdir = trained(tmp_path / "run")
+    folder = exported(c, workdir, tmp_path / "out")
+    result, card = json.loads((workdir / "result.json").read_text()), (folder / "README.md").read_text()
+    for wanted in (f"{result['metrics']['test']['accuracy']:.4f}", result["params"]["sha256"], "neg, pos", "method=full"):
+        assert wanted in card
+    assert weights.load(str(folder))[2](TEXTS[0]).data == job.load_trained(c, workdir).tokenizer(TEXTS[0]).data
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"], "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    "method, form, changes, complaint",
+    [
+        ("houlsby", "huggingface", {}, "houlsby cannot be merged"),
+        ("houlsby", "peft", {}, "method=houlsby: peft has no place for it"),
+        ("full", "peft", {}, "peft's format is for one delta and a head, but encoder/.* trains too; use --format=huggingface"),
+        ("linear_probe", "huggingface", {}, "pooling=mean: transformers' bert classifiers have no place for it"),
+        ("scalar_mix", "huggingface", {}, "a method that reads several states"),
+        ("full", "safetensors", {}, "--format=safetensors is not known"),
+    ],
+)
+def test_what_a_format_has_no_place_for_is_refused_and_leaves_nothing(tmp_path, method, form, changes, complaint):
+    c, workdir = trained(tmp_path / "run", method, **changes)
+    with pytest.raises(InputError, match=complaint):
+        exported(c, workdir, tmp_path / "out", form)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_export_needs_a_finished_run_and_a_new_folder(tmp_path):
+    c, workdir = trained(tmp_path / "run")
+    with pytest.raises(InputError, match="--output=.*run is there already"):
+        exported(c, workdir, workdir)
+    (workdir / "result.json").unlink()
+    with pytest.raises(InputError, match="no result.json there; finish the run"):
+        exported(c, workdir, tmp_path / "out")
+
+
+def test_logits_that_differ_from_what_was_trained_are_noticed(tmp_path, monkeypatch):
+    c, workdir = trained(tmp_path / "run")
+    plain = export._merged
+    monkeypatch.setattr(export, "_merged", lambda *args: {name: 1.1 * leaf for name, leaf in plain(*args).items()})
+    with pytest.raises(InputError, match="gives other logits .* so it is not kept"):
+        exported(c, workdir, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"peft_type": "LOHA"}, "peft_type 'LOHA' is not read; known: IA3, LORA, PREFIX_TUNING"),
+        (None, "no adapter_config.json"),
+    ],
+)
+def test_an_adapter_that_cannot_be_read_is_an_error(tmp_path, change, complaint):
+    c, workdir = trained(tmp_path / "run", "lora")
+    folder = exported(c, workdir, tmp_path / "out", "peft")
+    path = folder / "adapter_config.json"
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=complaint):
+        experiment.build_model(runs.config(method="lora", weights__adapter=str(folder)), ("neg", "pos"))
+
+
+@pytest.mark.torch
+def test_a_pickle_is_read_where_it_is_asked_for_and_only_for_tensors(tmp_path):
+    import torch
+
+    tensors = tiny.tensors(classes=3)
+    folder = tiny.save(tmp_path, tensors)
+    _, wanted, _ = weights.load(str(folder))
+    (folder / "model.safetensors").unlink()
+    torch.save({name: torch.tensor(array) for name, array in tensors.items()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="a pickle, which is not read unless asked for"):
+        weights.load(str(folder))
+    _, params, _ = weights.load(str(folder), pickle=True)
+    assert np.array_equal(params["encoder"]["pooler"]["kernel"], wanted["encoder"]["pooler"]["kernel"])
+    torch.save({"run": json.loads}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="not a whole file of tensors"):
+        weights.load(str(folder), pickle=True)
+
+
+@pytest.mark.torch
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_real_model_trained_on_sst2_says_the_same_in_pytorch(tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    changes = {"data__path": str(runs.DATA / "sst2"), "data__train_examples": 512, "data__eval_examples": 64, "total_epochs": 1.0}
+    c = runs.config("sst2", "model=minilm,data=files", precision="float32", **changes)
+    job.run(c, tmp_path / "run", QUIET)
+    folder = exported(c, tmp_path / "run", tmp_path / "out")
+    texts = [text for (text,) in experiment.load_data(runs.config("sst2", "model=minilm,data=files", data__path=str(runs.DATA / "sst2"))).splits["test"].texts[:200]]
+    ours = logits(c, tmp_path / "run", texts)
+    found = theirs(AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), texts, 64)
+    assert np.abs(ours - found).max() <= 1e-4
+    assert np.array_equal(ours.argmax(1), found.argmax(1)) and len(set(ours.argmax(1))) == 2

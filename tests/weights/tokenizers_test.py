@@ -1,0 +1,83 @@
+"""The fast tokenizer of every family, from its own files, and how each lays out a pair."""
+
+import io
+import json
+
+import pytest
+import sentencepiece
+from tokenizers import ByteLevelBPETokenizer
+
+from research.errors import InputError
+from research.weights import read
+
+TEXTS = ["the best film of the year", "it was not the worst film", "a quiet year", "why the film was made it does not say"]
+PAIR = ("the film", "not a year")
+
+
+def pieces(folder, name: str):
+    """A SentencePiece model, trained on nothing much, in a file of this name."""
+    out = io.BytesIO()
+    special = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]", "pad_piece": "[PAD]", "user_defined_symbols": "[MASK]"}
+    if name == "sentencepiece.bpe.model":
+        special = {}
+    ids = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3} if special else {}
+    options = {"vocab_size": 40, "model_type": "unigram", "hard_vocab_limit": False, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS * 20), model_writer=out, **options, **ids, **special)
+    (folder / name).write_bytes(out.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())
+
+
+def byte_pairs(folder):
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(TEXTS * 20, vocab_size=300, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"])
+    trained.save_model(str(folder))
+
+
+def words(folder):
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(" ".join(TEXTS).split()))]))
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra"])
+def test_a_pair_of_berts_kind_is_cls_a_sep_b_sep_and_the_types_say_which(tmp_path, family):
+    words(tmp_path)
+    tokenizer = read.read_tokenizer(tmp_path, family, 100)
+    out = tokenizer(*PAIR, return_token_type_ids=True)
+    assert tokenizer.convert_ids_to_tokens(out["input_ids"]) == ["[CLS]", "the", "film", "[SEP]", "not", "a", "year", "[SEP]"]
+    assert out["token_type_ids"] == [0] * 4 + [1] * 4
+
+
+def test_a_pair_of_robertas_kind_has_two_marks_between_and_one_type(tmp_path):
+    byte_pairs(tmp_path)
+    tokenizer = read.read_tokenizer(tmp_path, "roberta", 400)
+    out = tokenizer(*PAIR, return_token_type_ids=True)
+    tokens = tokenizer.convert_ids_to_tokens(out["input_ids"])
+    assert tokens[0] == "<s>" and tokens[-1] == "</s>" and tokens.count("</s>") == 3
+    middle = tokens.index("</s>")
+    assert tokens[middle : middle + 2] == ["</s>", "</s>"]
+    assert set(out["token_type_ids"]) == {0}, "there is one row in its table of types"
+
+
+def test_gpt2_adds_nothing(tmp_path):
+    byte_pairs(tmp_path)
+    tokenizer = read.read_tokenizer(tmp_path, "gpt2", 400)
+    assert tokenizer.decode(tokenizer(TEXTS[0])["input_ids"]) == TEXTS[0]
+    assert tokenizer.num_special_tokens_to_add(pair=True) == 0
+
+
+@pytest.mark.parametrize("family, name", [("albert", "spiece.model"), ("deberta-v2", "spm.model"), ("xlm-roberta", "sentencepiece.bpe.model")])
+def test_pieces_are_those_of_sentencepiece_itself(tmp_path, family, name):
+    model = pieces(tmp_path, name)
+    tokenizer = read.read_tokenizer(tmp_path, family, 100)
+    ids = tokenizer(TEXTS[1])["input_ids"]
+    first, last = ("<s>", "</s>") if family == "xlm-roberta" else ("[CLS]", "[SEP]")
+    assert tokenizer.convert_ids_to_tokens(ids) == [first, *model.encode(TEXTS[1], out_type=str), last]
+    pair = tokenizer.convert_ids_to_tokens(tokenizer(*PAIR)["input_ids"])
+    assert pair.count(last) == (3 if family == "xlm-roberta" else 2)
+
+
+def test_a_folder_without_the_familys_file_says_which_one(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({}))
+    with pytest.raises(InputError, match="tokenizer_config.json, but neither tokenizer.json nor spm.model$"):
+        read.read_tokenizer(tmp_path, "deberta-v2", 10)
+    with pytest.raises(InputError, match="tokenizer_config.json, but no tokenizer.json$"):
+        read.read_tokenizer(tmp_path, "modernbert", 10)
