@@ -86,20 +86,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny
     c.seed = 0
 
-    c.weights = ConfigDict()
-    c.weights.source = ""  # empty: the model's own; a folder; a hub id; or "scratch" for random parameters of the same shape
-    c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
-    c.weights.pickle = False  # whether pytorch_model.bin may be read, where there is nothing else; PyTorch must be installed
-    c.weights.head = False  # begin with the checkpoint's own classifier, whose classes must be the task's
-    c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
-
-    c.data = ConfigDict()
-    c.data.seed = 0  # of the dev split and of subsets: other seeds of a run see the same examples
-    c.data.source = chosen["data"]  # tfds | files | demo
-    c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
-    c.data.train_examples = 0  # 0 is all; fewer are drawn by label
-    c.data.eval_examples = 0  # the same for dev and for test
-    c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
+    _inputs(c, chosen)
 
     c.max_length = 128  # tokens of an example; longer texts lose their end
     c.packing = "packed"  # packed | bucketed | padded
@@ -141,6 +128,24 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
     c.parallel = "auto"  # auto | jit | pmap
     return c
+
+
+def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
+    """Where the model and the data come from."""
+    c.weights = ConfigDict()
+    c.weights.source = ""  # empty: the model's own; a folder; a hub id; or "scratch" for random parameters of the same shape
+    c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
+    c.weights.pickle = False  # whether pytorch_model.bin may be read, where there is nothing else; PyTorch must be installed
+    c.weights.head = False  # begin with the checkpoint's own classifier, whose classes must be the task's
+    c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
+
+    c.data = ConfigDict()
+    c.data.seed = 0  # of the dev split and of subsets: other seeds of a run see the same examples
+    c.data.source = chosen["data"]  # tfds | files | demo
+    c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
+    c.data.train_examples = 0  # 0 is all; fewer are drawn by label
+    c.data.eval_examples = 0  # the same for dev and for test
+    c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
 
 
 def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:

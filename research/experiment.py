@@ -22,6 +22,7 @@ from research.data.batches import Batches
 from research.data.examples import Dataset
 from research.errors import InputError
 from research.model import Batch, Model
+from research.models.heads import Style
 from research.params.tree import Tree, flatten, split, unflatten
 from research.tasks import catalog, classification
 from research.weights import adapter, classes
@@ -97,7 +98,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     scratch = config.weights.source == "scratch"
     checkpoint = open_weights(config)
     style = models.family(checkpoint.config).style(checkpoint.config)
-    encoder = _encoder(checkpoint.config, config)
+    encoder = _encoder(checkpoint.config, config, style)
     tokenizer = checkpoint.tokenizer()
     if tokenizer is None:
         raise InputError(f"{checkpoint.folder}: no tokenizer there (tokenizer.json or vocab.txt)")
@@ -159,11 +160,11 @@ def _pretrained(params: Tree, checkpoint: weights.Checkpoint, labels: tuple[str,
     return weights.graft(parts, tensors, allow_left_over=unused, source=source)
 
 
-def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
+def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:
     return models.build(
         shape,
         precision=config.precision,
-        pooler=config.pooling == "pooler",
+        pooler=config.pooling == style.pooling == "pooler",
         dropout=config.dropout,
         attention_dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
     )

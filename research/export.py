@@ -40,10 +40,12 @@ def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: st
     described = card.card(result, model.labels, hub.name(checkpoint.source), made, library)
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
     with huggingface.new_folder(output) as part:
+        (part / "README.md").write_text(described, encoding="utf8")
+        huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer)
         if form == "huggingface":
-            _whole(part, model, checkpoint, _merged(model, params), described)
+            _whole(part, model, checkpoint, _merged(model, params))
         else:
-            _delta(part, model, checkpoint, params, described)
+            _delta(part, model, checkpoint, params)
 
 
 def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,15 +57,14 @@ def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
 
-def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], described: str) -> None:
-    options = {"kind": "classifier", "labels": model.labels, "tokenizer": model.tokenizer, "card": described}
-    huggingface.write(folder, checkpoint.config, tensors, **options)
+def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray]) -> None:
+    huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
     whole, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)
     _compare(model, batch, np.asarray(whole.apply({"params": params}, batch))[:, :1])
 
 
-def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray], described: str) -> None:
+def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
     deltas, trained = model.recipe.deltas, model.plan.trained
     further = [name for name in trained if not name.startswith(("head/", "delta/"))]
     if len(deltas) != 1 or further:
@@ -74,8 +75,6 @@ def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: d
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
     peft.write(folder, delta.name, model.config[delta.name].to_dict(), own, head, checkpoint.table, shape, base)
-    model.tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(described, encoding="utf8")
     _, _, own, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
     read = {f"delta/{delta.name}/{name}": leaf for name, leaf in own.items()} | {f"head/{name}": leaf for name, leaf in head.items()}
     batch = _batch(model)

@@ -18,7 +18,8 @@ def smoky(command: str, workdir) -> str:
     """The same command as a smoke run in a workdir of its own."""
     command = re.sub(r"(configs/[\w/]+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
     command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "").replace(",path=FOLDER", ",seeds=1")
-    return command.replace("python -m", f"{shlex.quote(sys.executable)} -m") + f" --workdir={workdir}"
+    command = command.replace("--output=FOLDER", f"--output={workdir}-out").replace("python -m", f"{shlex.quote(sys.executable)} -m")
+    return f"{command} --workdir={workdir}"
 
 
 def test_the_launchers_are_what_the_readme_says():
@@ -30,7 +31,7 @@ def test_the_launchers_are_what_the_readme_says():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_runs(command, tmp_path):
     if "--mode=" in command and "plan" not in command:  # these use a trained model
-        train = re.sub(r"--mode=\w+|--input=\S+", "", command.split("|")[-1])
+        train = re.sub(r"--(mode|input|output|format)=\S+", "", command.split("|")[-1])
         subprocess.run(smoky(train, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
     done = subprocess.run(
         smoky(command, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True

@@ -4,19 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from research.errors import InputError
-from research.params.tree import Tree, flatten, unflatten
 from research.weights import peft
 from research.weights.graft import graft as grafted
 
 
-def graft(folder: Path, params: Tree, checkpoint: Any, config: Any) -> Tree:
+def graft(folder: Path, params: dict[str, Any], checkpoint: Any, config: Any) -> dict[str, Any]:
     """`params` with the delta, and the head where there is one, of an adapter in peft's format.
 
     Raises InputError where the adapter is another than the config's method adds, in kind, options or places, or cannot be read.
     """
-    layers = len({name.split("/")[0] for name in flatten(params["encoder"]) if name.startswith("layer_")})
+    layers = len([name for name in params["encoder"] if name.startswith("layer_")])
     name, options, own, head = peft.read(folder, checkpoint.table, layers)
     if name not in params.get("delta", {}):
         raise InputError(f"{folder} is an adapter of method={name}, but the config has method={config.method}; use --config.method={name}")
@@ -26,4 +26,4 @@ def graft(folder: Path, params: Tree, checkpoint: Any, config: Any) -> Tree:
     tensors = {f"delta/{name}/{leaf}": array for leaf, array in own.items()} | {f"head/{leaf}": array for leaf, array in head.items()}
     parts = {"delta": {name: params["delta"][name]}} | ({"head": params["head"]} if head else {})
     found = grafted(parts, {leaf: np.asarray(array, np.float32) for leaf, array in tensors.items()}, source=str(folder))
-    return unflatten(flatten(params) | flatten(found))
+    return unflatten_dict(flatten_dict(params) | flatten_dict(found))

@@ -10,7 +10,8 @@ from research.errors import InputError, nearest
 from research.weights import tiny
 from research.weights.read import MSGPACK, PICKLE, weight_files
 
-DESCRIPTION = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+DESCRIPTION = ("config.json", *TOKENIZER)
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 HUB_SECONDS = 5  # a network that drops packets is found out after this long, instead of after minutes
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.heads import Style
+from research.weights.hub import TOKENIZER
 from research.weights.names import KINDS, to_theirs
 from research.weights.tables import TABLES
 
@@ -44,10 +45,8 @@ def write(
     *,
     kind: str | None = None,
     labels: Sequence[str] = (),
-    tokenizer: Any = None,
-    card: str = "",
 ) -> None:
-    """Writes `config.json`, `model.safetensors`, the tokenizer and `README.md`, which PyTorch `transformers` loads.
+    """Writes `config.json` and `model.safetensors`, which PyTorch `transformers` loads.
 
     `config` is the `config.json` that the model was built from, `tensors` float32 under our names ("encoder/...", "head/..."), `kind`
     one of `names.KINDS` or None for the encoder alone, `labels` what the classes are called. Raises InputError for a family that
@@ -68,10 +67,18 @@ def write(
         described["pad_token_id"] = described.get("eos_token_id")
     (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    if card:
-        (folder / "README.md").write_text(card, encoding="utf8")
+
+
+def copy_tokenizer(source: Path, folder: Path, tokenizer: Any) -> None:
+    """Copies the tokenizer's files as they are. One that has no token for padding is given its last one, which ends texts: without,
+    nobody could use it on two texts at once."""
+    for pattern in TOKENIZER:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+    path = folder / "tokenizer_config.json"
+    described = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
+    if not described.get("pad_token") and "<|endoftext|>" in tokenizer.get_vocab():
+        path.write_text(json.dumps(described | {"pad_token": "<|endoftext|>"}, indent=2, sort_keys=True) + "\n", encoding="utf8")
 
 
 def check_pooling(pooling: str, style: Style, has_reader: bool, family: str) -> None:

@@ -13,7 +13,8 @@ from research.errors import InputError, nearest
 from research.weights.names import Row, Table, to_ours, to_theirs
 from research.weights.read import read_object, read_safetensors
 
-CONFIG, TENSORS, BEFORE = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+BEFORE, BEFORE_PREFIX = "base_model.model.", "base_model."  # what stands before names; before the head's beside a prefix
 TYPES = {"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prefix": "PREFIX_TUNING"}
 # How a delta's leaf is called there, and whether it is transposed on the way.
 LEAVES = {"a": ("lora_A.weight", True), "b": ("lora_B.weight", True), "magnitude": ("lora_magnitude_vector", False)}
@@ -31,7 +32,7 @@ def write(folder: Path, name: str, options: Mapping[str, Any], own: Tensors, hea
         raise InputError(f"method={name}: peft has no place for it; {nearest(name, TYPES)}; --format=huggingface merges what can be merged")
     theirs = to_theirs({f"head/{leaf}": array for leaf, array in head.items()}, table, "classifier")
     saved = sorted({leaf.split(".")[0] for leaf in theirs})
-    tensors = {f"{BEFORE}{leaf}": array for leaf, array in theirs.items()}
+    tensors = {f"{BEFORE_PREFIX if name == 'prefix' else BEFORE}{leaf}": array for leaf, array in theirs.items()}
     config = {"peft_type": TYPES[name], "task_type": "SEQ_CLS", "base_model_name_or_path": base, "inference_mode": True}
     if name == "prefix":
         config |= {"num_virtual_tokens": options["tokens"], "token_dim": shape.hidden_size, "num_layers": shape.num_hidden_layers}
@@ -64,7 +65,7 @@ def read(folder: Path, table: Table, layers: int) -> tuple[str, dict[str, Any], 
     config = read_object(folder / CONFIG)
     if not (folder / TENSORS).is_file():
         raise InputError(f"{folder}: no {TENSORS} beside {CONFIG}")
-    tensors = {name.removeprefix(BEFORE): array for name, array in read_safetensors(folder / TENSORS).items()}
+    tensors = {name.removeprefix(BEFORE).removeprefix(BEFORE_PREFIX): array for name, array in read_safetensors(folder / TENSORS).items()}
     kind = str(config.get("peft_type"))
     name = "dora" if config.get("use_dora") else next((n for n, theirs in TYPES.items() if theirs == kind), None)
     if name is None:

@@ -87,7 +87,9 @@ def read_tokenizer(folder: Path, model_type: str, vocab_size: int):
         name = "PreTrainedTokenizerFast"
     elif not file or not (folder / file).is_file():
         if (folder / "tokenizer_config.json").is_file():
-            raise InputError(f"{folder}: tokenizer_config.json, but {f'neither tokenizer.json nor {file}' if file else 'no tokenizer.json'}")
+            raise InputError(
+                f"{folder}: tokenizer_config.json, but {f'neither tokenizer.json nor {file}' if file else 'no tokenizer.json'}"
+            )
         return None
     import transformers
 

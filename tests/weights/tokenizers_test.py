@@ -64,7 +64,9 @@ def test_gpt2_adds_nothing(tmp_path):
     assert tokenizer.num_special_tokens_to_add(pair=True) == 0
 
 
-@pytest.mark.parametrize("family, name", [("albert", "spiece.model"), ("deberta-v2", "spm.model"), ("xlm-roberta", "sentencepiece.bpe.model")])
+@pytest.mark.parametrize(
+    "family, name", [("albert", "spiece.model"), ("deberta-v2", "spm.model"), ("xlm-roberta", "sentencepiece.bpe.model")]
+)
 def test_pieces_are_those_of_sentencepiece_itself(tmp_path, family, name):
     model = pieces(tmp_path, name)
     tokenizer = read.read_tokenizer(tmp_path, family, 100)
