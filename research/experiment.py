@@ -106,7 +106,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     if config.max_length <= special:
         raise InputError(f"max_length={config.max_length} leaves no room beside {special} special tokens")
     recipe = methods.recipe(encoder.stages, config)
-    _check_length(encoder, config, sum(delta.extra_positions for delta in recipe.deltas))
+    _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
     head = kind.head(labels, config, reader, style)
     init, with_deltas = functools.partial(_init, encoder, head, reader, _one_row()), functools.partial(_with_deltas, recipe)

@@ -92,7 +92,8 @@ def _batch(model: Model) -> dict[str, np.ndarray]:
     length = int(tokens.lengths.max())
     rows = [slice(*tokens.offsets[i : i + 2]) for i in range(len(tokens))]
     padded = lambda array: np.stack([np.pad(array[row], (0, length - len(array[row]))) for row in rows])  # noqa: E731
-    return weights.padded_batch(padded(tokens.ids), padded(np.ones_like(tokens.ids)), padded(tokens.types))
+    batch = weights.padded_batch(padded(tokens.ids), padded(np.ones_like(tokens.ids)), padded(tokens.types))
+    return batch | {"positions": batch["positions"] + np.int32(tokens.first_position)}
 
 
 def _logits(model: Model, batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -175,7 +175,8 @@ class Model:
     def tokens(self, examples: Examples) -> encode.Tokens:
         """The token ids of `examples`, with places for what the method puts before a text."""
         tokens = encode.encode(self.tokenizer, examples, self.config.max_length)
-        return tokens.with_places(self.extra_tokens)
+        first = sum(delta.first_position for delta in self.recipe.deltas)
+        return dataclasses.replace(tokens.with_places(self.extra_tokens), first_position=first)
 
     @property
     def extra_tokens(self) -> int:

@@ -50,7 +50,8 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
 def key(model, tokens: Tokens, below: int) -> str:
     """sha256 of what decides the hidden states: the frozen parameters, the tokens, how many stages, the precision."""
     names = [name for name in model.plan.entries if name.startswith("encoder/") and name.split("/")[1] in model.encoder.stages[:below]]
-    sha = hashlib.sha256(f"{VERSION} {below} {model.reads(below)} {model.config.precision} {model.encoder.config}".encode())
+    what = VERSION, below, model.reads(below), model.config.precision, model.encoder.config, tokens.first_position
+    sha = hashlib.sha256(" ".join(map(str, what)).encode())
     sha.update(digest(jax.tree.map(np.asarray, split(model.frozen, names)[0])).encode())
     for array in (tokens.ids, tokens.types, tokens.offsets):
         sha.update(np.ascontiguousarray(array).tobytes())

@@ -32,11 +32,7 @@ class Delta:
     name = "delta"
     spared = ""
     extra_tokens = 0  # places that it adds after each example's first token
-
-    @property
-    def extra_positions(self) -> int:
-        """Positions that it takes from the text."""
-        return self.extra_tokens
+    first_position = 0  # of each example's first token: what it puts before it has the positions below
 
     def init(self, key: jax.Array, encoder: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Fresh parameters: path below `delta/NAME/` -> array. `encoder`: path below `encoder/` -> array or shape.

@@ -10,7 +10,7 @@ from research.adapt.lora import kernels, keys_of
 from research.adapt.method import Delta, Method, Site
 from research.errors import InputError
 
-WORD, POSITION = "embeddings/word", "embeddings/position"
+WORD = "embeddings/word"
 LAST_COLUMN = 0xFFFFFFFF  # dropout's columns of a prefix count down from here, far from any position
 
 
@@ -19,8 +19,8 @@ class Prefix(Delta):
     """softmax(q [K_p; K]^T / sqrt(d)) [V_p; V] in every layer, with K_p and V_p [P, D] trained (Li & Liang 2021, without the network
     that makes them, as peft has it with `prefix_projection=False`).
 
-    Every token of every example sees all P of its layer. The prefix has no place in the row and no query; where the encoder has a table
-    of positions, it takes the first P of them, and the text's own move on, as in the authors' and peft's use of cached keys.
+    Every token of every example sees all P of its layer. The prefix has no place in the row and no query, but positions 0 to P - 1: the
+    text's own move on, as they do where the prefix is a cache of keys and values, the authors' way and peft's.
     """
 
     tokens: int
@@ -28,8 +28,8 @@ class Prefix(Delta):
     name = "prefix"
 
     @property
-    def extra_positions(self) -> int:
-        """P, and none where `init` will refuse."""
+    def first_position(self) -> int:
+        """P, and 0 where `init` will refuse."""
         return max(self.tokens, 0)
 
     def init(self, key, encoder):
@@ -64,8 +64,7 @@ class Prefix(Delta):
 
             return site
 
-        moved = {POSITION: lambda embed, positions: embed(positions + self.tokens)} if f"{POSITION}/embedding" in encoder else {}
-        return moved | {path: at(path) for path in {name.rpartition("/")[0] for name in own}}
+        return {path: at(path) for path in {name.rpartition("/")[0] for name in own}}
 
 
 @dataclasses.dataclass(frozen=True)

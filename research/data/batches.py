@@ -104,7 +104,7 @@ class Batches:
                 batch["types"][row, here] = self.tokens.types[begin:end]
                 if self.hidden is not None:
                     batch["hidden"][row, here] = self.hidden[begin:end]
-                batch["positions"][row, here] = np.arange(end - begin)
+                batch["positions"][row, here] = self.tokens.first_position + np.arange(end - begin)
                 batch["segments"][row, here] = place + 1
                 batch["anchors"][row, place] = at
                 batch["examples"][row, place] = example

@@ -15,11 +15,13 @@ VERSION = 1  # part of the fingerprint: raise it when the same texts would be en
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """The token ids of n examples, end to end: `ids` int32 [T], `types` int8 [T], `offsets` int64 [n + 1]."""
+    """The token ids of n examples, end to end: `ids` int32 [T], `types` int8 [T], `offsets` int64 [n + 1]. `first_position` is that
+    of each example's first token."""
 
     ids: np.ndarray
     types: np.ndarray
     offsets: np.ndarray
+    first_position: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -34,7 +36,7 @@ class Tokens:
         after = np.repeat(self.offsets[:-1] + 1, count)
         offsets = self.offsets + count * np.arange(len(self.offsets))
         types = np.insert(self.types, after, np.repeat(self.types[self.offsets[:-1]], count))
-        return Tokens(np.insert(self.ids, after, 0), types, offsets)
+        return dataclasses.replace(self, ids=np.insert(self.ids, after, 0), types=types, offsets=offsets)
 
 
 def encode(tokenizer, examples: Examples, max_length: int) -> Tokens:

@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from research import experiment
 from research.data.examples import Examples
+from research.errors import InputError
 from research.params.tree import flatten
 from research.precision import Precision
+from tests import runs
 from tests.adapt import small
 
 CORE = "layer_1/attention/core"
@@ -120,3 +123,20 @@ def test_only_the_prompt_gets_the_gradient_of_its_places():
 def test_every_text_gets_the_places():
     model = small.model("soft_prompt", soft_prompt__tokens=96)
     assert model.tokens(Examples(("0", "1"), (("a",), ("a b c",)), ())).lengths.tolist() == [3 + 96, 5 + 96]
+
+
+def test_a_text_has_the_positions_after_the_prefixs():
+    model = small.model("prefix", prefix__tokens=3)
+    batch = small.batch_of(model)
+    there = batch["segments"] > 0
+    assert batch["positions"][there].min() == 3
+    assert small.batch_of(small.model("linear_probe"))["positions"][there].min() == 0
+    read = small.logits(model, model.trainable, batch)
+    unmoved = small.logits(model, model.trainable, batch | {"positions": batch["positions"] - 3 * there.astype(np.int32)})
+    assert small.far(read, unmoved, least=1e-4)
+
+
+def test_a_prefix_takes_positions_of_the_model():
+    with pytest.raises(InputError, match="over the model's 128 positions less 20 that method=prefix takes; use --config.max_length=108"):
+        experiment.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
+    experiment.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))

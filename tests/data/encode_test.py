@@ -44,9 +44,8 @@ def listed(tokens, name="ids"):
 
 
 def same(one, other):
-    return all(
-        np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)
-    )
+    pairs = [map(np.asarray, pair) for pair in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)]
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)
 
 
 def test_fixed_sentences_have_their_golden_ids(tokenizer):
