@@ -156,7 +156,7 @@ def _encoder(shape: dict[str, Any], config: ConfigDict) -> nn.Module:
     return models.build(
         shape,
         precision=config.precision,
-        pooler=config.pooling == "pooler",
+        pooler=config.pooling == models.family(shape).style(shape).pooling == "pooler",
         dropout=config.dropout,
         attention_dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
     )
