@@ -13,22 +13,27 @@ TOKENS = np.random.RandomState(0).randint(3, 120, sum(LENGTHS))
 every_family = pytest.mark.parametrize("name", families.CONFIGS)
 
 
-def padded(tokens=TOKENS):
-    """The three examples, a row each; types change after the third token."""
+def types(name, positions):
+    """Types that change after an example's third token, where the family has two."""
+    return (positions > 2) * (families.CONFIGS[name].get("type_vocab_size") == 2)
+
+
+def padded(name, tokens=TOKENS):
+    """The three examples, a row each."""
     ids, mask = (np.zeros((3, max(LENGTHS)), np.int32) for _ in range(2))
     for i, example in enumerate(np.split(tokens, ENDS[:-1])):
         ids[i, : len(example)], mask[i, : len(example)] = example, 1
-    return padded_batch(ids, mask, mask * (np.arange(max(LENGTHS)) > 2))
+    return padded_batch(ids, mask, mask * types(name, np.arange(max(LENGTHS))))
 
 
-def packed(tokens=TOKENS, spare=1):
+def packed(name, tokens=TOKENS, spare=1):
     """The same examples in one row, with `spare` places of padding."""
     row = lambda parts: np.pad(np.concatenate(list(parts)), (0, spare)).astype(np.int32)[None]  # noqa: E731
     return {
         "tokens": row([tokens]),
         "positions": row(np.arange(n) for n in LENGTHS),
         "segments": row(np.full(n, i + 1) for i, n in enumerate(LENGTHS)),
-        "types": row(np.arange(n) > 2 for n in LENGTHS),
+        "types": row(types(name, np.arange(n)) for n in LENGTHS),
         "anchors": np.array([[0, *ENDS[:-1]]], np.int32),
         "examples": np.arange(3, dtype=np.int32)[None],
     }
@@ -51,7 +56,7 @@ def by_example(name, batch, key=None) -> list[list[np.ndarray]]:
 
 @every_family
 def test_packed_examples_give_the_states_and_logits_of_padded_ones(name):
-    one, other = by_example(name, padded()), by_example(name, packed())
+    one, other = by_example(name, padded(name)), by_example(name, packed(name))
     for a, b in zip(one, other, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5, rtol=0)
@@ -60,10 +65,10 @@ def test_packed_examples_give_the_states_and_logits_of_padded_ones(name):
 
 @every_family
 def test_dropout_falls_the_same_way_packed_or_padded(name):
-    one, other = by_example(name, padded(), key=1), by_example(name, packed(), key=1)
+    one, other = by_example(name, padded(name), key=1), by_example(name, packed(name), key=1)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a[-2], b[-2], atol=1e-5, rtol=0)
-    assert np.abs(one[0][-2] - by_example(name, padded(), key=2)[0][-2]).max() > 0.1
+    assert np.abs(one[0][-2] - by_example(name, padded(name), key=2)[0][-2]).max() > 0.1
 
 
 @every_family
@@ -72,7 +77,7 @@ def test_an_example_does_not_feel_its_neighbours_by_a_single_bit(name, changed):
     other = TOKENS.copy()
     inside = slice(ENDS[changed] - LENGTHS[changed], ENDS[changed])
     other[inside] = (other[inside] + 1) % 117 + 3
-    before, after = by_example(name, packed()), by_example(name, packed(other))
+    before, after = by_example(name, packed(name)), by_example(name, packed(name, other))
     for i in range(3):
         same = [np.array_equal(a, b) for a, b in zip(before[i], after[i], strict=True)]
         assert not any(same) if i == changed else all(same)
@@ -82,15 +87,15 @@ def test_an_example_does_not_feel_its_neighbours_by_a_single_bit(name, changed):
 def test_examples_of_one_segment_do_feel_each_other(name):
     other = TOKENS.copy()
     other[:11] = (other[:11] + 1) % 117 + 3
-    one = {"segments": (packed()["segments"] > 0).astype(np.int32)}
-    before, after = (by_example(name, packed(tokens) | one) for tokens in (TOKENS, other))
+    one = {"segments": (packed(name)["segments"] > 0).astype(np.int32)}
+    before, after = (by_example(name, packed(name, tokens) | one) for tokens in (TOKENS, other))
     assert np.abs(before[1][-2] - after[1][-2]).max() > 0.01, "the second example's last states"
 
 
 @every_family
 def test_starting_at_a_later_stage_ends_in_the_same_bits(name):
     whole, params = families.load(name)
-    encoder, batch = whole.encoder, packed()
+    encoder, batch = whole.encoder, packed(name)
 
     def apply(**options):
         return encoder.apply({"params": params["encoder"]}, batch, **options)
@@ -112,9 +117,9 @@ def test_starting_at_a_later_stage_ends_in_the_same_bits(name):
 def test_with_dropout_too_a_later_start_ends_in_the_same_bits(name):
     whole, params = families.load(name)
     encoder, key = dropping(whole.encoder), {"dropout": jax.random.key(3)}
-    out = encoder.apply({"params": params["encoder"]}, packed(), rngs=key)
+    out = encoder.apply({"params": params["encoder"]}, packed(name), rngs=key)
     for start in (1, len(encoder.stages) - 1):
-        later = encoder.apply({"params": params["encoder"]}, packed(), start=start, hidden=out.stages[start - 1], rngs=key)
+        later = encoder.apply({"params": params["encoder"]}, packed(name), start=start, hidden=out.stages[start - 1], rngs=key)
         assert np.array_equal(later.last, out.last)
-    other = encoder.apply({"params": params["encoder"]}, packed(), rngs={"dropout": jax.random.key(4)})
+    other = encoder.apply({"params": params["encoder"]}, packed(name), rngs={"dropout": jax.random.key(4)})
     assert not np.array_equal(other.last, out.last)
