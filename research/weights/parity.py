@@ -101,7 +101,7 @@ def _texts(config: Any, tokenizer: Any) -> list[tuple[np.ndarray, ...]]:
         rows = [random.integers(min(5, config.vocab_size - 1), config.vocab_size, length) for length in LENGTHS]
     else:
         rows = [np.array(tokenizer(text)["input_ids"]) for text in TEXTS]
-    types = getattr(config, "type_vocab_size", 0) > 1
+    types = int(getattr(config, "type_vocab_size", 0) > 1)
     cut = [row[: config.max_length] for row in rows]
     return [(row, np.ones_like(row), types * (np.arange(len(row)) >= len(row) / 2)) for row in cut]
 
