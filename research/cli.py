@@ -41,13 +41,13 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
-        flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
-        config, is_file = (flag.value, flag.flag_type() == "config object") if flag else (None, False)
+        wanted = "config" in flags.FLAGS
+        config, is_file = (flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object") if wanted else (None, False)
         if is_file and config is not None and not isinstance(config, ConfigDict):
             raise OSError("a config file that cannot be read is left for later by the flags library")
     except (flags.Error, AttributeError, OSError) as error:
         raise InputError(_reason(argv, error)) from None
-    if flag and config is None:
+    if wanted and config is None:
         known = "configs/imdb.py:demo" if is_file else "configs/ablations/methods.py:smoke"
         raise InputError(f"--config=FILE.py is missing; try --config={known}")
     if len(rest) > 1:

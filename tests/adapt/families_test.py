@@ -168,6 +168,14 @@ def test_a_family_whose_classifiers_have_no_pooler_is_built_without_one(source):
         assert any("encoder/pooler/" in n for n in built(source, name, "full").plan.entries) == there
 
 
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_is_frozen_makes_a_step_cheaper(source, name):
+    model = {method: built(source, name, method) for method in ("full", "top_k", "linear_probe")}
+    cost = {method: one.cost(one.plan) for method, one in model.items()}
+    assert 0 < cost["linear_probe"] < cost["top_k"] < cost["full"] == 1
+    assert "predicted FLOPs of a step beside full fine-tuning: 1.00" in model["full"].summary()
+
+
 def test_the_frozen_prefix_of_a_family_gives_the_logits_of_the_whole_pass(source):
     for name in SPECIAL:
         model = built(source, name, "top_k")
