@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from research.params.tree import flatten
+from research.precision import Precision
 from research.weights import padded_batch
 from tests.weights import families
 
@@ -123,3 +125,19 @@ def test_with_dropout_too_a_later_start_ends_in_the_same_bits(name):
         assert np.array_equal(later.last, out.last)
     other = encoder.apply({"params": params["encoder"]}, packed(name), rngs={"dropout": jax.random.key(4)})
     assert not np.array_equal(other.last, out.last)
+
+
+@every_family
+def test_gradients_in_bfloat16_stay_near_those_in_float32(name):
+    # Also that there are any: of some products that the backward pass may ask for, a CPU has no bfloat16.
+    whole, params = families.load(name)
+    weight = np.random.RandomState(0).normal(size=(3, 11, 24)).astype(np.float32)
+
+    def gradient(encoder, batch):
+        loss = lambda p: (encoder.apply({"params": p}, batch).last * weight).sum()  # noqa: E731
+        return flatten(jax.grad(loss)(params["encoder"]))
+
+    full, low = (gradient(whole.encoder.clone(precision=Precision(which)), padded(name)) for which in ("float32", "bfloat16"))
+    other = gradient(whole.encoder, padded(name, (TOKENS + 1) % 117 + 3))
+    apart = lambda one: np.sqrt(sum(np.sum((one[n] - full[n]) ** 2) for n in full) / sum(np.sum(full[n] ** 2) for n in full))  # noqa: E731
+    assert 1e-4 < apart(low) < 0.1 < apart(other)
