@@ -32,7 +32,7 @@ def _end(line: str, code: int) -> int:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a flag called `config` ends up as a ConfigDict in which each duration has one unit.
+    """Parses the flags; a flag called `config`, where the program has one, ends up as a ConfigDict in which each duration has one unit.
 
     `--help` prints the program's own flags. Raises InputError on anything that is not understood.
     """
@@ -41,12 +41,13 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
-        config, is_file = flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object"
+        wanted = "config" in flags.FLAGS
+        config, is_file = (flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object") if wanted else (None, False)
         if is_file and config is not None and not isinstance(config, ConfigDict):
             raise OSError("a config file that cannot be read is left for later by the flags library")
     except (flags.Error, AttributeError, OSError) as error:
         raise InputError(_reason(argv, error)) from None
-    if config is None:
+    if wanted and config is None:
         known = "configs/imdb.py:demo" if is_file else "configs/ablations/methods.py:smoke"
         raise InputError(f"--config=FILE.py is missing; try --config={known}")
     if len(rest) > 1:

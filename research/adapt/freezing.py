@@ -1,6 +1,7 @@
 """Methods that say which parameters of the encoder train, from when on, and at what rate.
 
-A method speaks only of what it means: what it leaves out is frozen, unless another method that it is joined with trains it.
+A method speaks only of what it means: what it leaves out is frozen, unless another method that it is joined with trains it. Layers that
+share their parameters are one here: they open together.
 """
 
 from typing import Any
@@ -30,14 +31,27 @@ def top_k(stages: Stages, config: Any) -> Method:
     What stands above the last layer (a pooler) trains with it. Costs one forward pass of what is frozen over the data, ever, and
     3 passes' work of the rest. Raises InputError when there are fewer layers than asked for.
     """
-    layers, k = stages[1:], config.top_layers
+    layers = top_layers(stages, "top_layers", config.top_layers, ", or method=linear_probe for none")
+    return Method(phases=(_top(stages, len(layers)),))
+
+
+def once(stages: Stages) -> Stages:
+    """Each stage that has parameters of its own, in order."""
+    return tuple(dict.fromkeys(stages))
+
+
+def top_layers(stages: Stages, option: str, k: int, otherwise: str = "") -> Stages:
+    """The last `k` layers. Raises InputError where there are not so many with parameters of their own."""
+    layers, count = once(stages)[1:], len(stages) - 1
     if not 1 <= k <= len(layers):
-        raise InputError(f"top_layers={k}: the encoder has {len(layers)} layers; use 1 to {len(layers)}, or method=linear_probe for none")
-    return Method(phases=(_top(stages, k),))
+        shared = f" that share the parameters of {len(layers)}" if len(layers) < count else ""
+        raise InputError(f"{option}={k}: the encoder has {count} layers{shared}; use 1 to {len(layers)}{otherwise}")
+    return layers[-k:]
 
 
 def _top(stages: Stages, k: int) -> Rules:
     """A rule by which the last `k` stages train, and what stands above them."""
+    stages = once(stages)
     below = stages[: max(len(stages) - k, 0)]
     return {"top": (f"encoder/(?!({'|'.join(below)})/).*", Fate())} if below else EVERYTHING
 
@@ -67,7 +81,7 @@ def gradual_unfreezing(stages: Stages, config: Any) -> Method:
     step = config.unfreeze_layers
     if step < 1:
         raise InputError(f"unfreeze_layers={step}: at least one stage must open at a time")
-    return Method(phases=({}, *(_top(stages, k) for k in range(step, len(stages) + step, step))))
+    return Method(phases=({}, *(_top(stages, k) for k in range(step, len(once(stages)) + step, step))))
 
 
 def chain_thaw(stages: Stages, config: Any) -> Method:
@@ -75,7 +89,7 @@ def chain_thaw(stages: Stages, config: Any) -> Method:
 
     The head trains in all phases here; the paper closes it while a stage trains. Phases begin as for `gradual_unfreezing`.
     """
-    alone = ({stage: (f"encoder/{stage}", Fate())} for stage in stages)
+    alone = ({stage: (f"encoder/{stage}", Fate())} for stage in once(stages))
     return Method(phases=({}, *alone, EVERYTHING))
 
 
@@ -95,4 +109,4 @@ def discriminative(stages: Stages, config: Any) -> Method:
 
 
 def _rates(stages: Stages, decay: float) -> dict[str, tuple[str, float]]:
-    return {stage: (stage, decay**depth) for depth, stage in enumerate(reversed(stages)) if depth}
+    return {stage: (stage, decay**depth) for depth, stage in enumerate(reversed(once(stages))) if depth}

@@ -47,12 +47,20 @@ def keys_of(key: jax.Array, names: Any) -> dict[str, jax.Array]:
 
 
 def dropped(x: jax.Array, rate: float, batch: Any, key: jax.Array | None, path: str) -> jax.Array:
-    """Dropout of states [B, L, D], a function of (key, path, example, position, feature); without a key, `x`."""
+    """Dropout of states [B, L, D], a function of (key, path, example, position, feature); without a key, `x`.
+
+    What a layer reads beside tokens, [1, 2 L, D], stands for distances from L - 1 down: DeBERTa's. There it is one of (key, path,
+    distance, feature), so that it does not depend on the length of a row either.
+    """
     if key is None or not rate:
         return x
+    if x.shape[:2] == batch["segments"].shape:
+        places = token_salt(batch)
+    else:
+        places = mix((x.shape[1] // 2 - jnp.arange(x.shape[1])).astype(jnp.uint32))[None]
     site = jax.random.bits(keys_of(key, [path])[path], (), jnp.uint32)
     columns = jnp.arange(x.shape[-1], dtype=jnp.uint32)[None, None]
-    return dropout(x, mix(token_salt(batch)[:, :, None] + site), columns, rate)
+    return dropout(x, mix(places[:, :, None] + site), columns, rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Recipe:
         if self.reader is None:
             return
         read = self.reader.stages(len(self.stages))
-        last, above = self.stages[max(read)], set(self.stages[max(read) + 1 :])
+        last, above = self.stages[max(read)], set(self.stages[max(read) + 1 :]) - set(self.stages[: max(read) + 1])
         if idle := next((name for name in plan.trained if above & set(name.split("/"))), None):
             raise InputError(f"method={self.name}: {idle} would train, but the head reads {last} and nothing above it")
 

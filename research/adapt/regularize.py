@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.adapt.freezing import top_layers
 from research.adapt.lora import keys_of
 from research.adapt.method import Gradient, Method, Regulariser
 from research.errors import InputError, nearest
@@ -210,7 +211,4 @@ def reinit_top(stages: Stages, config: Any) -> Method:
     The paper chooses 1 to 6 of BERT-large's 24 layers on held-out data; 1 here. Costs nothing. Raises InputError when there are fewer
     layers.
     """
-    layers, k = stages[1:], config.reinit_layers
-    if not 1 <= k <= len(layers):
-        raise InputError(f"reinit_layers={k}: the encoder has {len(layers)} layers; use 1 to {len(layers)}")
-    return Method(regularisers=(ReinitTop(layers[-k:]),))
+    return Method(regularisers=(ReinitTop(top_layers(stages, "reinit_layers", config.reinit_layers)),))

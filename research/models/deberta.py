@@ -134,28 +134,29 @@ class Attention(nn.Module):
         (B, L, D), H = x.shape, c.num_attention_heads
         project = functools.cache(functools.partial(blocks.dense, p, D, c.initializer_range))  # words and distances may share a layer
         z = Dropout(self.dropout)(distances, places[:, None])[None]
-        by_head = lambda y: y.reshape(-1, y.shape[1], H, D // H).swapaxes(1, 2)  # noqa: E731
-        q, k, v = (by_head(project(name)(x)) for name in ("query", "key", "value"))
-        q = q * (1 + len(c.pos_att_type)) ** -0.5
-        bias = jnp.zeros((B, H, L, L))
+        heads_first = lambda y: y.reshape(-1, y.shape[1], H, D // H).swapaxes(1, 2).reshape(-1, y.shape[1], D // H)  # noqa: E731
+        # Each row has a copy: the gradient of one table for all would sum over rows and places in one product, which CPUs lack in bfloat16.
+        of_rows = lambda y: jnp.tile(heads_first(y), (B, 1, 1))  # noqa: E731
+        q, k, v = (heads_first(project(name)(x)) for name in ("query", "key", "value"))
+        scale = (1 + len(c.pos_att_type)) ** -0.5
+        q, bias = q * scale, jnp.zeros((B * H, L, L))
         if "c2p" in c.pos_att_type:
-            to = by_head(project("key" if c.share_att_key else "pos_key")(z))[0]
-            bias += shifted(p.einsum("bhld,hmd->bhlm", q, to))
+            to = of_rows(project("key" if c.share_att_key else "pos_key")(z))
+            bias += shifted(p.einsum("nld,nmd->nlm", q, to))
         if "p2c" in c.pos_att_type:
-            to = by_head(project("query" if c.share_att_key else "pos_query")(z))[0, :, -2::-1] * (1 + len(c.pos_att_type)) ** -0.5
-            bias += shifted(p.einsum("bhld,hmd->bhlm", k, jnp.pad(to, ((0, 0), (0, 1), (0, 0))))).swapaxes(2, 3)
-        together = lambda y: y.reshape(B * H, L, -1)  # noqa: E731
+            to = of_rows(project("query" if c.share_att_key else "pos_query")(z))[:, -2::-1] * scale
+            bias += shifted(p.einsum("nld,nmd->nlm", k, jnp.pad(to, ((0, 0), (0, 1), (0, 0))))).swapaxes(1, 2)
         core = Core(p, self.attention_dropout, name="core")
-        y = core(*map(together, (q, k, v)), mask, *blocks.places(batch, salt, H), together(bias) * (D // H) ** -0.5)
+        y = core(q, k, v, mask, *blocks.places(batch, salt, H), bias * (D // H) ** -0.5)
         y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
         y = Dropout(self.dropout)(project("output")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
 def shifted(x: jax.Array) -> jax.Array:
-    """[B, H, L, 2 L], in which column m of row i belongs to the place i + m - (L - 1), by places: [B, H, L, L]."""
-    B, H, L, _ = x.shape
-    return x.reshape(B, H, -1)[:, :, L - 1 : L - 1 + L * (2 * L - 1)].reshape(B, H, L, 2 * L - 1)[..., :L]
+    """[N, L, 2 L], in which column m of row i belongs to the place i + m - (L - 1), by places: [N, L, L]."""
+    N, L, _ = x.shape
+    return x.reshape(N, -1)[:, L - 1 : L - 1 + L * (2 * L - 1)].reshape(N, L, 2 * L - 1)[..., :L]
 
 
 class Layer(nn.Module):

@@ -52,7 +52,11 @@ dropout.defvjp(
 
 
 def placed(module: nn.Module, rows: jax.Array) -> jax.Array:
-    """`rows` as they are for `module` in this step: other modules and other steps drop others."""
+    """`rows` as they are for `module` in this step: other modules and other steps drop others.
+
+    A module that is called again drops the same: where that must not be, its caller gives it other rows.
+    """
+    module.scope.rng_counters["dropout"] = 0  # Flax counts calls: beginning at a later one would drop others
     return mix(rows + jax.random.bits(module.make_rng("dropout"), (), jnp.uint32))
 
 

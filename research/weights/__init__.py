@@ -15,7 +15,7 @@ from research.errors import InputError
 from research.models.heads import Whole
 from research.weights import hub, read
 from research.weights.graft import graft
-from research.weights.names import Table, head_kind, to_ours
+from research.weights.names import Table, head_kind, to_ours, with_one_bias
 from research.weights.tables import TABLES
 
 
@@ -58,7 +58,7 @@ class Checkpoint:
 
         Raises InputError as the readers do.
         """
-        tensors = to_ours(self._theirs, self.table, self.kind)
+        tensors = to_ours(with_one_bias(self._theirs), self.table, self.kind)
         if self.config.get("tie_word_embeddings", True):
             tensors.pop("head/words", None)  # the table of words again
         return tensors

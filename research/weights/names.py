@@ -87,6 +87,13 @@ def to_theirs(ours: dict[str, np.ndarray], table: Table, kind: str | None = None
     return found
 
 
+def with_one_bias(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors under PyTorch's names, with the bias that is added to words where other families have it: the last layer's own, which
+    `transformers` 5 keeps apart from "bias" beside it, and unused, where the layer is not the table of words."""
+    own = {name: name.removesuffix("decoder.bias") + "bias" for name in tensors if name.endswith("decoder.bias")}
+    return {**tensors, **{other: tensors[name] for name, other in own.items() if other in tensors}}
+
+
 def head_kind(names: Iterable[str], table: Table, architectures: Iterable[str] = ()) -> str | None:
     """Which of `KINDS` a checkpoint's head is: what its architecture says, where it has the tensors or needs none, else what they say."""
     short = [plain(name, table) for name in names]

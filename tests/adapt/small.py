@@ -18,14 +18,14 @@ from tests import runs
 
 @functools.cache
 def model(method: str, remat: bool = False, **options) -> Model:
-    """The tiny model in float32 as a run builds it, but that the encoder and the head are made once for all methods, with noise on them:
-    as they come, they give nearly the same logits whatever they read.
+    """The tiny model (or that of the option `weights__source`) in float32 as a run builds it, but that the encoder and the head are made
+    once for all methods, with noise on them: as they come, they give nearly the same logits whatever they read.
     """
     config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
         plain = experiment.build_model(config, ("a", "b"))
         return dataclasses.replace(plain, trainable=noisy(plain.trainable, 0.15), frozen=noisy(plain.frozen, 0.15))
-    plain = model("linear_probe")
+    plain = model("linear_probe", **{name: value for name, value in options.items() if name == "weights__source"})
     recipe = methods.recipe(plain.encoder.stages, config)
     params = experiment._with_deltas(recipe, merge(plain.trainable, plain.frozen), experiment.named_keys(0))
     plan = recipe.plan(params, config.freeze, config.no_decay)

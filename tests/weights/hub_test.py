@@ -117,7 +117,9 @@ def test_a_folder_is_taken_as_it_is_and_has_no_pinned_digest(tmp_path):
     assert hub.pinned(str(tmp_path)) == ""
 
 
-@pytest.mark.parametrize("source, hint", [("minilmm", "did you mean 'minilm'"), ("./no/such/folder", "known: albert-base, bert-base"), ("", "known:")])
+@pytest.mark.parametrize(
+    "source, hint", [("minilmm", "did you mean 'minilm'"), ("./no/such/folder", "known: albert-base, bert-base"), ("", "known:")]
+)
 def test_an_unknown_source_is_an_error_with_the_nearest_name(source, hint):
     with pytest.raises(InputError, match=f"no such folder, name or hub id; {hint}"):
         hub.find(source)

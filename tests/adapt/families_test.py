@@ -1,0 +1,208 @@
+"""Methods on every family: what trains is what the method says, in a model whose layers share parameters too."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import optim, train
+from research.adapt.lora import dropped
+from research.errors import InputError
+from research.params.tree import flatten, merge
+from research.weights import tiny
+from tests.adapt import small
+from tests.weights import families
+
+OPTIONS = {"top_layers": 1, "lora__dropout": 0.1, "houlsby__size": 8, "parallel_adapter__size": 8}
+OPTIONS |= {"prefix__tokens": 4, "soft_prompt__tokens": 4}
+DELTAS = ("lora", "ia3", "houlsby", "parallel_adapter", "prefix", "soft_prompt")
+LAST = {name: "layer_2" for name in families.CONFIGS} | {"albert": "layer_0", "albert-groups": "layer_1"}
+LAST |= {"modernbert": "layer_3", "modernbert-biased": "layer_3"}
+
+# What of the encoder and of the deltas trains, by the name of a parameter and of the last layer.
+SAYS = {
+    "full": lambda name, last: True,
+    "linear_probe": lambda name, last: False,
+    "top_k": lambda name, last: name.startswith((f"encoder/{last}/", "encoder/pooler/")),
+    "bitfit": lambda name, last: name.endswith("/bias"),
+    "layernorm": lambda name, last: name.split("/")[-2].endswith("norm"),
+    "gradual_unfreezing": lambda name, last: True,
+    "llrd": lambda name, last: True,
+    **dict.fromkeys(DELTAS, lambda name, last: name.startswith("delta/")),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A function from a family's name to the folder of its model, with the tokenizer of the tiny one."""
+
+    @functools.cache
+    def of(name: str) -> str:
+        folder = families.save(tmp_path_factory.mktemp(name), name, families.classifier(name))
+        tiny._tokenizer().save(str(folder / "tokenizer.json"))
+        return str(folder)
+
+    return of
+
+
+def built(source, name: str, method: str, **options):
+    """The family's model with a method. That of `linear_probe` is what all others are made of: it has no options."""
+    with jax.disable_jit():  # operations are shared by the families, a compiled program would be each one's own
+        return small.model(method, weights__source=source(name), **({} if method == "linear_probe" else OPTIONS | options))
+
+
+def says(method: str, name: str, parameters) -> set[str]:
+    """The parameters that train at some time; the head always does."""
+    return {n for n in parameters if n.startswith("head/") or SAYS[method](n, LAST[name])}
+
+
+def has_nothing(method: str, name: str) -> bool:
+    return (method, name) == ("bitfit", "modernbert")  # which has no biases
+
+
+@pytest.mark.parametrize("method", SAYS)
+@pytest.mark.parametrize("name", families.CONFIGS)
+def test_a_method_trains_what_it_says_in_every_family(source, name, method):
+    if has_nothing(method, name):
+        with pytest.raises(InputError, match="'biases': pattern 'encoder/.[*]/bias' matches no parameter"):
+            built(source, name, method)
+        return
+    model = built(source, name, method)
+    assert set(model.plan.trained) == says(method, name, model.plan.entries)
+    assert model.plan.entries.keys() == flatten(merge(model.trainable, model.frozen)).keys()
+    if method in DELTAS:
+        assert any(n.startswith(f"delta/{method}/") for n in model.plan.trained)
+        assert model.plan.frozen_stages(model.encoder.stages) == (0 if method == "soft_prompt" else 1)
+
+
+def step(model, plan, values):
+    """All parameters after one update by the plan, from all that train at some time; not compiled."""
+    now = model.at(plan, values)
+    tx = optim.make(plan, model.config, lambda count: 0.01)
+    batch = jax.tree.map(lambda x: x[None], small.batch_of(model))
+    key = jax.random.key_data(jax.random.key(0))
+    state, totals = train.train_step(train.init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)
+    assert np.isfinite(totals["grad_norm"]) and totals["grad_norm"] > 0
+    return flatten(merge(state.trainable, now.frozen))
+
+
+# What is special: shared layers, what the last layer norms, distances, causal attention. The others are BERTs by other names.
+SPECIAL = ("albert-groups", "modernbert-biased", "deberta-v3", "gpt2")
+PAIRS = [(name, method) for name in families.CONFIGS for method in SAYS if not has_nothing(method, name)]
+USUAL = {(name, method) for name in SPECIAL for method in ("top_k", "lora")} | {("distilbert", "prefix")}
+
+
+@pytest.mark.parametrize(("name", "method"), [p if p in USUAL else pytest.param(*p, marks=pytest.mark.slow) for p in PAIRS])
+def test_a_step_changes_what_the_method_says_and_nothing_else(source, name, method):
+    model = built(source, name, method)
+    values, moved = small.moved(model, by=0.1), set()
+    before = flatten(merge(values, model.frozen))
+    for plan in model.plan.phases or (model.plan,):
+        after = step(model, plan, values)
+        now = {n for n, leaf in after.items() if not np.array_equal(leaf, before[n])}
+        assert now == set(plan.trained)
+        moved |= now
+    assert moved == says(method, name, before)
+
+
+def opened(plan) -> list[set[str]]:
+    """The stages that train in each phase."""
+    return [{n.split("/")[1] for n in phase.trained if n.startswith("encoder/")} for phase in plan.phases]
+
+
+def test_layers_that_share_their_parameters_open_as_one(source):
+    top, all_but_embeddings = {"layer_1", "pooler"}, {"layer_0", "layer_1", "pooler"}
+    grouped = opened(built(source, "albert-groups", "gradual_unfreezing").plan)
+    assert grouped == [set(), top, all_but_embeddings, {"embeddings", *all_but_embeddings}]
+    phases = {name: len(opened(built(source, name, "gradual_unfreezing").plan)) for name in ("albert", "gpt2")}
+    assert phases == {"albert": 3, "gpt2": 5}, "both have three layers"
+    thawed = opened(built(source, "albert-groups", "chain_thaw").plan)
+    assert thawed[1:4] == [{"embeddings"}, {"layer_0"}, {"layer_1"}] and len(thawed) == 5
+
+
+def test_rates_fall_once_for_layers_that_share_their_parameters(source):
+    def rates(name):
+        entries = built(source, name, "llrd", llrd_decay=0.5).plan.entries
+        return {n.split("/")[1]: entry.fate.multiplier for n, entry in entries.items() if n.startswith("encoder/")}
+
+    assert rates("albert-groups") == {"embeddings": 0.25, "layer_0": 0.5, "layer_1": 1.0, "pooler": 1.0}
+    assert rates("albert") == {"embeddings": 0.5, "layer_0": 1.0, "pooler": 1.0}
+    assert rates("gpt2") == {"embeddings": 0.125, "layer_0": 0.25, "layer_1": 0.5, "layer_2": 1.0}
+
+
+@pytest.mark.parametrize(("method", "option"), [("top_k", "top_layers"), ("reinit_top", "reinit_layers")])
+def test_more_top_layers_than_have_parameters_of_their_own_are_one_line(source, method, option):
+    for name, k, complaint in (
+        ("albert", 2, "the encoder has 3 layers that share the parameters of 1; use 1 to 1"),
+        ("albert-groups", 3, "the encoder has 4 layers that share the parameters of 2; use 1 to 2"),
+        ("gpt2", 4, "the encoder has 3 layers; use 1 to 3"),
+    ):
+        with pytest.raises(InputError, match=f"{option}={k}: {complaint}") as caught:
+            built(source, name, method, **{option: k})
+        assert "\n" not in str(caught.value)
+        built(source, name, method, **{option: k - 1})
+
+
+def test_a_reader_below_the_top_of_shared_layers_may_train_them(source):
+    built(source, "albert", "chosen_layer+lora", feature_layer=1, pooling="mean")
+    with pytest.raises(InputError, match="layer_1/attention/query/a would train, but the head reads layer_0 and nothing above it"):
+        built(source, "albert-groups", "chosen_layer+lora", feature_layer=2, pooling="mean")
+
+
+def test_recomputing_activations_changes_no_gradient_where_layers_share_parameters(source):
+    grads = []
+    for remat in (False, True):
+        model = built(source, "albert-groups", "lora", remat=remat)
+        grads.append(flatten(model.gradient(small.moved(model), model.frozen, small.batch_of(model), jax.random.key(0))[0]))
+    for name, grad in grads[0].items():
+        np.testing.assert_allclose(grad, grads[1][name], atol=1e-5, rtol=1e-5, err_msg=name)
+    model = built(source, "albert-groups", "lora")
+    other = flatten(model.gradient(small.moved(model), model.frozen, small.batch_of(model), jax.random.key(1))[0])
+    assert any(small.far(grad, other[name]) for name, grad in grads[0].items()), "another key drops others"
+
+
+def test_a_family_whose_classifiers_have_no_pooler_is_built_without_one(source):
+    for name, there in {"bert": True, "albert": True, "roberta": False, "electra": False, "distilbert": False}.items():
+        assert any("encoder/pooler/" in n for n in built(source, name, "full").plan.entries) == there
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_is_frozen_makes_a_step_cheaper(source, name):
+    model = {method: built(source, name, method) for method in ("full", "top_k", "linear_probe")}
+    cost = {method: one.cost(one.plan) for method, one in model.items()}
+    assert 0 < cost["linear_probe"] < cost["top_k"] < cost["full"] == 1
+    assert "predicted FLOPs of a step beside full fine-tuning: 1.00" in model["full"].summary()
+
+
+def test_the_frozen_prefix_of_a_family_gives_the_logits_of_the_whole_pass(source):
+    for name in SPECIAL:
+        model = built(source, name, "top_k")
+        batch, stop = small.batch_of(model), model.plan.frozen_stages(model.encoder.stages)
+        whole = small.logits(model, model.trainable, batch)
+        below = dict(batch, hidden=model.below(model.frozen, batch, stop))
+        assert stop > 1 and np.array_equal(small.logits(model, model.trainable, below), whole)
+        other = dict(batch, hidden=below["hidden"][:, ::-1])
+        assert small.far(small.logits(model, model.trainable, other), whole)
+
+
+@pytest.mark.parametrize("method", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
+def test_dropout_before_low_rank_matrices_goes_with_distances(source, method):
+    model = built(source, "deberta-v3", method, **{f"{method}__dropout": 0.3, f"{method}__targets": "attention/query,attention/key"})
+    trainable = small.moved(model)
+    packed, padded = (small.batch_of(model, layout) for layout in ("packed", "padded"))
+    assert packed["tokens"].shape[1] != padded["tokens"].shape[1]
+    one, other = (small.logits(model, trainable, batch, jax.random.key(3)) for batch in (packed, padded))
+    np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
+    assert small.far(one, small.logits(model, trainable, packed, jax.random.key(4)))
+
+
+def test_a_distance_is_dropped_in_the_same_features_whatever_the_length_of_a_row():
+    batch = {"segments": jnp.ones((2, 9)), "positions": jnp.zeros((2, 9), jnp.int32), "examples": jnp.zeros((2, 1), jnp.int32)}
+    found = {L: np.asarray(dropped(jnp.ones((1, 2 * L, 500)), 0.3, batch, jax.random.key(0), "q"))[0] for L in (9, 40)}
+    assert np.array_equal(found[9], found[40][31:49])  # row m is of the distance L - 1 - m
+    assert not np.array_equal(found[9], found[40][30:48])
+    assert abs((found[40] == 0).mean() - 0.3) < 0.01
+    assert len({row.tobytes() for row in found[40]}) == 80, "each distance has a mask of its own"
+    assert not np.array_equal(found[9], dropped(jnp.ones((1, 18, 500)), 0.3, batch, jax.random.key(1), "q")[0])
