@@ -19,6 +19,7 @@ from research.data import encode
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.durations import UNITS
+from research.errors import InputError
 from research.models.encoded import Encoded
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
@@ -173,8 +174,13 @@ class Model:
         return once * self.recipe.passes
 
     def tokens(self, examples: Examples) -> encode.Tokens:
-        """The token ids of `examples`, with places for what the method puts before a text."""
+        """The token ids of `examples`, with places for what the method puts before a text.
+
+        Raises InputError where the tokenizer tells more types of tokens apart than the model."""
         tokens = encode.encode(self.tokenizer, examples, self.config.max_length)
+        types = getattr(self.encoder.config, "type_vocab_size", 0)
+        if types and tokens.types.max(initial=0) >= types:
+            raise InputError(f"the tokenizer gives tokens of type {tokens.types.max()}, but the model has {types}; they are of two models")
         first = sum(delta.first_position for delta in self.recipe.deltas)
         return dataclasses.replace(tokens.with_places(self.extra_tokens), first_position=first)
 

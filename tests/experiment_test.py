@@ -1,10 +1,13 @@
 """The wiring: what is compared stays comparable, frozen work is not done, and bad input is refused in one line."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from research import experiment, parallel, train
+from research.data.examples import Examples
 from research.errors import InputError
 from research.params.tree import digest, flatten, merge
 from tests import runs
@@ -131,3 +134,12 @@ def test_split_and_merge_lose_nothing():
     model = experiment.build_model(runs.config(arg="smoke,method=top_k"), ("a", "b"))
     whole = experiment.build_model(runs.config(), ("a", "b"))
     assert digest(merge(model.trainable, model.frozen)) == digest(whole.trainable)
+
+
+def test_a_tokenizer_with_more_types_than_the_model_is_an_error():
+    model = experiment.build_model(runs.config("mrpc"), ("a", "b"))
+    pair = Examples(("0",), (("one text", "another"),), ())
+    assert model.tokens(pair).types.max() == 1
+    one = dataclasses.replace(model, encoder=model.encoder.clone(config=dataclasses.replace(model.encoder.config, type_vocab_size=1)))
+    with pytest.raises(InputError, match="gives tokens of type 1, but the model has 1; they are of two models"):
+        one.tokens(pair)

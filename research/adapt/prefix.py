@@ -95,7 +95,8 @@ class SoftPrompt(Delta):
         return {}  # it stands where words stand
 
     def sites(self, own, encoder, batch, key, precision):
-        places = batch["positions"] - 1
+        began = jnp.take_along_axis(batch["anchors"], jnp.maximum(batch["segments"] - 1, 0), axis=1)
+        places = jnp.arange(began.shape[1])[None] - began - 1
         here = (places >= 0) & (places < self.tokens) & (batch["segments"] > 0)
 
         def site(embed, tokens):
@@ -108,8 +109,8 @@ class SoftPrompt(Delta):
 def prefix(stages: tuple[str, ...], config: Any) -> Method:
     """Trained keys and values before those of the text, in every layer (Li & Liang 2021). Default: 20, about where P-tuning v2 (Liu
     et al. 2022) sees classification stop gaining. They are drawn with the deviation that BERT's own parameters begin with, 0.02, where
-    peft takes 1: then the model begins near the frozen one, though not at it, since a prefix takes its part of
-    every softmax. Costs 2 passes' work of 3, and 20 more columns of attention, now and when used."""
+    peft takes 1: then the model begins near the frozen one, though not at it, since a prefix takes its part of every softmax, and the
+    text moves to other positions. Costs 2 passes' work of 3, and 20 more columns of attention, now and when used."""
     return Method(deltas=(Prefix(**config.prefix),))
 
 

@@ -140,3 +140,16 @@ def test_a_prefix_takes_positions_of_the_model():
     with pytest.raises(InputError, match="over the model's 128 positions less 20 that method=prefix takes; use --config.max_length=108"):
         experiment.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
     experiment.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))
+
+
+def test_a_soft_prompt_stands_after_the_first_token_wherever_the_text_begins():
+    model = small.model("soft_prompt+prefix", prefix__tokens=3, soft_prompt__tokens=2)
+    batch = small.batch_of(model)
+    assert batch["positions"][batch["segments"] > 0].min() == 3
+    moved = small.noisy(model.trainable, 0.3, under="delta/soft_prompt")
+    assert small.far(small.logits(model, moved, batch), small.logits(model, model.trainable, batch))
+    (_,), out = small.at(model, moved, batch, "embeddings/word")
+    own, _ = small.parts(model, moved, "soft_prompt")
+    at = batch["anchors"][0, 0] + 1
+    np.testing.assert_array_equal(out[0, at : at + 2], own["embeddings/word/prompt"])
+    assert small.far(out[0, at - 1], own["embeddings/word/prompt"][0])
