@@ -1,6 +1,7 @@
 """Which room may import which, what nothing may import, and how long a file may be: read from the source."""
 
 import ast
+import re
 import socket
 from pathlib import Path
 
@@ -123,3 +124,12 @@ def test_the_tests_have_no_network():
         reached.connect(("192.0.2.1", 80))
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         assert client.fileno() >= 0
+
+
+def test_models_have_never_heard_of_what_is_done_with_them():
+    paths = sorted((ROOT / "research" / "models").glob("*.py"))
+    said = {path.name: re.findall(r"(?i)freez|frozen(?!=True)|\blora\b|\bpack", path.read_text()) for path in paths}
+    assert len(said) > 12 and not {name: words for name, words in said.items() if words}
+    assert re.findall(
+        r"(?i)freez|\bpack", (ROOT / "research" / "model.py").read_text() + (ROOT / "research" / "data" / "batches.py").read_text()
+    )

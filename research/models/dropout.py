@@ -1,7 +1,7 @@
 """Dropout decided by a hash of where an element stands, not by a stream of random bits.
 
-The mask is a function of (seed, step, example, position, feature): it does not depend on padding, packing or the number
-of devices. XLA fuses the dozen integer operations into the multiplication, so no bits are stored. The backward pass
+The mask is a function of (seed, step, example, position, feature): it does not depend on how examples are laid
+out, or on the number of devices. XLA fuses the dozen integer operations into the multiplication, so no bits are stored. The backward pass
 computes the mask again.
 """
 

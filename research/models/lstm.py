@@ -17,7 +17,7 @@ class BiLstm(nn.Module):
     """[B, L, D] with `segments` [B, L] -> [B, L, 2 * H]: at each token the forward state, then the backward one; 0 in padding.
 
     i, f, o = sigmoid, g = tanh of W x + U h + b; c = f * c + i * g; h = o * tanh(c) (Graves & Schmidhuber 2005). Both directions
-    begin with zeros wherever a segment does, so a packed row gives what its examples give alone. `input` (W and b) is drawn by
+    begin with zeros wherever a segment does, so a row gives what its examples give alone. `input` (W and b) is drawn by
     LeCun's rule, and b is 0, but 1 in the forget gate, so that cells keep what they hold at first (Jozefowicz et al. 2015);
     `recurrent` (U) is orthogonal for each direction and gate (Saxe et al. 2014).
 

@@ -1,4 +1,4 @@
-"""Readers: what a head makes of the states of a frozen encoder before it pools them. Their parameters live under `head/reader/`.
+"""Readers: what a head makes of an encoder's states before it pools them. Their parameters live under `head/reader/`.
 
 Letters in shapes: B rows of a batch, L tokens of a row, D hidden size, K stages that are read, H size of an LSTM's direction.
 """
