@@ -35,8 +35,8 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
-        labels = experiments.load_data(config).labels
-        print(experiments.build_model(config, labels).summary(), end="")
+        data = experiments.load_data(config)
+        print(experiments.build_model(config, data.labels, experiments.own_words(config, data)).summary(), end="")
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
@@ -158,7 +158,7 @@ def load_trained(config: ConfigDict, workdir: Path) -> experiments.Model:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore=workdirs.COSTS)
     meta = best.meta()
-    model = experiments.build_model(config, tuple(meta["labels"]))
+    model = experiments.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
     train.check_identity(workdir, meta, {"weights": model.weights_sha256})
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy as np
 from research import models
 from research.errors import InputError
 from research.models.heads import Whole
-from research.weights import hub, read
+from research.weights import baseline, hub, read, vocabulary
+from research.weights.baseline import Baseline
 from research.weights.graft import graft
 from research.weights.names import Table, head_kind, to_ours
 from research.weights.tables import TABLES
+
+UNUSED = ("head", "encoder/pooler")  # by a run: a head that knew other labels; a pooler that is read but not wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +31,10 @@ class Checkpoint:
     folder: Path
     config: dict[str, Any]
     sha256: str
+    note = ""  # what a run should say of it
 
     def __post_init__(self):
-        models.family(self.config)
+        models.family(self.config, known=TABLES)  # a baseline has no folder
 
     @property
     def table(self) -> Table:
@@ -57,9 +62,37 @@ class Checkpoint:
             tensors.pop("head/words", None)  # the table of words again
         return tensors
 
+    def onto(self, params: dict[str, Any]) -> dict[str, Any]:
+        """`params` ({"encoder": ...}, random) with its tensors in all places. Raises InputError as `graft` does."""
+        return graft(params, self.tensors(), allow_left_over=UNUSED, source=str(self.folder))
+
     def tokenizer(self):
         """Its fast tokenizer, or None where it has none."""
         return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
+
+
+class Shape(Checkpoint):
+    """The shape and the tokenizer of a model alone: its parameters begin random."""
+
+    def onto(self, params: dict[str, Any]) -> dict[str, Any]:
+        return params
+
+
+def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
+    """What the model of a run's config begins with, by its fields `model` and `weights`; `words` are those of a baseline.
+
+    Raises InputError as `open` and `baseline.begin` do.
+    """
+    scratch, source, sha256 = config.weights.source == "scratch", config.weights.source, config.weights.sha256
+    if config.model in hub.BASELINES:
+        return baseline.begin(config.model, config[config.model], words, "" if scratch else source, sha256)
+    found = open(config.model if scratch else source or config.model, sha256)
+    return Shape(found.source, found.folder, found.config, "") if scratch else found
+
+
+def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
+    """The words that a baseline takes from the training texts as its vocabulary; () for a model that has one."""
+    return vocabulary.words(texts, config[config.model].min_count) if config.model in hub.BASELINES else ()
 
 
 def open(source: str, sha256: str = "") -> Checkpoint:

@@ -38,6 +38,7 @@ NAMED = {
     "bert-base": Named(hub_id="google-bert/bert-base-uncased"),
     "bert-large": Named(hub_id="google-bert/bert-large-uncased"),
 }
+BASELINES = ("bilstm", "textcnn")  # models that begin with nothing but words: there is no folder of them
 
 
 def find(source: str) -> Path:
@@ -48,11 +49,13 @@ def find(source: str) -> Path:
     """
     if source == "tiny":
         return tiny.folder()
+    if source in BASELINES:
+        raise InputError(f"{source} has no weights to be found: it is trained from nothing, by model={source}")
     named = _named(source)
     if named is None and source and Path(source).is_dir():
         return Path(source)
     if named is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
-        raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny'))}")
+        raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny', *BASELINES))}")
     return _packaged(named) or _from_hub(source, named or Named(source))
 
 
