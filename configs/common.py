@@ -83,7 +83,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c = ConfigDict()
     c.task = task
     c.method = chosen["method"]
-    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny
+    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny; bilstm, textcnn
     c.seed = 0
 
     _inputs(c, chosen)
@@ -133,7 +133,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
 def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
     """Where the model and the data come from."""
     c.weights = ConfigDict()
-    c.weights.source = ""  # empty: the model's own; a folder; a hub id; or "scratch" for random parameters of the same shape
+    c.weights.source = ""  # empty: the model's own; a folder; hub id; "scratch": random parameters; bilstm, textcnn: a file of word vectors
     c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
     c.weights.pickle = False  # whether pytorch_model.bin may be read, where there is nothing else; PyTorch must be installed
     c.weights.head = False  # begin with the checkpoint's own classifier, whose classes must be the task's
@@ -148,10 +148,22 @@ def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
     c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
 
 
+# What suits models that nobody has trained before, whatever the task, and how small they are in a smoke run.
+FROM_NOTHING = {"base_learning_rate": 1e-3, "learning_rate": 1e-3, "dropout": 0.5, "total_epochs": 10.0}
+SMALL = {
+    "bilstm": {"bilstm.embedding": 16, "bilstm.size": 8},
+    "textcnn": {"textcnn.embedding": 16, "textcnn.filters": 8},
+}
+
+
 def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
-    """The last word of every `get_config`: makes the smoke run where it was asked for."""
+    """The last word of every `get_config`: what suits a model from nothing, and the smoke run where it was asked for."""
+    if c.model in SMALL:
+        override(c, FROM_NOTHING)
+        del c.no_decay["norm"]  # they have no norms, and a rule must match something
     if chosen["smoke"]:
-        override(c, {"model": "tiny", "data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
+        override(c, SMALL.get(c.model) or {"model": "tiny"})
+        override(c, {"data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
         override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1, "top_layers": 1})
         override(c, {"eval_epochs": 1.0, "checkpoint_epochs": 1.0, "warmup_percent": 0.0})
     return c

@@ -1,10 +1,14 @@
-"""What the methods of `research/adapt` may be told, with the defaults of their papers. A method without options has no lines here."""
+"""What the methods of `research/adapt`, and models that are trained from nothing, may be told, with the defaults of their papers.
+
+A method without options has no lines here.
+"""
 
 from ml_collections import ConfigDict
 
 
 def add(c: ConfigDict) -> None:
-    """Adds the options of every method to `c`."""
+    """Adds the options of every method and baseline to `c`."""
+    _baselines(c)
     _features(c)
     c.top_layers = 2  # top_k: layers that train
     c.unfreeze_layers = 1  # gradual_unfreezing: stages that open in a phase
@@ -41,6 +45,21 @@ def add(c: ConfigDict) -> None:
     c.freelb.step_size = 0.1  # how far an ascent goes
     c.freelb.init = 1.0  # about the size of the noise at first
     c.freelb.norm = 0.6  # how far it may go; 0: anywhere
+
+
+def _baselines(c: ConfigDict) -> None:
+    """The shapes of models that are trained from nothing. `min_count`: how often a training word must stand there to be known."""
+    c.bilstm = ConfigDict()
+    c.bilstm.embedding = 300  # features of a word's vector
+    c.bilstm.size = 256  # of the state in each direction
+    c.bilstm.layers = 1
+    c.bilstm.min_count = 1
+
+    c.textcnn = ConfigDict()
+    c.textcnn.embedding = 300
+    c.textcnn.windows = "3,4,5"  # numbers of words that filters look at, apart by commas
+    c.textcnn.filters = 100  # for each window
+    c.textcnn.min_count = 1
 
 
 def _features(c: ConfigDict) -> None:

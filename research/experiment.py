@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -21,11 +21,11 @@ from research.data import sources
 from research.data.batches import Batches
 from research.data.examples import Dataset
 from research.errors import InputError
-from research.model import Batch, Model
+from research.model import Batch, Model, one_row
 from research.models.heads import Style
 from research.params.tree import Tree, flatten, split, unflatten
 from research.tasks import catalog, classification
-from research.weights import adapter, classes
+from research.weights import adapter
 
 KINDS = {"classification": classification}
 KEYS = (
@@ -91,12 +91,13 @@ def named_keys(seed: int) -> dict[str, jax.Array]:
     return {name: jax.random.fold_in(key, i) for i, name in enumerate(KEYS)}
 
 
-def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
-    """The model of `config` for classes `labels`, by the order of initialisation that everything relies on."""
+def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> Model:
+    """The model of `config` for classes `labels`, by the order of initialisation that everything relies on.
+
+    `words` are those that it takes from the training texts (`weights.own_words`)."""
     task, keys = catalog.get(config.task), named_keys(config.seed)
     kind = KINDS[task.kind]
-    scratch = config.weights.source == "scratch"
-    checkpoint = open_weights(config)
+    checkpoint = weights.begin(config, words)
     style = models.family(checkpoint.config).style(checkpoint.config)
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = checkpoint.tokenizer()
@@ -109,7 +110,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
     head = kind.head(labels, config, reader, style)
-    init, with_deltas = functools.partial(_init, encoder, head, reader, _one_row()), functools.partial(_with_deltas, recipe)
+    init, with_deltas = functools.partial(_init, encoder, head, reader, one_row()), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes: what the model needs, before anything is computed.
     shapes = jax.eval_shape(lambda keys: with_deltas(init(keys), keys), keys)
@@ -117,8 +118,8 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
     # 2. Random parameters, each part from its own key.
     params = fresh = jax.jit(init)(keys)
     # 3. Pretrained parameters over them, strictly.
-    if not scratch:
-        params = params | _pretrained(params, checkpoint, labels, config.weights.head)
+    parts = ("encoder", "head") if config.weights.head else ("encoder",)
+    params = params | checkpoint.onto({part: params[part] for part in parts}, labels)
     # 4. What the method begins with: parts made anew, noise, deltas.
     for regulariser in recipe.regularisers:
         params = regulariser.begin(params, fresh, keys["begin"])
@@ -132,6 +133,7 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         task=task,
         kind=kind,
         labels=labels,
+        words=words,
         encoder=encoder,
         head=head,
         tokenizer=tokenizer,
@@ -140,24 +142,9 @@ def build_model(config: ConfigDict, labels: tuple[str, ...]) -> Model:
         trainable=trainable,
         frozen=frozen,
         plan=plan,
-        weights_sha256="" if scratch else checkpoint.sha256,
+        weights_sha256=checkpoint.sha256,
+        note=checkpoint.note,
     )
-
-
-def open_weights(config: ConfigDict) -> weights.Checkpoint:
-    """The model that `config` begins with; of one that begins from scratch, the shape counts and the tokenizer."""
-    w = config.weights
-    return weights.open(config.model if w.source == "scratch" else w.source or config.model, w.sha256, w.pickle)
-
-
-def _pretrained(params: Tree, checkpoint: weights.Checkpoint, labels: tuple[str, ...], with_head: bool) -> Tree:
-    """The parameters that a checkpoint has, the head's too `with_head`: a head is for the labels that it knows."""
-    tensors, source = checkpoint.tensors(), str(checkpoint.folder)
-    if with_head:
-        tensors = classes.in_order(tensors, checkpoint.labels, labels, source)
-    parts = {name: params[name] for name in ("encoder", "head") if with_head or name == "encoder"}
-    unused = ("encoder/pooler",) if with_head else ("encoder/pooler", "head")
-    return weights.graft(parts, tensors, allow_left_over=unused, source=source)
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:
@@ -193,12 +180,17 @@ def load_data(config: ConfigDict) -> Dataset:
     )
 
 
+def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
+    """The words of the training texts, where they are the model's vocabulary."""
+    return weights.own_words(config, itertools.chain.from_iterable(data.splits["train"].texts))
+
+
 def build(config: ConfigDict) -> Experiment:
     """All of an experiment. Raises InputError on whatever of the config cannot be used."""
     common.check_ranges(config)
     layout = parallel.layout(config.parallel)
     data = load_data(config)
-    model = build_model(config, data.labels)
+    model = build_model(config, data.labels, own_words(config, data))
     train_batches = model.batches(data.splits["train"], layout, training=True)
     model = findings.add(model, train_batches, layout)
     dev_batches = model.batches(data.splits["dev"], layout)
@@ -229,9 +221,3 @@ def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tr
         key = jax.random.fold_in(keys["delta"], zlib.crc32(delta.name.encode()))
         trees[delta.name] = unflatten(delta.init(key, encoder))
     return {**params, "delta": trees} if trees else params
-
-
-def _one_row() -> Batch:
-    zeros = jnp.zeros((1, 8), jnp.int32)
-    place = jnp.zeros((1, 1), jnp.int32)
-    return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"anchors": place, "examples": place}

@@ -5,6 +5,7 @@ Letters: T tokens of a step, L places of a row, D hidden size, F width of the fe
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,8 @@ from research.params.plan import Fate, Plan
 OPTIMIZER = 15  # operations an update spends on a parameter that trains: clipping, Adam's moments, decay
 # Operations besides products in one layer, for each of T * D, T * F and T * H * L elements: as XLA counts them, forward alone (without
 # dropout), and forward and backward (with it).
-READER, IN_READER = "head/reader/", ("/kernel", "/recurrent")
+READER, MATRICES = "head/reader/", ("/kernel", "/recurrent")
+READS_INPUT = re.compile(r".*/(query|key|value|input|window_\d+)/kernel")  # of a layer: what multiplies what enters it
 ELEMENTWISE = {"forward": (22, 8, 6), "both": (100, 30, 60)}
 
 
@@ -53,7 +55,7 @@ def step(
     """
     start, total = plan.frozen_stages(shape.stages), 0.0
     for depth, stage in enumerate(shape.stages):
-        kernels = {n: math.prod(size) for n, size in sizes.items() if n.startswith(f"encoder/{stage}/") and n.endswith("/kernel")}
+        kernels = {n: math.prod(size) for n, size in sizes.items() if n.startswith(f"encoder/{stage}/") and n.endswith(MATRICES)}
         further = [elements for path, elements in added.items() if stage in path.split("/")]
         attends = any("/attention/" in name for name in kernels)
         elements = tokens * shape.hidden, tokens * _width(sizes, stage), tokens * shape.heads * length
@@ -64,9 +66,9 @@ def step(
         trained = sum(n for name, n in kernels.items() if plan.entries[name].fate.trained) + sum(n for _, n in further)
         total += tokens * (4 * (sum(kernels.values()) + sum(n for n, _ in further)) + 2 * trained)
         total += attends * (12 * length * shape.hidden * tokens + _dot(elements, "both"))
-        if depth == start > 0:  # its input has no gradient: none through query, key and value
-            total -= 2 * tokens * sum(n for name, n in kernels.items() if name.split("/")[-2] in ("query", "key", "value"))
-    total += 6 * tokens * sum(math.prod(size) for name, size in sizes.items() if name.startswith(READER) and name.endswith(IN_READER))
+        if depth == start > 0:  # its input has no gradient
+            total -= 2 * tokens * sum(n for name, n in kernels.items() if READS_INPUT.fullmatch(name))
+    total += 6 * tokens * sum(math.prod(size) for name, size in sizes.items() if name.startswith(READER) and name.endswith(MATRICES))
     return total + OPTIMIZER * sum(entry.size for entry in plan.entries.values() if entry.fate.trained)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from research import cache, export, parallel, telemetry, train, whole
+from research import cache, export, parallel, telemetry, train, weights, whole
 from research import experiment as experiments
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
@@ -37,12 +37,12 @@ def do(
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
-        labels = experiments.load_data(config).labels
-        print(experiments.build_model(config, labels).summary(), end="")
+        data = experiments.load_data(config)
+        print(experiments.build_model(config, data.labels, experiments.own_words(config, data)).summary(), end="")
     elif mode == "export":
         if not output:
             raise InputError("--mode=export needs --output=FOLDER")
-        export.export(load_trained(config, workdir), experiments.open_weights(config), workdir, form, Path(output))
+        export.export(load_trained(config, workdir), weights.begin(config), workdir, form, Path(output))
         console.print(f"{output} is whole; it was read back and gives the same logits.")
     elif mode == "predict":
         if not source:
@@ -163,13 +163,13 @@ def load_trained(config: ConfigDict, workdir: Path, labels: tuple[str, ...] = ()
     """
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
-        known = labels or catalog.get(config.task).labels or experiments.open_weights(config).labels
+        known = labels or catalog.get(config.task).labels or weights.begin(config).labels
         return experiments.build_model(config, known)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore=workdirs.COSTS)
     meta = best.meta()
-    model = experiments.build_model(config, tuple(meta["labels"]))
+    model = experiments.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
     train.check_identity(workdir, meta, {"weights": model.weights_sha256})
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))
 

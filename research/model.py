@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from research import flops, later, parallel
@@ -35,6 +36,7 @@ class Model:
     task: Task
     kind: Any
     labels: tuple[str, ...]
+    words: tuple[str, ...]  # the vocabulary, where the training texts gave it
     encoder: nn.Module
     head: nn.Module
     tokenizer: Any
@@ -44,6 +46,7 @@ class Model:
     frozen: Tree
     plan: plans.Plan
     weights_sha256: str  # "" where nothing was read
+    note: str = ""  # what is to be said of where the parameters come from
     found: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
 
     def logits(
@@ -60,7 +63,8 @@ class Model:
         rngs = None if key is None else {"dropout": key}
         apply = functools.partial(self.encoder.apply, {"params": params["encoder"]}, batch, rngs=rngs)
         if start:
-            read = jnp.split(self.below(frozen, batch, start), len(numbers), axis=-1)
+            cuts = np.cumsum([self.widths[i] for i in numbers[:-1]], dtype=int)
+            read = jnp.split(self.below(frozen, batch, start), cuts, axis=-1)
             hidden = read[-1]
         with self.adapted(params, batch, key):
             if nudge is not None:
@@ -94,6 +98,18 @@ class Model:
                 stack.enter_context(nn.intercept_methods(interception.at(sites)))
             yield
 
+    @functools.cached_property
+    def widths(self) -> tuple[int, ...]:
+        """How many features each stage's states have."""
+        params = merge(self.trainable, self.frozen)["encoder"]
+        shapes = jax.eval_shape(lambda params: self.encoder.apply({"params": params}, one_row()).stages, params)
+        return tuple(shape.shape[-1] for shape in shapes)
+
+    @property
+    def nudged_width(self) -> int:
+        """Features of the states that a nudge is added to (see `logits`)."""
+        return self.widths[max(self.plan.frozen_stages(self.encoder.stages), 1) - 1]
+
     def reads(self, stop: int) -> tuple[int, ...]:
         """Which of the first `stop` stages' outputs are used where these are frozen, ascending: what the reader wants, and the last
         where something follows on it."""
@@ -103,8 +119,8 @@ class Model:
         return tuple(sorted({i for i in wanted if i < stop} | onward))
 
     def below(self, frozen: Tree, batch: Batch, stop: int) -> jax.Array:
-        """Hidden states [B, L, K * D] float32 after the first `stop` stages, all frozen, of the K stages that are read: those of
-        the batch where it brings them."""
+        """Hidden states [B, L, D of all] float32 after the first `stop` stages, all frozen, of those stages that are read: the batch's
+        own where it brings them."""
         if "hidden" in batch:
             return batch["hidden"].astype(jnp.float32)
         stages = self.encoder.apply({"params": frozen["encoder"]}, batch, stop=stop).stages
@@ -149,7 +165,8 @@ class Model:
         The cost is in FLOPs, beside full fine-tuning, for rows of `max_length` tokens.
         """
         described = lambda things: ", ".join(f"{x.name}({', '.join(f'{k}={v}' for k, v in _fields(x))})" for x in things)  # noqa: E731
-        lines = [f"{what}: {described(things)}" for what, things in self.recipe.additions().items() if things]
+        lines = [self.note] if self.note else []
+        lines += [f"{what}: {described(things)}" for what, things in self.recipe.additions().items() if things]
         if phases := self.plan.phases:
             given = {f"phase_{unit}": value for unit in UNITS if (value := self.config.get(f"phase_{unit}"))}
             lengths = "".join(f"each {name}={value:g}" for name, value in given.items()) or "begun evenly over the first half"
@@ -185,6 +202,11 @@ class Model:
         return dataclasses.replace(tokens.with_places(self.extra_tokens), first_position=first)
 
     @property
+    def learnt(self) -> dict[str, list[str]]:
+        """What of the training data it takes to build the model again, beside its parameters: JSON-able, for checkpoints."""
+        return {"labels": list(self.labels), "words": list(self.words)}
+
+    @property
     def extra_tokens(self) -> int:
         """Places that the method adds to each example."""
         return sum(delta.extra_tokens for delta in self.recipe.deltas)
@@ -199,6 +221,12 @@ class Model:
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
         size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
         return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
+
+
+def one_row() -> Batch:
+    """A batch of one row with one example of 8 tokens, for shapes."""
+    zeros, place = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
+    return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"anchors": place, "examples": place}
 
 
 def _fields(x: Any) -> list[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Frozen work, done once: the hidden states below the first stage that trains are a function of the example alone, so they
 are computed one time, kept on disk, and shared by all epochs, seeds, heads and methods that freeze as much.
 
-Letters: T tokens of a split, end to end; D hidden size; K stages that are read (one, unless the features want several).
+Letters: T tokens of a split, end to end; D features of all stages that are read (one, unless the method's reader wants several).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ VERSION = 2  # part of the key: raise it when the same parameters and tokens wou
 
 
 def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
-    """The hidden states [T, K * D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
+    """The hidden states [T, D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
 
     bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
     size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
@@ -35,7 +35,7 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
     if not below:
         return None
     dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
-    shape = int(tokens.offsets[-1]), model.encoder.config.hidden_size * len(model.reads(below))
+    shape = int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))
     path = cache.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
     if not path.exists():
         size = shape[0] * shape[1] * dtype.itemsize

@@ -173,7 +173,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
                     score = scores[model.task.metric]
                     if best.step is None or score > best.meta()["score"]:
-                        best.save(running.whole(kept), e.position(step), {**identity, "score": score, "labels": list(model.labels)})
+                        best.save(running.whole(kept), e.position(step), {**identity, "score": score, **model.learnt})
                 if due("checkpoint", step):
                     latest.save(running.whole(), e.position(step), {**identity, "speed": meter.counts()})
                 meter.skip()

@@ -24,7 +24,7 @@ def trained(folder, method="full", **changes):
 
 
 def exported(c, workdir, output, form="huggingface"):
-    export.export(job.load_trained(c, workdir), experiment.open_weights(c), workdir, form, output)
+    export.export(job.load_trained(c, workdir), weights.begin(c), workdir, form, output)
     return output
 
 
@@ -60,7 +60,7 @@ def test_transformers_loads_what_was_trained_with_deltas_merged_and_labels_named
     found = theirs(model, AutoTokenizer.from_pretrained(folder))
     np.testing.assert_allclose(found, logits(c, workdir), atol=1e-4, rtol=0)
     assert model.config.id2label == {0: "neg", 1: "pos"} and model.config.label2id["pos"] == 1
-    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
     assert np.abs(theirs(base, AutoTokenizer.from_pretrained(folder)) - found).max() > 1e-2, "nothing was trained"
 
 
@@ -73,7 +73,7 @@ def test_peft_loads_the_delta_and_the_head_on_the_pytorch_base(tmp_path, method)
 
     c, workdir = trained(tmp_path / "run", method)
     folder = exported(c, workdir, tmp_path / "out", "peft")
-    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     before = theirs(base, tokenizer)
     found = theirs(PeftModel.from_pretrained(base, folder), tokenizer)
@@ -90,7 +90,7 @@ def test_an_adapter_that_peft_wrote_is_where_we_begin(tmp_path, method):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     c = runs.config(method=method, precision="float32", weights__adapter=str(tmp_path), lora__rank=4, lora__alpha=12.0, prefix__tokens=3)
-    base = AutoModelForSequenceClassification.from_pretrained(experiment.open_weights(c).folder)
+    base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
     given = {"lora": {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"]}, "prefix": {"num_virtual_tokens": 3}}[method]
     kind = {"lora": peft.LoraConfig, "prefix": peft.PrefixTuningConfig}[method]
     model = peft.get_peft_model(base, kind(task_type="SEQ_CLS", **given))
@@ -100,7 +100,7 @@ def test_an_adapter_that_peft_wrote_is_where_we_begin(tmp_path, method):
             if parameter.requires_grad:
                 parameter.normal_(0, 0.3)
     model.save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(experiment.open_weights(c).folder)
+    tokenizer = AutoTokenizer.from_pretrained(weights.begin(c).folder)
     np.testing.assert_allclose(logits(c, tmp_path / "none"), theirs(model, tokenizer), atol=1e-4, rtol=0)
     with pytest.raises(InputError, match="use --config.method=" + method):
         experiment.build_model(runs.config(method="dora", weights__adapter=str(tmp_path)), ("neg", "pos"))

@@ -104,7 +104,7 @@ class Smart(Regulariser):
         def apart(delta: jax.Array) -> jax.Array:
             return model.kind.divergence(fixed, model.logits(still, frozen, batch, key, delta), batch)
 
-        delta = self.sigma * normal(key, self.name, batch, model.encoder.config.hidden_size)
+        delta = self.sigma * normal(key, self.name, batch, model.nudged_width)
         for _ in range(self.steps):
             ascent = jax.grad(apart)(delta)
             ascent = over(ascent, of_example(jnp.abs(ascent).max(-1), batch, jnp.max))
@@ -160,7 +160,7 @@ class FreeLB(Regulariser):
         both = jax.grad(model.loss, argnums=(0, 4), has_aux=True)
 
         def several(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
-            delta = self.first(batch, key, model.encoder.config.hidden_size)
+            delta = self.first(batch, key, model.nudged_width)
             total, first = jax.tree.map(jnp.zeros_like, trainable), None
             for _ in range(self.steps):
                 # The same key in all steps: what is dropped is fixed while the noise climbs (section 3.3 of the paper).

@@ -1,17 +1,19 @@
 """Which encoder, and which heads, a `config.json` describes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
 
 from research.errors import InputError, nearest
 from research.models.bert import Bert, BertConfig
+from research.models.bilstm import BiLstmConfig, BiLstmEncoder
 from research.models.deberta import Deberta, DebertaConfig
 from research.models.gpt2 import Gpt2, Gpt2Config
 from research.models.heads import Classifier, LanguageModel, Style, Tagger
 from research.models.modernbert import ModernBert, ModernBertConfig
+from research.models.textcnn import TextCnn, TextCnnConfig
 from research.precision import Precision
 
 Config = dict[str, Any]
@@ -68,14 +70,16 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         Gpt2, Gpt2Config.from_hf, lambda _: Style("last", bias=False), lambda _: Style(), lambda _: False, ("resid_pdrop", "attn_pdrop")
     ),
+    "bilstm": Family(BiLstmEncoder, BiLstmConfig.of, lambda _: Style("max"), rate=0.5),
+    "textcnn": Family(TextCnn, TextCnnConfig.of, lambda _: Style("max"), rate=0.5),
 }
 
 
-def family(config: Config) -> Family:
-    """The family of a Hugging Face config. Raises InputError on a `model_type` that is not known."""
+def family(config: Config, known: Collection[str] = FAMILIES) -> Family:
+    """The family of a Hugging Face config. Raises InputError on a `model_type` that is not one of `known`."""
     kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise InputError(f"config.json: model_type {kind!r} is not supported; {nearest(str(kind), FAMILIES)}")
+    if kind not in known:
+        raise InputError(f"config.json: model_type {kind!r} is not supported; {nearest(str(kind), known)}")
     return FAMILIES[kind]
 
 
@@ -93,14 +97,14 @@ def build(
     """
     found = family(config)
     own, attention = (config.get(name, found.rate) for name in found.rates)
-    options = {"pooler": pooler} if found.encoder is Bert else {}
-    return found.encoder(
-        found.shape(config),
-        precision=Precision(precision),
-        dropout=own if dropout is None else dropout,
-        attention_dropout=attention if attention_dropout is None else attention_dropout,
-        **options,
-    )
+    options = {
+        "precision": Precision(precision),
+        "pooler": pooler,
+        "dropout": own if dropout is None else dropout,
+        "attention_dropout": attention if attention_dropout is None else attention_dropout,
+    }
+    has = {field.name for field in dataclasses.fields(found.encoder)}  # not all have a pooler, or attention
+    return found.encoder(found.shape(config), **{name: value for name, value in options.items() if name in has})
 
 
 def head(config: Config, kind: str, classes: int = 0, own_words: bool = False) -> nn.Module:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from research.errors import InputError
 from research.models.encoded import Encoded
 from research.models.lstm import BiLstm
 from research.precision import Precision
@@ -55,13 +56,18 @@ class LastJoined(Reader):
 
 
 class ScalarMix(Reader):
-    """gamma * sum_j softmax(s)_j h_j over all stages, embeddings included: [B, L, D]. `s` [K] begins with 0, `gamma` with 1."""
+    """gamma * sum_j softmax(s)_j h_j over all stages, embeddings included: [B, L, D]. `s` [K] begins with 0, `gamma` with 1.
+
+    Raises InputError where stages have different numbers of features.
+    """
 
     def stages(self, total: int) -> tuple[int, ...]:
         return tuple(range(total))
 
     @nn.compact
     def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+        if len(sizes := {states.shape[-1] for states in encoded.stages}) > 1:
+            raise InputError(f"scalar_mix adds stages up, but this encoder's have {', '.join(map(str, sorted(sizes)))} features")
         s = self.param("s", nn.initializers.zeros, (len(encoded.stages),))
         gamma = self.param("gamma", nn.initializers.ones, ())
         parts = jax.nn.softmax(s)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy as np
 from research import models
 from research.errors import InputError
 from research.models.heads import Whole
-from research.weights import hub, read
+from research.weights import baseline, classes, hub, read, vocabulary
+from research.weights.baseline import Baseline
 from research.weights.graft import graft
 from research.weights.names import Table, head_kind, to_ours, with_one_bias
 from research.weights.tables import TABLES
+
+UNUSED = ("head", "encoder/pooler")  # by a run: a head that knew other labels; a pooler that is read but not wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +33,10 @@ class Checkpoint:
     config: dict[str, Any]
     sha256: str
     pickle: bool = False
+    note = ""  # what a run should say of it
 
     def __post_init__(self):
-        models.family(self.config)
+        models.family(self.config, known=TABLES)  # a baseline has no folder
 
     @property
     def table(self) -> Table:
@@ -63,9 +68,46 @@ class Checkpoint:
             tensors.pop("head/words", None)  # the table of words again
         return tensors
 
+    def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
+        """`params` ({"encoder": ...} or with "head", random) with its tensors in all places; a head's classes in the order of `labels`.
+
+        Raises InputError as `graft` does, and where the head is of other classes.
+        """
+        tensors, source = self.tensors(), str(self.folder)
+        if "head" in params:
+            tensors = classes.in_order(tensors, self.labels, labels, source)
+        return graft(params, tensors, allow_left_over=tuple(part for part in UNUSED if part not in params), source=source)
+
     def tokenizer(self):
         """Its fast tokenizer, or None where it has none."""
         return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
+
+
+class Shape(Checkpoint):
+    """The shape and the tokenizer of a model alone: its parameters begin random."""
+
+    def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
+        return params
+
+
+def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
+    """What the model of a run's config begins with, by its fields `model` and `weights`; `words` are those of a baseline.
+
+    Raises InputError as `open` and `baseline.begin` do.
+    """
+    w, scratch = config.weights, config.weights.source == "scratch"
+    if (w.head or w.adapter) and (scratch or config.model in hub.BASELINES):
+        field = "head" if w.head else "adapter"
+        raise InputError(f"weights.{field} is of a pretrained model, but model={config.model} begins from scratch; leave it out")
+    if config.model in hub.BASELINES:
+        return baseline.begin(config.model, config[config.model], words, "" if scratch else w.source, w.sha256)
+    found = open(config.model if scratch else w.source or config.model, w.sha256, w.pickle)
+    return Shape(found.source, found.folder, found.config, "") if scratch else found
+
+
+def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
+    """The words that a baseline takes from the training texts as its vocabulary; () for a model that has one."""
+    return vocabulary.words(texts, config[config.model].min_count) if config.model in hub.BASELINES else ()
 
 
 def open(source: str, sha256: str = "", pickle: bool = False) -> Checkpoint:

@@ -65,6 +65,7 @@ NAMED = {
         ("gpt2-medium", "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"),
     )
 }
+BASELINES = ("bilstm", "textcnn")  # models that begin with nothing but words: there is no folder of them
 
 
 def find(source: str, pickle: bool = False) -> Path:
@@ -76,11 +77,13 @@ def find(source: str, pickle: bool = False) -> Path:
     """
     if source == "tiny":
         return tiny.folder()
+    if source in BASELINES:
+        raise InputError(f"{source} has no weights to be found: it is trained from nothing, by model={source}")
     named = _named(source)
     if named is None and source and Path(source).is_dir():
         return Path(source)
     if named is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
-        raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny'))}")
+        raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny', *BASELINES))}")
     return _packaged(named) or _from_hub(source, named or Named(source, ""), pickle)
 
 

@@ -49,14 +49,12 @@ def write(
     """Writes `config.json` and `model.safetensors`, which PyTorch `transformers` loads.
 
     `config` is the `config.json` that the model was built from, `tensors` float32 under our names ("encoder/...", "head/..."), `kind`
-    one of `names.KINDS` or None for the encoder alone, `labels` what the classes are called. Raises InputError for a family that
-    `transformers` does not have, and where a tensor has no name there.
+    one of `names.KINDS` or None for the encoder alone, `labels` what the classes are called. Raises InputError where a tensor has
+    no name there.
     """
     from safetensors.numpy import save_file
 
     family = config["model_type"]
-    if family not in CLASSES:
-        raise InputError(f"{family} is a family that transformers does not have; there is nothing to export to")
     theirs = to_theirs(dict(tensors), TABLES[family], kind, prefix=kind is not None)
     described = {name: value for name, value in config.items() if name not in ("_name_or_path", "torch_dtype", "problem_type")}
     described |= {"architectures": [f"{CLASSES[family]}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
@@ -82,7 +80,9 @@ def copy_tokenizer(source: Path, folder: Path, tokenizer: Any) -> None:
 
 
 def check_pooling(pooling: str, style: Style, has_reader: bool, family: str) -> None:
-    """Raises InputError where a classifier is not built as `transformers` builds those of its family."""
+    """Raises InputError where a classifier is not built as `transformers` builds those of its family, or it has no such family."""
+    if family not in CLASSES:
+        raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
     if has_reader or (pooling != "pooler" and Style(pooling) != style):
         what = "a method that reads several states" if has_reader else f"pooling={pooling}"
         raise InputError(f"{what}: transformers' {family} classifiers have no place for it; train with --config.pooling=pooler to export")

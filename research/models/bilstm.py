@@ -1,0 +1,71 @@
+"""BiLSTMs over word embeddings, one on top of the other: an encoder that is small enough to be trained from nothing.
+
+Letters in shapes: B rows of a batch, L tokens of a row, D features of an embedding, H size of a direction.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+
+from research.errors import InputError
+from research.models.dropout import Dropout, token_salt
+from research.models.encoded import Encoded
+from research.models.lstm import BiLstm
+from research.models.words import WordEmbeddings
+from research.precision import Precision
+
+
+@dataclasses.dataclass(frozen=True)
+class BiLstmConfig:
+    """The shape: `layers` of `size` features in each direction over embeddings of `embedding` features."""
+
+    vocab_size: int
+    embedding: int
+    size: int
+    layers: int
+    num_attention_heads: ClassVar[int] = 0
+    max_length: ClassVar[int] = 2**31 - 1  # no table of positions ends it
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "BiLstmConfig":
+        """From a config with these fields. Raises InputError for a size under 1."""
+        sizes = {name: config[name] for name in ("vocab_size", "embedding", "size", "layers")}
+        if wrong := next((name for name, value in sizes.items() if value < 1), None):
+            raise InputError(f"bilstm.{wrong}={sizes[wrong]} must be at least 1")
+        return cls(**sizes)
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of a layer's states: both directions."""
+        return 2 * self.size
+
+
+class BiLstmEncoder(nn.Module):
+    """The encoder, called as `bert.Bert`: [B, L] tokens -> states [B, L, D], then [B, L, 2 * H] of each layer.
+
+    Dropout is on what enters each layer (Zaremba et al. 2014, section 3.1), so also where training begins above the words. A packed row
+    gives what its examples give alone: see `lstm.BiLstm`.
+    """
+
+    config: BiLstmConfig
+    precision: Precision = Precision()
+    dropout: float = 0.5
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The depth-ordered units, as their parameters are named."""
+        return ("embeddings", *(f"layer_{i}" for i in range(self.config.layers)))
+
+    @nn.compact
+    def __call__(self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+        c, names = self.config, self.stages
+        salt = token_salt(batch)[:, :, None] if self.has_rng("dropout") else None
+        x = WordEmbeddings(c.vocab_size, c.embedding, name="embeddings")(batch["tokens"]) if start == 0 else hidden
+        outputs = [x]
+        for depth in range(max(start, 1), len(names) if stop is None else stop):
+            x = Dropout(self.dropout, name=f"dropout_{depth}")(x, salt)  # named, so that it does not depend on `start`
+            x = BiLstm(c.size, self.precision, name=names[depth])(x, batch["segments"])
+            outputs.append(x)
+        return Encoded(x, tuple(outputs))
