@@ -83,7 +83,7 @@ class Checkpoint:
         return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
 
 
-class Shape(Checkpoint):
+class Untrained(Checkpoint):
     """The shape and the tokenizer of a model alone: its parameters begin random."""
 
     def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
     if config.model in hub.BASELINES:
         return baseline.begin(config.model, config[config.model], words, "" if scratch else w.source, w.sha256)
     found = open(config.model if scratch else w.source or config.model, w.sha256, w.pickle)
-    return Shape(found.source, found.folder, found.config, "") if scratch else found
+    return Untrained(found.source, found.folder, found.config, "") if scratch else found
 
 
 def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
