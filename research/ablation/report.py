@@ -137,12 +137,12 @@ def _costs(one: Setting, first: Setting) -> list[str]:
 
 
 def power_note(found: Found) -> str:
-    """How many seeds a difference of one point would need, with the spread seen; empty where no two settings share two seeds."""
+    """How many seeds a difference of one point would need, with the spread seen; empty where no spread is seen."""
     every = settings(found)
     pairs = [(one.scores("test"), every[0].scores("test")) for one in every[1:] if one.results.keys() == every[0].results.keys()]
     sds = [statistics.mean_and_sd([x[seed] - y[seed] for seed in x])[1] for x, y in pairs if len(x) > 1]
     typical = float(np.median(sds)) if sds else 0.0
-    if not typical:
+    if not 0.05 <= typical < 25:  # below, rounding is what is seen; above, the answer would be thousands
         return ""
     seeds = statistics.seeds_needed(1.0, typical)
     return f"\nTo find a difference of 1.0 to the first four times in five, the usual spread here ({typical:.1f}) needs {seeds} seeds.\n"

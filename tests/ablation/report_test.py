@@ -93,6 +93,9 @@ def test_latex_has_every_cell_and_no_bare_sign():
     ]
 
 
-@pytest.mark.parametrize(("scores", "said"), [(SURE, True), ({"full": [50], "lora": [51]}, False), ({"full": [1, 2]}, False)])
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [(SURE, True), ({"full": [50], "lora": [51]}, False), ({"full": [1, 2]}, False), ({"a": [0, 99], "b": [99, 0]}, False)],
+)
 def test_the_note_says_how_many_seeds_a_point_needs(scores, said):
     assert ("needs" in report.markdown(found(**scores))) == said and "Holm" in report.markdown(found(**scores))

@@ -117,6 +117,8 @@ def test_the_seeds_a_difference_needs():
     assert statistics.seeds_needed(0.5, 1.0) == statistics.seeds_needed(-5.0, 10.0) == 34
     assert statistics.seeds_needed(0.5, 1.0, 1.0) == 64 and statistics.seeds_needed(0.8, 1.0, 1.0) == 26
     assert statistics.seeds_needed(1000.0, 1.0) == 2 and statistics.seeds_needed(0.5, 1.0, power=0.95) == 54
+    assert {statistics.seeds_needed(1.0, sd) for sd in (1e-14, 1e-4, 0.01)} == {2}
+    assert statistics.seeds_needed(1.0, 30.0) == 7_066  # (1.960 + 0.842)^2 30^2 + 1.960^2 / 2 = 7065.9
     for wrong in ((0.0, 1.0), (1.0,), (1.0, 0.0), (1.0, 1.0, 1.0, 1.0)):
         with pytest.raises(InputError, match="one or two sds"):
             statistics.seeds_needed(*wrong)
