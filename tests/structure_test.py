@@ -89,9 +89,14 @@ def test_only_the_programs_import_the_experiment():
 
 
 def test_nothing_needs_torch_or_tensorflow_or_what_only_tests_have():
-    banned = {"torch", "tensorflow", "sklearn", "scipy", "pytest", "hypothesis", "tests"}
+    banned = {"torch", "tensorflow", "sklearn", "pytest", "hypothesis", "tests"}
     found = {f"{path.name}: {name}" for path in FILES for name in imports(path.read_text()) if name.partition(".")[0] in banned}
     assert not found
+
+
+def test_only_the_statistics_of_ablations_need_scipy():
+    users = {path.parent.name for path in FILES if any(within(name, {"scipy"}) for name in imports(path.read_text()))}
+    assert users == {"ablation"}
 
 
 def test_heavy_or_chatty_imports_wait_inside_functions():

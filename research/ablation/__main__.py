@@ -21,8 +21,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would run.")
 
 
 def main(_: list[str]) -> None:
-    """Runs what is not finished yet, then writes and prints the table."""
-    from research import job
+    """Runs what is not finished yet, then writes the tables and prints one."""
+    from research import job, whole
     from research.ablation import report, runner, sweep
 
     job.keep_programs()
@@ -39,9 +39,10 @@ def main(_: list[str]) -> None:
     else:
         runner.run_all(runs, workdir, console)
     if not _INDEX.value:
-        table = report.table(runner.results(runs, workdir))
-        (workdir / "table.md").write_text(table)
-        print(table, end="")
+        found = runner.results(runs, workdir)
+        for ending, write in (("md", report.markdown), ("csv", report.comma_separated), ("tex", report.latex)):
+            whole.write_text(workdir / f"table.{ending}", write(found))
+        print(report.markdown(found), end="")
 
 
 if __name__ == "__main__":

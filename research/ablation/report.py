@@ -1,45 +1,201 @@
-"""From finished runs to a table: one line for each setting, mean and standard deviation over its seeds."""
+"""From finished runs to tables: a line for each setting, with its interval and its difference to the first; a line for each run."""
 
+import csv
+import io
+import re
 from collections.abc import Sequence
-from statistics import mean, stdev
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from research.ablation import statistics
 from research.ablation.sweep import Overrides
 
-COLUMNS = ("test", "dev", "trainable parameters", "training s", "training TFLOP", "relative to the first")
+Found = Sequence[tuple[Overrides, dict[str, Any] | None, str]]
+COLUMNS = (
+    "test",
+    "95% interval",
+    "to the first",
+    "p",
+    "dev",
+    "trainable parameters",
+    "training s",
+    "training TFLOP",
+    "relative to the first",
+)
+SURE = 0.05
+NOTE = """
+Scores are in percent: mean ± standard deviation over n seeds, and Student's 95% interval of the mean. "To the first" is the difference
+to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is
+two-sided, after Holm's correction over the table. Bold is the best setting, only where it differs from every other one with p < 0.05,
+after Holm's correction over these; a single seed has neither interval nor test, and is never bold.
+"""
 
 
-def table(found: Sequence[tuple[Overrides, dict[str, Any] | None, str]]) -> str:
-    """Markdown. The metric is each task's own; a single run has no standard deviation, and says so by its n."""
-    groups: dict[tuple[tuple[str, Any], ...], list[tuple[dict[str, Any] | None, str]]] = {}
+@dataclass(frozen=True)
+class Setting:
+    """The runs that differ in nothing but the seed."""
+
+    values: dict[str, Any]
+    results: dict[int, dict[str, Any]]  # by seed, of those that are finished
+    wanted: int
+    errors: tuple[str, ...]
+
+    def scores(self, split: str) -> dict[int, float]:
+        """Seed -> the task's own metric on `split`, in percent."""
+        return {seed: 100 * one["metrics"][split][one["selection"]["metric"]] for seed, one in self.results.items()}
+
+    def cost(self, name: str) -> float:
+        """Mean over seeds of an entry of `speed`."""
+        return float(np.mean([one["speed"][name] for one in self.results.values()]))
+
+
+def settings(found: Found) -> list[Setting]:
+    """The runs by what they differ in, in order of appearance; a sweep without seeds has seed 0."""
+    groups: dict[tuple[tuple[str, Any], ...], list] = {}
     for overrides, result, error in found:
         setting = tuple((name, value) for name, value in overrides.items() if name != "seed")
-        groups.setdefault(setting, []).append((result, error))
-    names = list(dict.fromkeys(name for setting in groups for name, _ in setting))
-    lines = [f"| {' | '.join([*names, 'n', *COLUMNS])} |", "|" + "---|" * (len(names) + 1 + len(COLUMNS))]
-    first = 0.0
-    for number, (setting, runs) in enumerate(groups.items()):
-        done = [result for result, _ in runs if result]
-        errors = sorted({error for _, error in runs if error})
-        if number == 0 and done:
-            first = mean(result["speed"]["train_flops"] for result in done)
-        values = dict(setting)
-        cells = [str(values.get(name, "")) for name in names] + [f"{len(done)} of {len(runs)}" if len(done) < len(runs) else str(len(done))]
-        lines.append(f"| {' | '.join([*cells, *(_cells(done, first) if done else ['; '.join(errors) or 'not run'] + [''] * 5)])} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cells(done: Sequence[dict[str, Any]], first: float) -> list[str]:
-    def score(split: str) -> str:
-        values = [100 * result["metrics"][split][result["selection"]["metric"]] for result in done]
-        return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-    flops = mean(result["speed"]["train_flops"] for result in done)
+        groups.setdefault(setting, []).append((overrides.get("seed", 0), result, error))
     return [
-        score("test"),
-        score("dev"),
-        f"{done[0]['params']['trainable']:,}",
-        f"{mean(result['speed']['train_s'] for result in done):.0f}",
-        f"{flops / 1e12:.1f}",
-        f"{flops / first:.2f}" if first else "",
+        Setting(
+            dict(setting), {seed: one for seed, one, _ in runs if one}, len(runs), tuple(sorted({error for *_, error in runs if error}))
+        )
+        for setting, runs in groups.items()
     ]
+
+
+def difference(a: Setting, b: Setting) -> tuple[statistics.Estimate, bool] | None:
+    """Test score of a less that of b, and whether by pairs of one seed; None where one of them has fewer than two seeds."""
+    x, y = a.scores("test"), b.scores("test")
+    if min(len(x), len(y)) < 2:
+        return None
+    if x.keys() == y.keys():
+        return statistics.paired_difference(list(x.values()), [y[seed] for seed in x]), True
+    return statistics.unpaired_difference(list(x.values()), list(y.values())), False
+
+
+def surely_best(found: Sequence[Setting]) -> Setting | None:
+    """The setting with the highest mean test score, if it differs from each other one, after correction; None if there is none."""
+    done = [setting for setting in found if setting.results]
+    best = max(done, key=lambda setting: np.mean(list(setting.scores("test").values())), default=None)
+    tests = [difference(best, other) for other in done if other is not best]
+    return best if tests and all(tests) and max(statistics.holm([test.p for test, _ in tests])) < SURE else None
+
+
+def rows(found: Found) -> list[list[str]]:
+    """The table's header and cells, as plain text but for `**` around what is bold."""
+    every = settings(found)
+    names, best, first = list(dict.fromkeys(name for one in every for name in one.values)), surely_best(every), every[0]
+    tests = {i: test for i, one in enumerate(every[1:], 1) if (test := difference(one, first))}
+    ps = dict(zip(tests, statistics.holm([test.p for test, _ in tests.values()]), strict=True))
+    lines = [[*names, "n", *COLUMNS]]
+    for i, one in enumerate(every):
+        n = len(one.results)
+        cells = [*(str(one.values.get(name, "")) for name in names), str(n) if n == one.wanted else f"{n} of {one.wanted}"]
+        if n:
+            cells += [*_scores(one, one is best), *_difference(tests.get(i), ps.get(i)), *_costs(one, first)]
+        else:
+            cells += ["; ".join(one.errors) or "not run"] + [""] * (len(COLUMNS) - 1)
+        lines.append(cells)
+    return lines
+
+
+def _scores(one: Setting, best: bool) -> list[str]:
+    scores = list(one.scores("test").values())
+    mean = f"**{_mean(scores)}**" if best else _mean(scores)
+    if len(scores) < 2:
+        return [mean, ""]
+    known = statistics.interval(scores)
+    return [mean, f"{known.low:.1f} to {known.high:.1f}"]
+
+
+def _mean(scores: Sequence[float]) -> str:
+    if len(scores) < 2:
+        return f"{scores[0]:.1f}"
+    return "{:.1f} ± {:.1f}".format(*statistics.mean_and_sd(scores))
+
+
+def _difference(test: tuple[statistics.Estimate, bool] | None, p: float | None) -> list[str]:
+    if not test:
+        return ["", ""]
+    estimate, paired = test
+    span = f" ({estimate.low:+.1f} to {estimate.high:+.1f})" if np.isfinite(estimate.low) else ""
+    return [f"{estimate.mean:+.1f}{span}{'' if paired else ' w'}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+
+
+def _costs(one: Setting, first: Setting) -> list[str]:
+    flops = one.cost("train_flops")
+    beside = first.cost("train_flops") if first.results else 0
+    return [
+        _mean(list(one.scores("dev").values())),
+        f"{next(iter(one.results.values()))['params']['trainable']:,}",
+        f"{one.cost('train_s'):.0f}",
+        f"{flops / 1e12:.1f}",
+        f"{flops / beside:.2f}" if beside else "",
+    ]
+
+
+def power_note(found: Found) -> str:
+    """How many seeds a difference of one point would need, with the spread seen; empty where no spread is seen."""
+    every = settings(found)
+    pairs = [(one.scores("test"), every[0].scores("test")) for one in every[1:] if one.results.keys() == every[0].results.keys()]
+    sds = [statistics.mean_and_sd([x[seed] - y[seed] for seed in x])[1] for x, y in pairs if len(x) > 1]
+    typical = float(np.median(sds)) if sds else 0.0
+    if not 0.05 <= typical < 25:  # below, rounding is what is seen; above, the answer would be thousands
+        return ""
+    seeds = statistics.seeds_needed(1.0, typical)
+    return f"\nTo find a difference of 1.0 to the first four times in five, the usual spread here ({typical:.1f}) needs {seeds} seeds.\n"
+
+
+def markdown(found: Found) -> str:
+    """The table, and under it what was computed."""
+    header, *body = rows(found)
+    lines = [f"| {' | '.join(line)} |" for line in ([header, *body])]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n" + NOTE + power_note(found)
+
+
+def latex(found: Found) -> str:
+    """The same table for `\\usepackage{booktabs}`: one `tabular`, what was computed as comments under it."""
+    header, *body = [[_tex(cell) for cell in line] for line in rows(found)]
+    lines = [f"{' & '.join(line)} \\\\" for line in body]
+    columns = "l" * (len(header) - len(COLUMNS) - 1) + "r" * (len(COLUMNS) + 1)
+    table = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{' & '.join(header)} \\\\", "\\midrule", *lines, "\\bottomrule"]
+    notes = [f"% {line}" for line in (NOTE + power_note(found)).splitlines() if line]
+    return "\n".join([*table, "\\end{tabular}", *notes]) + "\n"
+
+
+def _tex(cell: str) -> str:
+    plain = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "<": "$<$",
+        ">": "$>$",
+        "|": "$|$",
+    }
+    text = "".join(plain.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in " ".join(cell.split()))
+    text = re.sub(r"(?<![\w$])-(?=\d)", "$-$", re.sub(r"(?<![\w$])\+(?=\d)", "$+$", text))
+    return re.sub(r"\*\*(.+)\*\*", r"\\textbf{\1}", text)
+
+
+def comma_separated(found: Found) -> str:
+    """One line for each run, finished or not: what it sets, how it ended, its metrics as fractions, its costs."""
+    lines = [
+        {**overrides, "status": "finished" if result else "failed" if error else "not run", "error": error} | _flat(result)
+        for overrides, result, error in found
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _flat(result: dict[str, Any] | None) -> dict[str, Any]:
+    if not result:
+        return {}
+    scores = {f"{split}.{name}": value for split, metrics in result["metrics"].items() for name, value in metrics.items()}
+    costs = {"trainable": result["params"]["trainable"], **{name: result["speed"][name] for name in ("train_s", "train_flops")}}
+    return {**scores, **costs, "config_hash": result.get("config_hash", ""), "sha256": result["params"].get("sha256", "")}

@@ -27,8 +27,8 @@ def test_finished_runs_are_skipped_broken_ones_are_marked_and_the_table_holds_bo
     assert len(before) == 2
     runner.run_all(some, tmp_path, console)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == before
-    table = report.table(runner.results(found, tmp_path)).splitlines()
-    assert table[0].startswith("| method | top_layers | n | test | dev | trainable parameters |")
+    table = report.markdown(runner.results(found, tmp_path)).splitlines()
+    assert table[0].startswith("| method | top_layers | n | test | 95% interval |")
     accuracies = [100 * json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in before]
     assert f"| linear_probe |  | 2 | {sum(accuracies) / 2:.1f} ± " in table[2]
     assert "| full |  | 0 of 2 | not run |" in table[3]
@@ -76,14 +76,3 @@ def test_an_error_of_any_kind_leaves_the_others(tmp_path, monkeypatch, capsys):
 def test_a_process_that_ends_early_is_an_error():
     with pytest.raises(InputError, match="--jobs=2: the process for 0/2 and 1/2 of the runs ended early"):
         runner.side_by_side(2, ["--config=nothing.py"])
-
-
-def test_one_seed_has_no_deviation():
-    result = {
-        "metrics": {split: {"accuracy": 0.5} for split in ("dev", "test")},
-        "selection": {"metric": "accuracy"},
-        "params": {"trainable": 10},
-        "speed": {"train_s": 1.0, "train_flops": 2e12},
-    }
-    line = report.table([({"method": "full", "seed": 0}, result, "")]).splitlines()[2]
-    assert line == "| full | 1 | 50.0 | 50.0 | 10 | 1 | 2.0 | 1.00 |"

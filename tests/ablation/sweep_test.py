@@ -3,6 +3,7 @@
 import pytest
 
 from configs import common
+from configs.ablations import freezing
 from research.ablation import sweep
 from research.errors import InputError
 
@@ -40,3 +41,11 @@ def test_a_file_without_its_two_functions_is_named(tmp_path):
     (tmp_path / "whole.py").write_text("def base(words):\n    return words\n\n\ndef sweep(words):\n    return [words]\n")
     base, overrides = sweep.load(f"{tmp_path / 'whole.py'}:a,b")
     assert base() == "a,b" and overrides == ["a,b"]
+
+
+def test_freezing_goes_from_everything_to_the_head_alone():
+    depths = [(run["method"], run.get("top_layers")) for run in freezing.sweep("model=minilm,seeds=1")]
+    assert depths == [("full", None), *(("top_k", k) for k in (6, 5, 4, 3, 2, 1)), ("linear_probe", None)]
+    assert len(freezing.sweep("model=roberta-base,layers=12,seeds=2")) == 2 * 14 and len(freezing.sweep("smoke")) == 5 * 4
+    with pytest.raises(InputError, match="how many layers 'roberta-base' has is not known here; add layers=N"):
+        freezing.sweep("model=roberta-base")
