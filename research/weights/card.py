@@ -45,7 +45,7 @@ from {library} import {cls}
 model = {cls}.from_pretrained(folder)
 ```
 
-Made by `{command}`. sha256 of the parameters in float32, under their names there: `{params["sha256"]}`.
+Made by `{command}`. sha256 of the run's parameters, as its `result.json` has it: `{params["sha256"]}`.
 """
 
 
