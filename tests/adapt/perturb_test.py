@@ -113,9 +113,8 @@ def linear(rate=0.3):
         z = logits(trainable, frozen, batch, key, nudge)
         return classification.loss_sum(z, batch), classification.totals(z, batch)
 
-    encoder = types.SimpleNamespace(config=types.SimpleNamespace(hidden_size=D))
     config = types.SimpleNamespace(label_smoothing=0.1)
-    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, encoder=encoder, config=config), table
+    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, nudged_width=D, config=config), table
 
 
 TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astype(np.float32))}
