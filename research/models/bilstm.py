@@ -45,7 +45,7 @@ class BiLstmConfig:
 class BiLstmEncoder(nn.Module):
     """The encoder, called as `bert.Bert`: [B, L] tokens -> states [B, L, D], then [B, L, 2 * H] of each layer.
 
-    Dropout is on what enters each layer (Zaremba et al. 2014, section 3.1), so also where training begins above the words. A packed row
+    Dropout is on what enters each layer (Zaremba et al. 2014, section 3.1), so also where training begins above the words. A row
     gives what its examples give alone: see `lstm.BiLstm`.
     """
 

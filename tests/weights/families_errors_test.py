@@ -6,8 +6,8 @@ import pytest
 
 from research import weights
 from research.errors import InputError
-from research.models import FAMILIES
 from research.weights import tiny as tiny_model
+from research.weights.tables import TABLES
 from tests.weights import families
 from tests.weights.read_test import save_shards
 
@@ -26,7 +26,7 @@ def complaint(folder) -> str:
 
 def test_a_family_that_is_not_known_names_the_nearest_or_all(tmp_path):
     assert complaint(saved(tmp_path, "bert", model_type="rooberta")).endswith("did you mean 'roberta'?")
-    assert complaint(saved(tmp_path, "bert", model_type="mamba2")).endswith(f"known: {', '.join(sorted(FAMILIES))}")
+    assert complaint(saved(tmp_path, "bert", model_type="mamba2")).endswith(f"known: {', '.join(sorted(TABLES))}")
     assert "model_type None" in complaint(saved(tmp_path, "bert", model_type=None))
 
 
