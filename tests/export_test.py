@@ -1,5 +1,6 @@
 """What is exported is read by others, and by us again, with the same numbers."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,8 +10,11 @@ from rich.console import Console
 from research import experiment, export, job, weights
 from research.data.examples import Examples
 from research.errors import InputError
+from research.params.tree import flatten
+from research.weights import tiny as tiny_model
 from tests import runs
-from tests.weights import tiny
+from tests.adapt.small import noisy
+from tests.weights import families, tiny
 
 TEXTS = ("fine", "a dull film", "the best of all the films that were ever shown in that town", "why not")
 QUIET = Console(quiet=True)
@@ -41,6 +45,12 @@ def logits(c, workdir, texts=TEXTS) -> np.ndarray:
     return found
 
 
+def torch_of(array):
+    import torch
+
+    return torch.tensor(np.asarray(array), dtype=torch.long)
+
+
 def theirs(model, tokenizer, texts=TEXTS, max_length=32) -> np.ndarray:
     import torch
 
@@ -62,6 +72,28 @@ def test_transformers_loads_what_was_trained_with_deltas_merged_and_labels_named
     assert model.config.id2label == {0: "neg", 1: "pos"} and model.config.label2id["pos"] == 1
     base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
     assert np.abs(theirs(base, AutoTokenizer.from_pretrained(folder)) - found).max() > 1e-2, "nothing was trained"
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", families.CONFIGS)
+def test_every_family_is_what_transformers_takes_it_for(tmp_path, name):
+    from transformers import AutoModelForSequenceClassification
+
+    source = families.save(tmp_path / "base", name, families.classifier(name))
+    tiny_model._tokenizer().save(str(source / "tokenizer.json"))
+    c = runs.config(precision="float32", weights__source=str(source))
+    model = experiment.build_model(c, ("neg", "pos"))
+    model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
+    (tmp_path / "out").mkdir()
+    params = {leaf: np.asarray(array) for leaf, array in flatten(model.trainable).items()}
+    export._whole(tmp_path / "out", model, weights.begin(c), params)
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    batch, given = export._batch(model), {}
+    for ours, name_there in (("tokens", "input_ids"), ("segments", "attention_mask")):
+        given[name_there] = torch_of(batch[ours])
+    np.testing.assert_allclose(found(**given).logits.detach().numpy(), export._logits(model, batch)[:, 0], atol=1e-4, rtol=0)
+    assert found.config.id2label == {0: "neg", 1: "pos"}
+    assert np.ptp(export._logits(model, batch)) > 1e-3
 
 
 @pytest.mark.torch

@@ -18,6 +18,7 @@ from research.weights.tables import TABLES
 
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert", "electra": "Electra"}
 CLASSES |= {"albert": "Albert", "modernbert": "ModernBert", "deberta-v2": "DebertaV2", "gpt2": "GPT2"}
+ANOTHERS = ("_name_or_path", "torch_dtype", "problem_type", "num_labels")  # what a config.json says of another file or another task
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def write(
 
     family = config["model_type"]
     theirs = to_theirs(dict(tensors), TABLES[family], kind, prefix=kind is not None)
-    described = {name: value for name, value in config.items() if name not in ("_name_or_path", "torch_dtype", "problem_type")}
+    described = {name: value for name, value in config.items() if name not in ANOTHERS}
     described |= {"architectures": [f"{CLASSES[family]}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
     if labels:
         described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
