@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from research.ablation import statistics
-from research.ablation.sweep import Overrides
+from research.ablation.run import Run
 
-Found = Sequence[tuple[Overrides, dict[str, Any] | None, str]]
 COLUMNS = (
     "test",
     "95% interval",
@@ -51,15 +50,18 @@ class Setting:
         return float(np.mean([one["speed"][name] for one in self.results.values()]))
 
 
-def settings(found: Found) -> list[Setting]:
+def settings(found: Sequence[Run]) -> list[Setting]:
     """The runs by what they differ in, in order of appearance; a sweep without seeds has seed 0."""
     groups: dict[tuple[tuple[str, Any], ...], list] = {}
-    for overrides, result, error in found:
-        setting = tuple((name, value) for name, value in overrides.items() if name != "seed")
-        groups.setdefault(setting, []).append((overrides.get("seed", 0), result, error))
+    for run in found:
+        setting = tuple((name, value) for name, value in run.overrides.items() if name != "seed")
+        groups.setdefault(setting, []).append(run)
     return [
         Setting(
-            dict(setting), {seed: one for seed, one, _ in runs if one}, len(runs), tuple(sorted({error for *_, error in runs if error}))
+            dict(setting),
+            {run.overrides.get("seed", 0): run.result for run in runs if run.result},
+            len(runs),
+            tuple(sorted({run.error for run in runs if run.error})),
         )
         for setting, runs in groups.items()
     ]
@@ -83,7 +85,7 @@ def surely_best(found: Sequence[Setting]) -> Setting | None:
     return best if tests and all(tests) and max(statistics.holm([test.p for test, _ in tests])) < SURE else None
 
 
-def rows(found: Found) -> list[list[str]]:
+def rows(found: Sequence[Run]) -> list[list[str]]:
     """The table's header and cells, as plain text but for `**` around what is bold."""
     every = settings(found)
     names, best, first = list(dict.fromkeys(name for one in every for name in one.values)), surely_best(every), every[0]
@@ -136,7 +138,7 @@ def _costs(one: Setting, first: Setting) -> list[str]:
     ]
 
 
-def power_note(found: Found) -> str:
+def power_note(found: Sequence[Run]) -> str:
     """How many seeds a difference of one point would need, with the spread seen; empty where no spread is seen."""
     every = settings(found)
     pairs = [(one.scores("test"), every[0].scores("test")) for one in every[1:] if one.results.keys() == every[0].results.keys()]
@@ -148,14 +150,14 @@ def power_note(found: Found) -> str:
     return f"\nTo find a difference of 1.0 to the first four times in five, the usual spread here ({typical:.1f}) needs {seeds} seeds.\n"
 
 
-def markdown(found: Found) -> str:
+def markdown(found: Sequence[Run]) -> str:
     """The table, and under it what was computed."""
     header, *body = rows(found)
     lines = [f"| {' | '.join(line)} |" for line in ([header, *body])]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n" + NOTE + power_note(found)
 
 
-def latex(found: Found) -> str:
+def latex(found: Sequence[Run]) -> str:
     """The same table for `\\usepackage{booktabs}`: one `tabular`, what was computed as comments under it."""
     header, *body = [[_tex(cell) for cell in line] for line in rows(found)]
     lines = [f"{' & '.join(line)} \\\\" for line in body]
@@ -180,12 +182,9 @@ def _tex(cell: str) -> str:
     return re.sub(r"\*\*(.+)\*\*", r"\\textbf{\1}", text)
 
 
-def comma_separated(found: Found) -> str:
+def comma_separated(found: Sequence[Run]) -> str:
     """One line for each run, finished or not: what it sets, how it ended, its metrics as fractions, its costs."""
-    lines = [
-        {**overrides, "status": "finished" if result else "failed" if error else "not run", "error": error} | _flat(result)
-        for overrides, result, error in found
-    ]
+    lines = [{**run.overrides, "status": run.status, "error": run.error} | _flat(run.result) for run in found]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), restval="", lineterminator="\n")
     writer.writeheader()

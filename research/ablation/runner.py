@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from research import job, process, whole
 from research import workdir as workdirs
+from research.ablation.run import Run
 from research.ablation.sweep import Overrides
 from research.adapt import methods
 from research.errors import InputError
@@ -89,11 +89,12 @@ def side_by_side(jobs: int, arguments: Sequence[str]) -> None:
         raise InputError(f"--jobs={jobs}: the process for {' and '.join(failed)} of the runs ended early; run the same command again")
 
 
-def results(runs: dict[str, Cell], workdir: Path) -> list[tuple[Overrides, dict[str, Any] | None, str]]:
-    """Each run's overrides, its result (None where there is none yet), and what went wrong."""
+def results(runs: dict[str, Cell], workdir: Path) -> list[Run]:
+    """The runs with what is there of them in `workdir`."""
     found = []
-    for run_id, (overrides, _) in runs.items():
-        result, error = workdir / run_id / "result.json", workdir / run_id / "error.txt"
+    for run_id, (overrides, config) in runs.items():
+        folder = workdir / run_id
+        result, error = folder / "result.json", folder / "error.txt"
         done = json.loads(result.read_text()) if result.exists() else None
-        found.append((overrides, done, error.read_text().strip() if error.exists() and not done else ""))
+        found.append(Run(run_id, overrides, config, folder, done, error.read_text().strip() if error.exists() and not done else ""))
     return found

@@ -3,10 +3,13 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from research.ablation import report, statistics
+from research.ablation.run import Run
 
 
 def result(test: float) -> dict:
@@ -21,7 +24,11 @@ def result(test: float) -> dict:
 
 def found(**scores: list[float]) -> list:
     """Runs of as many methods, with test accuracies for the seeds 0, 1, ..."""
-    return [({"method": name, "seed": seed}, result(score), "") for name, of in scores.items() for seed, score in enumerate(of)]
+    return [run(name, seed, result(score)) for name, of in scores.items() for seed, score in enumerate(of)]
+
+
+def run(method: str, seed: int, result: dict | None = None, error: str = "") -> Run:
+    return Run(f"{method}{seed}", {"method": method, "seed": seed}, ConfigDict(), Path("nowhere"), result, error)
 
 
 def cells(runs) -> dict[str, dict[str, str]]:
@@ -70,7 +77,7 @@ def test_one_seed_has_neither_interval_nor_test():
 
 
 def test_what_is_not_finished_says_so_everywhere():
-    runs = [({"method": "top_k", "seed": 0}, None, "top_layers=9: too many"), ({"method": "full", "seed": 0}, None, "")]
+    runs = [run("top_k", 0, error="top_layers=9: too many"), run("full", 0)]
     table = cells([*runs, *found(lora=[50, 51])])
     assert table["top_k"]["test"] == "top_layers=9: too many" and table["full"]["test"] == "not run" and table["full"]["n"] == "0 of 1"
     assert table["lora"]["to the first"] == "" == table["lora"]["relative to the first"]
@@ -81,7 +88,7 @@ def test_what_is_not_finished_says_so_everywhere():
 
 
 def test_latex_has_every_cell_and_no_bare_sign():
-    runs = [*found(**SURE), ({"method": "a_b&c", "seed": 0}, None, "50% of #1 | ~x")]
+    runs = [*found(**SURE), run("a_b&c", 0, error="50% of #1 | ~x")]
     tex = report.latex(runs)
     body = [line for line in tex.splitlines() if not line.startswith("%")]
     assert r"\textbf{95.9 $\pm$ 0.8}" in tex and r"a\_b\&c" in tex and r"50\% of \#1 $|$ \textasciitilde{}x" in tex
