@@ -105,14 +105,15 @@ def rows(found: Sequence[Run]) -> list[list[str]]:
 
 def _scores(one: Setting, best: bool) -> list[str]:
     scores = list(one.scores("test").values())
-    mean = f"**{_mean(scores)}**" if best else _mean(scores)
+    said = f"**{mean(scores)}**" if best else mean(scores)
     if len(scores) < 2:
-        return [mean, ""]
+        return [said, ""]
     known = statistics.interval(scores)
-    return [mean, f"{known.low:.1f} to {known.high:.1f}"]
+    return [said, f"{known.low:.1f} to {known.high:.1f}"]
 
 
-def _mean(scores: Sequence[float]) -> str:
+def mean(scores: Sequence[float]) -> str:
+    """Mean ± standard deviation; of a single score, itself."""
     if len(scores) < 2:
         return f"{scores[0]:.1f}"
     return "{:.1f} ± {:.1f}".format(*statistics.mean_and_sd(scores))
@@ -130,7 +131,7 @@ def _costs(one: Setting, first: Setting) -> list[str]:
     flops = one.cost("train_flops")
     beside = first.cost("train_flops") if first.results else 0
     return [
-        _mean(list(one.scores("dev").values())),
+        mean(list(one.scores("dev").values())),
         f"{next(iter(one.results.values()))['params']['trainable']:,}",
         f"{one.cost('train_s'):.0f}",
         f"{flops / 1e12:.1f}",
