@@ -110,7 +110,7 @@ def rows(found: Sequence[Run]) -> list[list[str]]:
             differences = [_difference(*tests.get(i, ())), ps.get(i, ""), _over_examples(over.get(i), ms.get(i))]
             cells += [*_scores(one, one is best), *differences, *_costs(one, first)]
         else:
-            cells += ["; ".join(one.errors) or "not run"] + [""] * (len(COLUMNS) - 1)
+            cells += ["; ".join(one.errors or sorted({run.status for run in one.runs}, reverse=True))] + [""] * (len(COLUMNS) - 1)
         lines.append(cells)
     return lines
 

@@ -136,9 +136,12 @@ def test_tables_of_a_hundred_runs_take_seconds(tmp_path):
     assert len(runs) == 100 and time.process_time() - begin < 5
 
 
-def test_what_is_not_finished_says_so_everywhere():
+def test_what_is_not_finished_says_so_everywhere(tmp_path):
     runs = [run("top_k", 0, error="top_layers=9: too many"), run("full", 0)]
-    table = cells([*runs, *found(lora=[50, 51])])
+    begun = run("probe", 0, folder=tmp_path)
+    (tmp_path / "config.json").touch()
+    table = cells([*runs, begun, *found(lora=[50, 51])])
+    assert table["probe"]["test"] == "unfinished"
     assert table["top_k"]["test"] == "top_layers=9: too many" and table["full"]["test"] == "not run" and table["full"]["n"] == "0 of 1"
     assert table["lora"]["to the first"] == "" == table["lora"]["relative to the first"]
     lines = list(csv.DictReader(io.StringIO(report.comma_separated([*runs, *found(lora=[50, 51])]))))

@@ -1,4 +1,4 @@
-"""A made-up sweep on disk, as real ones leave it: results, curves, predictions; also runs that failed, broke off or never began."""
+"""A made-up sweep on disk, as real ones leave it: results, curves, predictions; also runs that failed, are not finished or never began."""
 
 import dataclasses
 import json
@@ -21,15 +21,15 @@ STRANGE = 'InputError: "</script><script>document.title = 1</script>" is not kno
 
 
 def made_up(folder: Path, seeds: int = 5, steps: int = 600, examples: int = 500) -> list[Run]:
-    """20 settings of `seeds` seeds. The first run never began, the second broke after half its steps, the last at once."""
+    """20 settings of `seeds` seeds. Run 0 never began, 1 failed after half its steps, 6 has come as far, the last failed at once."""
     rng = np.random.default_rng(0)
     cells = [(overrides, runs.config("trec", "smoke", **overrides)) for overrides in sweep.product(SETTINGS, sweep.seeds(seeds))]
     found = [Run(workdir.config_hash(config)[:12], overrides, config, folder / str(i)) for i, (overrides, config) in enumerate(cells)]
     skills = 0.75 + 0.01 * np.arange(len(found)) / seeds + rng.normal(0, 0.01, len(found))
-    for run, skill in zip(found[1:-1], skills[1:-1], strict=True):
-        write_metrics(run.folder, skill, steps, rng)
-    write_metrics(found[1].folder, skills[1], steps, rng, upto=steps // 2)
-    for i in range(2, len(found) - 1):
+    for i in range(1, len(found) - 1):
+        write_metrics(found[i].folder, skills[i], steps, rng, upto=steps // 2 if i in (1, 6) else None)
+        (found[i].folder / "config.json").write_text("{}")
+    for i in {*range(2, len(found) - 1)} - {6}:
         accuracy = write_predictions(found[i].folder, rng.random(examples) < skills[i])
         found[i] = dataclasses.replace(found[i], result=result(accuracy, dev=skills[i], size=i // seeds))
     for i, error in ((1, "FloatingPointError: the loss is not finite"), (-1, STRANGE)):
