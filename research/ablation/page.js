@@ -13,8 +13,10 @@ const said = [
   { field: "interval", title: "95% interval" }, { field: "trainable", title: "trainable parameters", format: "," },
   { field: "tflop", title: "training TFLOP", format: ",.3~f" }, { field: "seconds", title: "training s", format: ",.3~f" },
 ];
-const scores = data.scores.map((one) => ({
-  ...one, interval: one.low === undefined ? "none of one seed" : `${one.low.toFixed(1)} to ${one.high.toFixed(1)}`,
+// Of a single seed, interval and band are of no width: drawn, but not seen.
+const scores = data.scores.map(({ low, high, ...one }) => ({
+  ...one, low: low ?? one.mean, high: high ?? one.mean,
+  interval: low === undefined ? "none of one seed" : `${low.toFixed(1)} to ${high.toFixed(1)}`,
 }));
 
 function numeric(field, title, more = {}) {
@@ -43,8 +45,7 @@ function cost(field, title, more) {
     transform: [{ filter: visible }],
     encoding: { x, color, tooltip: said },
     layer: [
-      { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "rule", strokeWidth: 1.5 },
-        encoding: { y: numeric("low", tested), y2: { field: "high" } } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y: numeric("low", tested), y2: { field: "high" } } },
       { mark: { type: "point", filled: true, opacity: 1, size: 70, cursor: "pointer" }, encoding: { y: numeric("mean", tested) } },
     ],
   };
@@ -52,8 +53,7 @@ function cost(field, title, more) {
 
 function learning(curves, title, points) {
   const values = curves.flatMap((one) => one.step.map((step, i) => ({
-    setting: one.setting, step, mean: one.mean[i],
-    low: one.sd[i] === null ? null : one.mean[i] - one.sd[i], high: one.sd[i] === null ? null : one.mean[i] + one.sd[i],
+    setting: one.setting, step, mean: one.mean[i], low: one.mean[i] - one.sd[i], high: one.mean[i] + one.sd[i],
   }))).filter((one) => one.mean !== null);
   const tooltip = points ? [{ field: "setting" }, { field: "step" }, { field: "mean", title, format: ".2f" }] : [{ field: "setting" }];
   return {
@@ -61,7 +61,7 @@ function learning(curves, title, points) {
     transform: [{ filter: visible }],
     encoding: { x: numeric("step", "step", { scale: { zero: true, nice: false } }), color },
     layer: [
-      { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "area", opacity: { expr: "length(chosen) && length(chosen) < 7 ? 0.18 : 0.05" } },
+      { mark: { type: "area", opacity: { expr: "length(chosen) && length(chosen) < 7 ? 0.18 : 0.05" } },
         encoding: { y: numeric("low", title), y2: { field: "high" } } },
       { mark: { type: "line", strokeWidth: 1.5, point: points && { size: 24 }, cursor: "pointer" }, encoding: { y: numeric("mean", title), tooltip } },
     ],
@@ -75,8 +75,7 @@ function strip() {
     data: { values: scores },
     encoding: { y, color, opacity: { condition: { test: visible, value: 1 }, value: 0.1 } },
     layer: [
-      { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "rule", strokeWidth: 1.5 },
-        encoding: { x: numeric("low", tested), x2: { field: "high" }, tooltip: said } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { x: numeric("low", tested), x2: { field: "high" }, tooltip: said } },
       { data: { values: seeds }, mark: { type: "point", size: 36, strokeWidth: 1.5, fill: "white", cursor: "pointer" },
         encoding: { x: numeric("score", tested), tooltip: [{ field: "setting" }, { field: "seed" }, { field: "score", title: tested, format: ".2f" }] } },
       { mark: { type: "tick", thickness: 2.5, size: 14 }, encoding: { x: numeric("mean", tested), tooltip: said } },
@@ -107,7 +106,11 @@ function toggle(setting) {
 }
 
 const buttons = [...document.querySelectorAll("#legend [data-setting]")];
-for (const button of buttons) button.addEventListener("click", () => toggle(button.dataset.setting));
+const shown = new Set([...data.scores, ...data.curves.dev, ...data.curves.loss].map((one) => one.setting));
+for (const button of buttons) {
+  button.disabled = !shown.has(button.dataset.setting);
+  button.addEventListener("click", () => toggle(button.dataset.setting));
+}
 document.getElementById("all")?.addEventListener("click", () => toggle());
 
 /** The resolved config of a run, its own fields first, when it is opened. */
@@ -132,8 +135,8 @@ document.getElementById("find").addEventListener("input", (event) => {
     const text = details.querySelector("summary").textContent.toLowerCase();
     details.hidden = !words.every((word) => text.includes(word));
   }
-  const shown = runs.filter((details) => !details.hidden).length;
-  document.getElementById("found").textContent = words.length ? `${shown} of ${runs.length}` : "";
+  const left = runs.filter((details) => !details.hidden).length;
+  document.getElementById("found").textContent = words.length ? `${left} of ${runs.length}` : "";
 });
 
 await draw("trainable", cost("trainable", "trainable parameters", { scale: { type: "log" }, axis: { format: "~s", grid: false } }));

@@ -14,12 +14,14 @@ LEAST = 3  # settings of a method under a curve of expected maxima
 
 
 def labels(every: Sequence[Setting]) -> list[str]:
-    """What to call each setting: `lora lora.rank=8`. A method needs no name, nor does the one field of a sweep."""
-    fields = {name for one in every for name in one.values}
-    plain = fields if len(fields) == 1 else {"method"}
-    return [
-        " ".join(str(value) if name in plain else f"{name}={value}" for name, value in one.values.items()) or "as it is" for one in every
+    """What to call each setting, by what differs: `lora lora.rank=8`. A method needs no name, nor does what differs alone."""
+    fields = list(dict.fromkeys(name for one in every for name in one.values))
+    differing = [name for name in fields if any(one.values.get(name) != every[0].values.get(name) for one in every)] or fields
+    plain = differing if len(differing) == 1 else ["method"]
+    words = [
+        [str(value) if name in plain else f"{name}={value}" for name, value in one.values.items() if name in differing] for one in every
     ]
+    return [" ".join(of) or "as it is" for of in words]
 
 
 def metric(every: Sequence[Setting]) -> str:

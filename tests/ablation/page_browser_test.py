@@ -17,7 +17,8 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PLOTS = ("trainable", "tflop", "seconds", "dev", "loss", "strip", "best")
-# What a reader does, when all is drawn: looks at one setting only, opens a run, finds runs; and what came of it, as attributes of <body>.
+# What a reader does, when all is drawn: points at a mark, looks at one setting only, opens a run, finds runs. What came of it is said in
+# attributes of <body>.
 READER = """<script type="module">
 const marks = () => document.querySelectorAll("#dev .mark-line path").length;
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -26,6 +27,9 @@ const saw = document.body.dataset;
 [saw.width, saw.window, saw.lines] = [document.documentElement.scrollWidth, innerWidth, marks()];
 saw.hidden = document.querySelector(".wide").scrollWidth - document.querySelector(".wide").clientWidth;
 if (location.hash) {
+  document.querySelectorAll("#tflop .mark-symbol path")[5].dispatchEvent(new PointerEvent("pointermove", { bubbles: true }));
+  await wait(100);
+  saw.tip = document.getElementById("vg-tooltip-element")?.textContent;
   document.querySelectorAll("#legend button")[5].click();
   await wait(500);
   saw.chosen = marks();
@@ -100,6 +104,13 @@ def test_a_hundred_runs_are_drawn_without_a_word_on_the_console(html, tmp_path):
     assert marks["strip"] > 100, "a mark for each seed"
 
 
+@pytest.mark.parametrize("upto", [2, 20])
+def test_single_seeds_and_runs_without_results_are_drawn_too(tmp_path, upto):
+    runs = sweeps.made_up(tmp_path, seeds=1, steps=100, examples=60)[:upto]
+    window = Window(page.html(runs, "One seed", lambda run: run.id), tmp_path)
+    assert window.console == [] and window.seen["drawn"] == str({2: 2, 20: len(PLOTS)}[upto])
+
+
 @pytest.mark.parametrize("width", [800, 1280])
 def test_nothing_is_wider_than_the_window(html, tmp_path, width):
     window = Window(html, tmp_path, width)
@@ -109,8 +120,9 @@ def test_nothing_is_wider_than_the_window(html, tmp_path, width):
     assert int(wide.seen["width"]) >= 1500, "and a page that is wider is noticed"
 
 
-def test_a_reader_can_choose_open_and_find(html, tmp_path):
+def test_a_reader_can_point_choose_open_and_find(html, tmp_path):
     seen = Window(html, tmp_path, act=True).seen
+    assert "lora lora.rank=4" in seen["tip"] and "trainable parameters320" in seen["tip"] and "95% interval" in seen["tip"]
     assert seen["lines"] == "20" and seen["chosen"] == "1"
     assert "seed = 2" in seen["config"] and "method = linear_probe" in seen["config"] and "max_length = 32" in seen["config"]
     assert seen["found"] == "4 of 100"

@@ -196,6 +196,8 @@ def test_a_label_says_what_differs():
     assert labels({"top_layers": 1}, {"top_layers": 2}) == ["1", "2"]
     assert labels({"method": "full"}, {"method": "lora", "lora.rank": 2}) == ["full", "lora lora.rank=2"]
     assert labels({"batch_size": 8, "schedule": "linear"}, {}) == ["batch_size=8 schedule=linear", "as it is"]
+    assert labels({"method": "lora", "lora.rank": 2}, {"method": "lora", "lora.rank": 4}) == ["2", "4"], "what all share is no name"
+    assert labels({"method": "lora", "lora.rank": 2}) == ["lora lora.rank=2"], "but of one setting it is all there is"
 
 
 def test_the_page_needs_no_jax_and_is_loaded_late():
