@@ -1,12 +1,14 @@
 """A sweep from its file to its tables."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 
 from research import whole
-from research.ablation import report, runner, sweep
+from research.ablation import page, report, runner, sweep
 from research.ablation.live import Board
+from research.ablation.run import Run
 from research.ablation.supervisor import Supervisor
 
 
@@ -42,15 +44,22 @@ class Sweep:
         if not todo:
             return
         with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say) as supervisor:
-            while not supervisor.wait(0.5):
+            while not supervisor.wait(1.0):
                 board.refresh()
 
     def report(self) -> str:
-        """Writes `table.md`, `table.csv` and `table.tex` from what is there; gives the first."""
+        """Writes `table.md`, `table.csv`, `table.tex` and `page.html` from what is there; gives the first."""
         found = self._look()
-        for ending, write in (("md", report.markdown), ("csv", report.comma_separated), ("tex", report.latex)):
-            whole.write_text(self._workdir / f"table.{ending}", write(found))
-        return report.markdown(found)
+        written = {"table.md": report.markdown(found), "table.csv": report.comma_separated(found), "table.tex": report.latex(found)}
+        title = Path(self._path.partition(":")[0]).stem
+        for name, text in (written | {"page.html": page.html(found, title, self._replay)}).items():
+            whole.write_text(self._workdir / name, text)
+        return written["table.md"]
 
-    def _look(self) -> list:
+    def _look(self) -> list[Run]:
         return runner.results(self._runs, self._workdir)
+
+    def _replay(self, run: Run) -> str:
+        return shlex.join(
+            ["python", "-m", "research.ablation", f"--config={self._path}", f"--workdir={self._workdir}", f"--replay={run.id}"]
+        )

@@ -51,7 +51,7 @@ class Board:
             n = len(one.results)
             scores = [report.mean(list(one.scores(split).values())) if n else "" for split in ("test", "dev")]
             said = scores if n or not one.errors else [Text("failed", style="red"), ""]
-            table.add_row(*(str(one.values.get(name, "")) for name in names), f"{n} of {one.wanted}", *said)
+            table.add_row(*(str(one.values.get(name, "")) for name in names), f"{n} of {len(one.runs)}", *said)
         more = [Text(f"and {len(settings) - MOST_ROWS} more settings")] if len(settings) > MOST_ROWS else []
         return Group(table, *more, Text(self._progress(runs)))
 
@@ -63,7 +63,7 @@ class Board:
 
     @staticmethod
     def _ended(runs: Sequence[Run]) -> int:
-        return sum(run.status != "not run" for run in runs)
+        return sum(run.status in ("finished", "failed") for run in runs)
 
 
 def duration(seconds: float) -> str:
