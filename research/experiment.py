@@ -173,10 +173,13 @@ def load_data(config: ConfigDict) -> Dataset:
         catalog.get(config.task),
         source=d.source,
         path=d.path,
-        seed=d.seed,
+        seed=config.seed if d.seed is None else d.seed,
         dev_fraction=d.dev_fraction,
         train_examples=d.train_examples,
         eval_examples=d.eval_examples,
+        augment=d.augment,
+        augment_rate=d.augment_rate,
+        augment_copies=d.augment_copies,
     )
 
 
