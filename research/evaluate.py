@@ -17,7 +17,7 @@ from research.parallel import Layout, Program
 def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Totals over all examples (float64 sums) and the logits [n, ...] float32 in the examples' order."""
     logits, totals = None, None
-    for batch, (out, sums) in _one_late((batch, program(trainable, frozen, layout.shard(batch))) for batch in batches.epoch(0)):
+    for batch, (out, sums) in _one_late((batch, program(trainable, frozen, layout.shard_same(batch))) for batch in batches.epoch(0)):
         out, sums = layout.join(out), jax.tree.map(lambda x: np.asarray(x, np.float64), layout.first(sums))
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
         if logits is None:

@@ -1,5 +1,6 @@
 """From a config to everything a run needs: data, model, parameters, plan, optimizer, loss. The wiring, on one page."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -47,6 +48,7 @@ class Experiment:
     layout: parallel.Layout
     train: Batches
     dev: Batches
+    test: Batches
     total_steps: int
     rate: optax.Schedule
     phases: tuple[phases.Phase, ...]
@@ -92,9 +94,13 @@ def named_keys(seed: int) -> dict[str, jax.Array]:
 
 
 def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> Model:
-    """The model of `config` for classes `labels`, by the order of initialisation that everything relies on.
+    """The model of `config` for classes `labels`. `words` are those that it takes from the training texts (`weights.own_words`)."""
+    return models_of(config, labels, words)(config)
 
-    `words` are those that it takes from the training texts (`weights.own_words`)."""
+
+def models_of(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...]) -> Callable[[ConfigDict], Model]:
+    """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
+    relies on."""
     task, keys = catalog.get(config.task), named_keys(config.seed)
     kind = KINDS[task.kind]
     checkpoint = weights.begin(config, words)
@@ -113,38 +119,45 @@ def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, .
     init, with_deltas = functools.partial(_init, encoder, head, reader, one_row()), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes: what the model needs, before anything is computed.
-    shapes = jax.eval_shape(lambda keys: with_deltas(init(keys), keys), keys)
-    plan = recipe.plan(shapes, config.freeze, config.no_decay)
-    # 2. Random parameters, each part from its own key.
-    params = fresh = jax.jit(init)(keys)
-    # 3. Pretrained parameters over them, strictly.
-    parts = ("encoder", "head") if config.weights.head else ("encoder",)
-    params = params | checkpoint.onto({part: params[part] for part in parts}, labels)
-    # 4. What the method begins with: parts made anew, noise, deltas.
-    for regulariser in recipe.regularisers:
-        params = regulariser.begin(params, fresh, keys["begin"])
-    params = with_deltas(params, keys)
-    if config.weights.adapter:
-        params = adapter.graft(Path(config.weights.adapter), params, checkpoint, config)
-    # 5. What trains, and what does not.
-    trainable, frozen = split(params, plan.trained)
-    # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
-    return Model(
-        task=task,
-        kind=kind,
-        labels=labels,
-        words=words,
-        encoder=encoder,
-        head=head,
-        tokenizer=tokenizer,
-        config=config,
-        recipe=recipe,
-        trainable=trainable,
-        frozen=frozen,
-        plan=plan,
-        weights_sha256=checkpoint.sha256,
-        note=checkpoint.note,
-    )
+    shapes, states = jax.eval_shape(init, keys)
+    plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
+    random = jax.jit(lambda keys: init(keys)[0])
+
+    def build(config: ConfigDict) -> Model:
+        keys = named_keys(config.seed)
+        # 2. Random parameters, each part from its own key.
+        params = fresh = random(keys)
+        # 3. Pretrained parameters over them, strictly.
+        parts = ("encoder", "head") if config.weights.head else ("encoder",)
+        params = params | checkpoint.onto({part: params[part] for part in parts}, labels)
+        # 4. What the method begins with: parts made anew, noise, deltas.
+        for regulariser in recipe.regularisers:
+            params = regulariser.begin(params, fresh, keys["begin"])
+        params = with_deltas(params, keys)
+        if config.weights.adapter:
+            params = adapter.graft(Path(config.weights.adapter), params, checkpoint, config)
+        # 5. What trains, and what does not.
+        trainable, frozen = split(params, plan.trained)
+        # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
+        return Model(
+            task=task,
+            kind=kind,
+            labels=labels,
+            words=words,
+            encoder=encoder,
+            head=head,
+            tokenizer=tokenizer,
+            config=config,
+            recipe=recipe,
+            trainable=trainable,
+            frozen=frozen,
+            plan=plan,
+            widths=tuple(state.shape[-1] for state in states),
+            weights_sha256=checkpoint.sha256,
+            note=checkpoint.note,
+        )
+
+    return build
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:
@@ -190,32 +203,44 @@ def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
 
 def build(config: ConfigDict) -> Experiment:
     """All of an experiment. Raises InputError on whatever of the config cannot be used."""
+    return experiments_of(config)(config)
+
+
+def experiments_of(config: ConfigDict) -> Callable[[ConfigDict], Experiment]:
+    """What makes the experiments of all configs that differ from `config` in the seed alone: everything else is done once."""
     common.check_ranges(config)
-    layout = parallel.layout(config.parallel)
-    data = load_data(config)
-    model = build_model(config, data.labels, own_words(config, data))
-    train_batches = model.batches(data.splits["train"], layout, training=True)
-    model = findings.add(model, train_batches, layout)
-    dev_batches = model.batches(data.splits["dev"], layout)
-    sizes = {"batch_size": train_batches.batch_size, "epoch_steps": train_batches.steps}
-    total = durations.steps(config, "total", **sizes)
-    if not total:
-        raise InputError("config: the total is 0 steps; nothing would be trained")
-    warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
-    rate = optim.schedule(config.schedule, config.learning_rate, warmup, total)
-    found = phases.make(model, rate, total, sizes)
-    e = Experiment(config, model, data, layout, train_batches, dev_batches, total, rate, found)
-    e.enter(found[0], model.trainable)
-    if len(found) == 1 and train_batches.hidden is not None:
-        dev_batches.hidden = prefix.states(model, dev_batches.tokens, layout, config.prefix_cache_gb)
-    return e
+    layout, data = parallel.layout(config.parallel), load_data(config)
+    model_of = models_of(config, data.labels, own_words(config, data))
+    first = model_of(config)
+    batches = {split: first.batches(examples, layout, training=split == "train") for split, examples in data.splits.items()}
+
+    def build(config: ConfigDict) -> Experiment:
+        model = first if config.seed == first.config.seed else model_of(config)
+        train, dev, test = batches["train"].reseeded(config.seed), copy.copy(batches["dev"]), batches["test"]
+        model = findings.add(model, train, layout)
+        sizes = {"batch_size": train.batch_size, "epoch_steps": train.steps}
+        total = durations.steps(config, "total", **sizes)
+        if not total:
+            raise InputError("config: the total is 0 steps; nothing would be trained")
+        warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
+        rate = optim.schedule(config.schedule, config.learning_rate, warmup, total)
+        found = phases.make(model, rate, total, sizes)
+        e = Experiment(config, model, data, layout, train, dev, test, total, rate, found)
+        e.enter(found[0], model.trainable)
+        if len(found) == 1 and train.hidden is not None:
+            dev.hidden = prefix.states(model, dev.tokens, layout, config.prefix_cache_gb)
+        return e
+
+    return build
 
 
-def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> Tree:
+def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> tuple:
+    """Random parameters, and the states of all stages."""
     encoded, variables = encoder.init_with_output(keys["encoder"], batch)
+    states = encoded.stages
     if reader is not None:
-        encoded = encoded.replace(stages=tuple(encoded.stages[i] for i in reader.stages(len(encoder.stages))))
-    return {"encoder": variables["params"], "head": head.init(keys["head"], encoded, batch)["params"]}
+        encoded = encoded.replace(stages=tuple(states[i] for i in reader.stages(len(encoder.stages))))
+    return {"encoder": variables["params"], "head": head.init(keys["head"], encoded, batch)["params"]}, states
 
 
 def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tree:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,17 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     )
 
 
-def run(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
     """Trains, keeps what is best on dev, reports test once, and writes the workdir; returns what is in `result.json`.
 
-    A finished run is only reported; an unfinished one goes on. Raises InputError when the workdir is another config's.
+    `build` makes the experiment of a config. A finished run is only reported; an unfinished one goes on. Raises InputError when the
+    workdir is another config's.
     """
     with workdirs.claimed(workdir, config) as finished:
         if finished:
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
             return finished
-        e = experiments.build(config)
+        e = build(config)
         workdirs.record(workdir, config)
         whole.write_text(workdir / "plan.txt", e.model.summary())
         console.print(e.model.summary())
@@ -112,15 +114,14 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     if latest.step:
         console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
     evaluated = train.eval_program(e.model, e.layout)
-    meter, compilations = train.fit(e, workdir, evaluated, latest, best)
+    meter, compilations = train.fit(e, workdir, evaluated, latest, best, console)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
-    test = e.model.batches(e.data.splits["test"], e.layout)
     metrics = {
         split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
-        for split, batches in (("dev", e.dev), ("test", test))
+        for split, batches in (("dev", e.dev), ("test", e.test))
     }
     telemetry.draw_curves(workdir)
-    speed = meter.report(compilations=compilations + evaluated.compilations)
+    speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
     return describe(e, kept, metrics, speed, best)
 
 
@@ -206,5 +207,6 @@ def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, 
             "jax": jax.__version__,
             "devices": [str(device.device_kind) for device in jax.devices()],
             "argv": sys.argv,
+            "company": list(e.layout.company),
         },
     }

@@ -45,6 +45,7 @@ class Model:
     trainable: Tree
     frozen: Tree
     plan: plans.Plan
+    widths: tuple[int, ...]  # how many features each stage's states have
     weights_sha256: str  # "" where nothing was read
     note: str = ""  # what is to be said of where the parameters come from
     found: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
@@ -97,13 +98,6 @@ class Model:
                 sites = delta.sites(own, encoder, batch, key, self.encoder.precision)
                 stack.enter_context(nn.intercept_methods(interception.at(sites)))
             yield
-
-    @functools.cached_property
-    def widths(self) -> tuple[int, ...]:
-        """How many features each stage's states have."""
-        params = merge(self.trainable, self.frozen)["encoder"]
-        shapes = jax.eval_shape(lambda params: self.encoder.apply({"params": params}, one_row()).stages, params)
-        return tuple(shape.shape[-1] for shape in shapes)
 
     @property
     def nudged_width(self) -> int:
@@ -220,8 +214,8 @@ class Model:
         """The batches of `examples`; without labels, the targets are zeros."""
         c, tokens = self.config, self.tokens(examples)
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
-        size, parts = (c.batch_size, c.accumulate) if training else (self.eval_batch_size(tokens, layout), 1)
-        return Batches(tokens, targets, size, seed=c.seed, layout=c.packing, multiple=layout.multiple * parts)
+        size, parts, seed = (c.batch_size, c.accumulate, c.seed) if training else (self.eval_batch_size(tokens, layout), 1, 0)
+        return Batches(tokens, targets, size, seed=seed, layout=c.packing, multiple=layout.multiple * parts)
 
 
 def one_row() -> Batch:

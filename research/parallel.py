@@ -36,19 +36,21 @@ class Program:
     def __call__(self, state: Any, frozen: Any, batch: Any, *rest: Any) -> Any:
         shapes = tuple((name, x.shape) for name, x in sorted(batch.items()))
         if shapes not in self._compiled:
-            self._compiled[shapes] = self._compile(state, frozen, batch, *rest)
-        compiled, self.flops = self._compiled[shapes]
-        return compiled(state, frozen, batch, *rest)
+            self._compiled[shapes] = compiled(self._step, state, frozen, batch, *rest)
+        program, self.flops = self._compiled[shapes]
+        return program(state, frozen, batch, *rest)
 
-    def _compile(self, *args: Any) -> tuple[Callable, float]:
-        if hasattr(self._step, "trace"):
-            traced = self._step.trace(*args)
-            lowered, jaxpr = traced.lower(), traced.jaxpr
-        else:  # pmap gives no trace
-            lowered, jaxpr = self._step.lower(*args), jax.make_jaxpr(self._step)(*args)
-        compiled = lowered.compile()
-        again = products(jaxpr.jaxpr, loops=True) - products(jaxpr.jaxpr, loops=False)
-        return compiled, float(compiled.cost_analysis().get("flops", 0.0)) + again
+
+def compiled(step: Callable, *args: Any) -> tuple[Callable, float]:
+    """The program of a jitted (or pmapped) step for arguments like these, and its FLOPs as in `Program`."""
+    if hasattr(step, "trace"):
+        traced = step.trace(*args)
+        lowered, jaxpr = traced.lower(), traced.jaxpr
+    else:  # pmap gives no trace
+        lowered, jaxpr = step.lower(*args), jax.make_jaxpr(step)(*args)
+    program = lowered.compile()
+    again = products(jaxpr.jaxpr, loops=True) - products(jaxpr.jaxpr, loops=False)
+    return program, float(program.cost_analysis().get("flops", 0.0)) + again
 
 
 def products(jaxpr: Any, loops: bool) -> float:
@@ -80,6 +82,11 @@ class Layout:
     def multiple(self) -> int:
         """The rows of a batch must be a multiple of this."""
         return max(self.devices, 1)
+
+    @property
+    def company(self) -> tuple[str, ...]:
+        """The names of the runs that compute together, this one among them; () where it is alone."""
+        return ()
 
     def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> "Program":
         """The program of `step`; `donate` lists the arguments whose buffers it may reuse."""
@@ -113,6 +120,10 @@ class Layout:
             return np.moveaxis(parts, axis, 0)
 
         return jax.tree.map(cut, batch)
+
+    def shard_same(self, batch: Any) -> Any:
+        """`shard` for a batch that has nothing to do with the seed, as those of an evaluation."""
+        return self.shard(batch)
 
     def first(self, tree: Any) -> Any:
         """One device's copy of replicated leaves."""

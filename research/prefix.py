@@ -6,6 +6,7 @@ Letters: T tokens of a split, end to end; D features of all stages that are read
 
 import hashlib
 import os
+import weakref
 from pathlib import Path
 
 import jax
@@ -19,7 +20,7 @@ from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.errors import InputError
 from research.parallel import Layout
-from research.params.tree import digest, split
+from research.params.tree import digest, flatten, split
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 VERSION = 2  # part of the key: raise it when the same parameters and tokens would give other hidden states
@@ -52,10 +53,22 @@ def key(model, tokens: Tokens, below: int) -> str:
     names = [name for name in model.plan.entries if name.startswith("encoder/") and name.split("/")[1] in model.encoder.stages[:below]]
     what = VERSION, below, model.reads(below), model.config.precision, model.encoder.config, tokens.first_position
     sha = hashlib.sha256(" ".join(map(str, what)).encode())
-    sha.update(digest(jax.tree.map(np.asarray, split(model.frozen, names)[0])).encode())
+    for name, leaf in flatten(split(model.frozen, names)[0]).items():
+        sha.update(f"{name} {leaf_digest(leaf)}".encode())
     for array in (tokens.ids, tokens.types, tokens.offsets):
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
+
+
+_DIGESTS: dict[int, str] = {}
+
+
+def leaf_digest(leaf: np.ndarray | jax.Array) -> str:
+    """sha256 of an array, which is computed once in its life: members of a fleet, phases and splits ask for the same ones."""
+    if id(leaf) not in _DIGESTS:
+        _DIGESTS[id(leaf)] = digest({"": np.asarray(leaf)})
+        weakref.finalize(leaf, _DIGESTS.pop, id(leaf), None)
+    return _DIGESTS[id(leaf)]
 
 
 def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: tuple[int, int], dtype: np.dtype) -> None:
@@ -71,7 +84,7 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
             os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
         out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
         for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
-            hidden = layout.join(program({}, frozen, layout.shard(batch)))
+            hidden = layout.join(program({}, frozen, layout.shard_same(batch)))
             for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
                 begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
                 at = batch["anchors"][row, place]

@@ -58,9 +58,10 @@ class Meter:
         """The time since the last mark was not training."""
         self._mark = time.perf_counter()
 
-    def report(self, compilations: int) -> dict[str, float | None]:
-        """The `speed` part of result.json: seconds, rates per second, fractions, bytes."""
-        seconds = self.busy_s or float("nan")
+    def report(self, compilations: int, sharers: int = 1) -> dict[str, float | None]:
+        """The `speed` part of result.json: seconds, rates per second, fractions, bytes. Of the time that several runs had in common,
+        each has its equal share."""
+        seconds = self.busy_s / sharers or float("nan")
         rate = {
             name: _finite(x / seconds) for name, x in (("steps", self.steps), ("examples", self.examples), ("real_tokens", self.tokens))
         }
@@ -71,8 +72,8 @@ class Meter:
             "first_step_s": round(self.first_step_s, 3),
             **{f"{name}_per_s": value for name, value in rate.items()},
             "padding_fraction": None if padding is None else round(padding, 4),
-            "waiting_fraction": _finite(self.waiting_s / seconds),
-            "train_s": round(self.busy_s, 3),
+            "waiting_fraction": _finite(self.waiting_s / sharers / seconds),
+            "train_s": round(self.busy_s / sharers, 3),
             "step_flops": self.step_flops,
             "train_flops": self.train_flops,
             "compilations": compilations,

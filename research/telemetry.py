@@ -23,7 +23,8 @@ class Telemetry:
         self._file = path.open("a", encoding="utf8")
         self._board, self._folder = None, workdir / "tensorboard"
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console or Console(stderr=True))
+        console = console or Console(stderr=True)
+        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=console.quiet)
         self._bar = self._progress.add_task("compiling", total=total_steps, completed=resume, note="")
 
     def __enter__(self) -> "Telemetry":
@@ -69,8 +70,9 @@ def draw_curves(workdir: Path) -> None:
 
     lines = read_metrics(workdir)
     panels = (("loss", ("train/loss", "dev/loss")), ("accuracy", ("train/accuracy", "dev/accuracy")), ("learning rate", ("learning_rate",)))
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    for axis, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    figure = Figure(figsize=(12, 3.4))
+    axes = figure.subplots(1, len(panels), gridspec_kw={"left": 0.05, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.18})
+    for axis, (title, names) in zip(axes, panels, strict=True):
         for name in names:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:

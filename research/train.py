@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.console import Console
 
 from research import optim, parallel
 from research.adapt.method import Gradient
@@ -135,8 +136,10 @@ class Running:
         return self._layout.first(self.state.replace(trainable=trainable))
 
 
-def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints) -> tuple[Meter, int]:
-    """Trains to the end, from `latest` where it holds a checkpoint; `best` keeps what was best on dev.
+def fit(
+    experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console: Console | None = None
+) -> tuple[Meter, int]:
+    """Trains to the end, from `latest` where it holds a checkpoint; `best` keeps what was best on dev. Progress goes to `console`.
 
     The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
     and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.
@@ -148,7 +151,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
     start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
     resident, due = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint")
     frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
-    with Telemetry(workdir, e.total_steps, resume=start) as telemetry:
+    with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
         for number, phase in enumerate(e.phases, 1):
             if phase.stop <= start:
                 continue

@@ -57,7 +57,7 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
     path = workdir / "config.json"
     if not path.exists():
         return
-    before, now = _flat(json.loads(path.read_text())), _flat(config.to_dict())
+    before, now = flat(json.loads(path.read_text())), flat(config.to_dict())
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not name.startswith(ignore or "\0")]
     if changed:
         name = changed[0]
@@ -66,8 +66,9 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
         raise InputError(f"{workdir} belongs to a different config: {what}; give another --workdir")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value, of a config as a dict."""
+    found = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.ablation import statistics
+from research.ablation import examples, statistics
 from research.ablation.run import Run
 
 COLUMNS = (
@@ -17,6 +17,7 @@ COLUMNS = (
     "95% interval",
     "to the first",
     "p",
+    "over examples",
     "dev",
     "trainable parameters",
     "training s",
@@ -27,8 +28,11 @@ SURE = 0.05
 NOTE = """
 Scores are in percent: mean ± standard deviation over n seeds, and Student's 95% interval of the mean. "To the first" is the difference
 to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is
-two-sided, after Holm's correction over the table. Bold is the best setting, only where it differs from every other one with p < 0.05,
-after Holm's correction over these; a single seed has neither interval nor test, and is never bold.
+two-sided, after Holm's correction over the table. "Over examples" is the difference in accuracy, seeds averaged, with its 95% bootstrap
+interval over the test examples: what other examples may change, as the columns before say what other seeds may; between single seeds it
+has McNemar's p (marked m), corrected likewise; it is blank where there are no predictions on the same examples. Bold is the best setting,
+only where it differs from every other one with p < 0.05, after Holm's correction over these; a single seed has neither interval nor
+test over seeds, and is never bold.
 """
 
 
@@ -37,9 +41,22 @@ class Setting:
     """The runs that differ in nothing but the seed."""
 
     values: dict[str, Any]
-    results: dict[int, dict[str, Any]]  # by seed, of those that are finished
-    wanted: int
-    errors: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> list[Run]:
+        """Those that have a result."""
+        return [run for run in self.runs if run.result]
+
+    @property
+    def results(self) -> dict[int, dict[str, Any]]:
+        """Seed -> result; a sweep without seeds has seed 0."""
+        return {run.overrides.get("seed", 0): run.result for run in self.finished}
+
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong, each once."""
+        return sorted({run.error for run in self.runs if run.error})
 
     def scores(self, split: str) -> dict[int, float]:
         """Seed -> the task's own metric on `split`, in percent."""
@@ -51,20 +68,12 @@ class Setting:
 
 
 def settings(found: Sequence[Run]) -> list[Setting]:
-    """The runs by what they differ in, in order of appearance; a sweep without seeds has seed 0."""
+    """The runs by what they differ in, in order of appearance."""
     groups: dict[tuple[tuple[str, Any], ...], list] = {}
     for run in found:
         setting = tuple((name, value) for name, value in run.overrides.items() if name != "seed")
         groups.setdefault(setting, []).append(run)
-    return [
-        Setting(
-            dict(setting),
-            {run.overrides.get("seed", 0): run.result for run in runs if run.result},
-            len(runs),
-            tuple(sorted({run.error for run in runs if run.error})),
-        )
-        for setting, runs in groups.items()
-    ]
+    return [Setting(dict(setting), tuple(runs)) for setting, runs in groups.items()]
 
 
 def difference(a: Setting, b: Setting) -> tuple[statistics.Estimate, bool] | None:
@@ -90,47 +99,61 @@ def rows(found: Sequence[Run]) -> list[list[str]]:
     every = settings(found)
     names, best, first = list(dict.fromkeys(name for one in every for name in one.values)), surely_best(every), every[0]
     tests = {i: test for i, one in enumerate(every[1:], 1) if (test := difference(one, first))}
-    ps = dict(zip(tests, statistics.holm([test.p for test, _ in tests.values()]), strict=True))
+    over = {i: test for i, one in enumerate(every[1:], 1) if (test := examples.difference(one.finished, first.finished))}
+    ps = _corrected({i: test.p for i, (test, _) in tests.items()})
+    ms = _corrected({i: test.p for i, test in over.items() if test.p is not None})
     lines = [[*names, "n", *COLUMNS]]
     for i, one in enumerate(every):
         n = len(one.results)
-        cells = [*(str(one.values.get(name, "")) for name in names), str(n) if n == one.wanted else f"{n} of {one.wanted}"]
+        cells = [*(str(one.values.get(name, "")) for name in names), str(n) if n == len(one.runs) else f"{n} of {len(one.runs)}"]
         if n:
-            cells += [*_scores(one, one is best), *_difference(tests.get(i), ps.get(i)), *_costs(one, first)]
+            differences = [_difference(*tests.get(i, ())), ps.get(i, ""), _over_examples(over.get(i), ms.get(i))]
+            cells += [*_scores(one, one is best), *differences, *_costs(one, first)]
         else:
-            cells += ["; ".join(one.errors) or "not run"] + [""] * (len(COLUMNS) - 1)
+            cells += ["; ".join(one.errors or sorted({run.status for run in one.runs}, reverse=True))] + [""] * (len(COLUMNS) - 1)
         lines.append(cells)
     return lines
 
 
+def _corrected(ps: dict[int, float]) -> dict[int, str]:
+    """As they are printed, after Holm's correction."""
+    return {i: "< 0.001" if p < 0.001 else f"{p:.3f}" for i, p in zip(ps, statistics.holm(list(ps.values())), strict=True)}
+
+
 def _scores(one: Setting, best: bool) -> list[str]:
     scores = list(one.scores("test").values())
-    mean = f"**{_mean(scores)}**" if best else _mean(scores)
+    said = f"**{mean(scores)}**" if best else mean(scores)
     if len(scores) < 2:
-        return [mean, ""]
+        return [said, ""]
     known = statistics.interval(scores)
-    return [mean, f"{known.low:.1f} to {known.high:.1f}"]
+    return [said, f"{known.low:.1f} to {known.high:.1f}"]
 
 
-def _mean(scores: Sequence[float]) -> str:
+def mean(scores: Sequence[float]) -> str:
+    """Mean ± standard deviation; of a single score, itself."""
     if len(scores) < 2:
         return f"{scores[0]:.1f}"
     return "{:.1f} ± {:.1f}".format(*statistics.mean_and_sd(scores))
 
 
-def _difference(test: tuple[statistics.Estimate, bool] | None, p: float | None) -> list[str]:
-    if not test:
-        return ["", ""]
-    estimate, paired = test
+def _difference(estimate: statistics.Estimate | None = None, paired: bool = True) -> str:
+    if not estimate:
+        return ""
     span = f" ({estimate.low:+.1f} to {estimate.high:+.1f})" if np.isfinite(estimate.low) else ""
-    return [f"{estimate.mean:+.1f}{span}{'' if paired else ' w'}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+    return f"{estimate.mean:+.1f}{span}{'' if paired else ' w'}"
+
+
+def _over_examples(estimate: statistics.Estimate | None, p: str | None) -> str:
+    if not p:
+        return _difference(estimate)
+    return f"{_difference(estimate)} (p {p if p.startswith('<') else f'= {p}'}, m)"
 
 
 def _costs(one: Setting, first: Setting) -> list[str]:
     flops = one.cost("train_flops")
     beside = first.cost("train_flops") if first.results else 0
     return [
-        _mean(list(one.scores("dev").values())),
+        mean(list(one.scores("dev").values())),
         f"{next(iter(one.results.values()))['params']['trainable']:,}",
         f"{one.cost('train_s'):.0f}",
         f"{flops / 1e12:.1f}",

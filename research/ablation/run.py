@@ -22,5 +22,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished`, `failed` or `not run`."""
-        return "finished" if self.result else "failed" if self.error else "not run"
+        """`finished`, `failed`, `unfinished` (begun, or broken off without a word) or `not run`."""
+        if self.result or self.error:
+            return "finished" if self.result else "failed"
+        return "unfinished" if (self.folder / "config.json").exists() else "not run"

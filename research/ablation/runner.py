@@ -1,18 +1,15 @@
-"""Runs a sweep: each run in a workdir of its own, named by the hash of its config. What is finished is not run again."""
+"""What a sweep has to do: each run in a workdir of its own, named by the hash of its config."""
 
 import json
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
-from research import job, process, whole
+from research import whole
 from research import workdir as workdirs
+from research.ablation import fleet
 from research.ablation.run import Run
 from research.ablation.sweep import Overrides
 from research.adapt import methods
@@ -33,60 +30,41 @@ def identify(cells: Sequence[Cell]) -> dict[str, Cell]:
     return found
 
 
-def chosen(runs: dict[str, Cell], only: str, index: str) -> dict[str, Cell]:
-    """The runs whose overrides, written as `name=value name=value`, have the regular expression `only` in them; of these, every
-    N-th from the I-th where `index` is "I/N" (from 0). Raises InputError on an index that is not of that form, or where none is left.
-    """
+def chosen(runs: dict[str, Cell], only: str) -> dict[str, Cell]:
+    """The runs whose overrides, written as `name=value name=value`, have the regular expression `only` in them.
+
+    Raises InputError where there is none."""
     found = {run_id: cell for run_id, cell in runs.items() if re.search(only, label(cell[0]))}
     if not found:
         raise InputError(f"--only={only} matches no run; they are {'; '.join(label(cell[0]) for cell in list(runs.values())[:5])}; ...")
+    return found
+
+
+def tasks(runs: dict[str, Cell], fleets: bool, index: str) -> list[list[str]]:
+    """What is to be done, as lists of run ids, those of one list together; where `index` is "I/N", every N-th list from the I-th, from 0.
+
+    Raises InputError on an index that is not of that form.
+    """
+    found = fleet.groups({run_id: config for run_id, (_, config) in runs.items()}) if fleets else [[run_id] for run_id in runs]
     if not index:
         return found
     place = re.fullmatch(r"(\d+)/(\d+)", index)
     if not place or not int(place[1]) < int(place[2]):
         raise InputError(f"--index={index} is not I/N with I from 0 to N - 1")
-    return dict(list(found.items())[int(place[1]) :: int(place[2])])
+    return found[int(place[1]) :: int(place[2])]
+
+
+def own(workdir: Path, path: str) -> None:
+    """Makes the folder that of the sweep in the file `path`. Raises InputError where it is another sweep's."""
+    mark, name = workdir / "sweep.txt", path.partition(":")[0]
+    if mark.exists() and (other := mark.read_text().strip()) != Path(name).name:
+        raise InputError(f"{workdir} holds the runs of {other}, not of {Path(name).name}; give another --workdir")
+    whole.write_text(mark, f"{Path(name).name}\n")
 
 
 def label(overrides: Overrides) -> str:
     """`method=lora seed=1`."""
     return " ".join(f"{name}={value}" for name, value in overrides.items())
-
-
-def run_all(runs: dict[str, Cell], workdir: Path, console: Console) -> None:
-    """Runs what is not finished, one after the other. A run that fails leaves `error.txt` and the others go on; it is tried again the
-    next time."""
-    quiet = Console(quiet=True)
-    for number, (run_id, (overrides, config)) in enumerate(runs.items(), 1):
-        folder, begin = workdir / run_id, time.perf_counter()
-        if (folder / "result.json").exists():
-            continue
-        try:
-            result = job.run(config, folder, quiet)
-        except Exception as error:  # whatever it was: the others are not to be lost
-            what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            folder.mkdir(parents=True, exist_ok=True)
-            whole.write_text(folder / "error.txt", f"{what}\n")
-            console.print(f"[{number}/{len(runs)}] {label(overrides)}: failed: {what.splitlines()[0]}")
-            continue
-        (folder / "error.txt").unlink(missing_ok=True)
-        metric = result["selection"]["metric"]
-        score, seconds = result["metrics"]["test"][metric], time.perf_counter() - begin
-        console.print(f"[{number}/{len(runs)}] {label(overrides)}: test {metric} {score:.4f}, {seconds:.0f} s")
-
-
-def side_by_side(jobs: int, arguments: Sequence[str]) -> None:
-    """The same command in `jobs` processes, each with its share of the runs and of the cores.
-
-    Raises InputError, when all have come to their end, where one of them was killed or broke down.
-    """
-    running, (everything,) = [], process.shares(1)
-    for i, cores in enumerate(process.shares(jobs)):
-        process.keep_to(cores)  # what is started inherits it
-        running.append(subprocess.Popen([sys.executable, "-m", "research.ablation", *arguments, f"--index={i}/{jobs}"]))
-        process.keep_to(everything)
-    if failed := [f"{i}/{jobs}" for i, one in enumerate(running) if one.wait()]:
-        raise InputError(f"--jobs={jobs}: the process for {' and '.join(failed)} of the runs ended early; run the same command again")
 
 
 def results(runs: dict[str, Cell], workdir: Path) -> list[Run]:

@@ -46,14 +46,21 @@ def interval(scores: ArrayLike, level: float = 0.95) -> Estimate:
 def bootstrap_interval(scores: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 2_000) -> Estimate:
     """BCa interval of the mean of scores [n] (Efron 1987): for examples, of whose scores no normal law may be assumed, n >= 50.
 
-    For the difference of two systems give the differences of their scores, example by example (Berg-Kirkpatrick et al. 2012). Raises
+    For the difference of two systems give the differences of their scores, example by example (Berg-Kirkpatrick et al. 2012). Examples
+    are redrawn by how often each value comes, which is the same law and, as they take few values, as quick for 25,000 of them. Raises
     InputError where n < 50: use `interval` there.
     """
     x = _sample(scores, 50)
-    if np.ptp(x) == 0:
-        return Estimate(float(x[0]), float(x[0]), float(x[0]))
-    found = stats.bootstrap((x,), np.mean, confidence_level=level, n_resamples=resamples, method="BCa", rng=np.random.default_rng(seed))
-    return Estimate(float(x.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high))
+    values, counts = np.unique(x, return_counts=True)
+    mean, rng = float(counts @ values / len(x)), np.random.default_rng(seed)
+    if len(values) == 1:
+        return Estimate(mean, mean, mean)
+    redrawn = rng.multinomial(len(x), counts / len(x), resamples) @ values / len(x)
+    bias = special.ndtri(((redrawn < mean).mean() + (redrawn <= mean).mean()) / 2)
+    skew = counts @ (values - mean) ** 3 / (6 * (counts @ (values - mean) ** 2) ** 1.5)  # what the jackknife gives for a mean
+    ends = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(redrawn, special.ndtr(bias + ends / (1 - skew * ends)))
+    return Estimate(mean, float(low), float(high))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:

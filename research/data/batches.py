@@ -7,6 +7,7 @@ almost the same number of tokens, and then fill the same rows with little paddin
 Letters: R rows, L tokens of a row, E places for examples in a row, n examples.
 """
 
+import copy
 import dataclasses
 import heapq
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Batches:
         self.tokens, self.labels, self.seed, self.layout = tokens, labels, seed, layout
         self.hidden: np.ndarray | None = None
         self.batch_size, self.multiple = min(batch_size, len(tokens)), multiple
-        first = self.compose(0)
+        first = self._deal(np.random.default_rng((0, 0)))  # not by the seed: runs that differ in it alone share their programs
         if layout == "packed":
             self.shapes = [packed_shape([self.tokens.lengths[b] for b in first], self.batch_size, multiple)]
         else:
@@ -58,9 +59,17 @@ class Batches:
 
     def compose(self, epoch: int) -> list[np.ndarray]:
         """The examples (int64 indices) of each batch of an epoch: every example once."""
-        rng = np.random.default_rng((self.seed, epoch))
+        return self._deal(np.random.default_rng((self.seed, epoch)))
+
+    def _deal(self, rng: np.random.Generator) -> list[np.ndarray]:
         deal = deal_by_length if self.layout == "bucketed" else deal_evenly
         return deal(self.tokens.lengths, self.batch_size, rng)
+
+    def reseeded(self, seed: int) -> "Batches":
+        """The same examples in the same shapes, dealt by another seed."""
+        other = copy.copy(self)
+        other.seed, other.shapes = seed, list(self.shapes)
+        return other
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch in order, from the `start`-th."""

@@ -55,5 +55,5 @@ def digest(params: Tree) -> str:
     for name, leaf in flatten(params).items():
         array = np.asarray(leaf)
         sha.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
-        sha.update(array.tobytes())
+        sha.update(np.ascontiguousarray(array).view(np.uint8))
     return sha.hexdigest()

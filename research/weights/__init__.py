@@ -63,6 +63,10 @@ class Checkpoint:
 
         Raises InputError as the readers do.
         """
+        return dict(self._ours)
+
+    @functools.cached_property
+    def _ours(self) -> dict[str, np.ndarray]:
         tensors = to_ours(with_one_bias(self._theirs), self.table, self.kind)
         if self.config.get("tie_word_embeddings", True):
             tensors.pop("head/words", None)  # the table of words again

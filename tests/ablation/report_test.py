@@ -3,32 +3,33 @@
 import csv
 import io
 import re
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy import stats
 
 from research.ablation import report, statistics
 from research.ablation.run import Run
-
-
-def result(test: float) -> dict:
-    """What the tables read of a run whose test accuracy is `test` percent."""
-    return {
-        "metrics": {"dev": {"accuracy": 0.5}, "test": {"accuracy": test / 100}},
-        "selection": {"metric": "accuracy"},
-        "params": {"trainable": 10},
-        "speed": {"train_s": 1.0, "train_flops": 2e12},
-    }
+from research.errors import InputError
+from tests.ablation import sweeps
 
 
 def found(**scores: list[float]) -> list:
-    """Runs of as many methods, with test accuracies for the seeds 0, 1, ..."""
-    return [run(name, seed, result(score)) for name, of in scores.items() for seed, score in enumerate(of)]
+    """Runs of as many methods, with test accuracies in percent for the seeds 0, 1, ..."""
+    return [run(name, seed, sweeps.result(score / 100)) for name, of in scores.items() for seed, score in enumerate(of)]
 
 
-def run(method: str, seed: int, result: dict | None = None, error: str = "") -> Run:
-    return Run(f"{method}{seed}", {"method": method, "seed": seed}, ConfigDict(), Path("nowhere"), result, error)
+def run(method: str, seed: int, result: dict | None = None, error: str = "", folder: Path = Path("nowhere")) -> Run:
+    return Run(f"{method}{seed}", {"method": method, "seed": seed}, ConfigDict(), folder, result, error)
+
+
+def predicted(folder: Path, **right: np.ndarray) -> list[Run]:
+    """Runs of as many methods with predictions, of which so many [seeds, examples] are right."""
+    cells = [(name, seed, row, folder / f"{name}{seed}") for name, rows in right.items() for seed, row in enumerate(rows)]
+    return [run(name, seed, sweeps.result(sweeps.write_predictions(where, row)), folder=where) for name, seed, row, where in cells]
 
 
 def cells(runs) -> dict[str, dict[str, str]]:
@@ -71,14 +72,76 @@ def test_the_best_is_bold_only_where_it_surely_is():
 
 def test_one_seed_has_neither_interval_nor_test():
     line = report.markdown(found(full=[50])).splitlines()[2]
-    assert line == "| full | 1 | 50.0 |  |  |  | 50.0 | 10 | 1 | 2.0 | 1.00 |"
+    assert line == "| full | 1 | 50.0 |  |  |  |  | 50.0 | 10 | 1 | 2.0 | 1.00 |"
     table = cells(found(full=[50], lora=[99], probe=[10, 11, 12]))
     assert not any("**" in line["test"] or line["p"] for line in table.values())
 
 
-def test_what_is_not_finished_says_so_everywhere():
+def test_seeds_and_examples_are_two_questions(tmp_path):
+    rng = np.random.default_rng(0)
+    full, lora = (rng.random((3, 400)) < share for share in (0.8, 0.9))
+    runs = predicted(tmp_path, full=full, lora=lora, same=full)
+    table = cells(runs)
+    apart = 100 * (lora.mean(0) - full.mean(0))
+    low, high = stats.bootstrap((apart,), np.mean, rng=rng).confidence_interval
+    mean, *ends = map(float, re.findall(r"[-+][\d.]+", table["lora"]["over examples"]))
+    assert (mean, *ends) == pytest.approx((apart.mean(), low, high), abs=0.25)
+    assert table["full"]["over examples"] == "" and table["same"]["over examples"] == "+0.0 (+0.0 to +0.0)"
+    assert report.markdown(runs).count(table["lora"]["over examples"]) == 1
+    assert table["lora"]["over examples"].replace("+", "$+$") in report.latex(runs)
+
+
+def test_single_seeds_have_mcnemar_over_examples_and_nothing_over_seeds(tmp_path):
+    both = np.ones((1, 40), bool)
+    better, equal = both.copy(), both.copy()
+    both[0, :12], better[0, 5], equal[0, 12:24] = False, False, False  # 12 wrong; 1 of these wrong; as many others wrong
+    table = cells(predicted(tmp_path, full=both, lora=better, probe=equal))
+    p = 2 * stats.binomtest(11, 11).pvalue  # of the 11 where one alone is right; Holm's correction over two
+    assert p < 0.003 and table["lora"]["over examples"] == f"+27.5 (p = {p:.3f}, m)"
+    assert table["probe"]["over examples"] == "+0.0 (p = 1.000, m)"
+    assert not any(line["to the first"] or line["p"] or "**" in line["test"] for line in table.values())
+
+
+def test_without_the_same_predictions_there_is_nothing_over_examples(tmp_path):
+    right = np.random.default_rng(0).random((2, 60)) < 0.8
+    assert cells(predicted(tmp_path, full=right, lora=right))["lora"]["over examples"]
+    few = predicted(tmp_path / "few", full=right[:, :49], lora=right[:, :49])
+    others = predicted(tmp_path / "others", full=right, lora=right)
+    sweeps.write_predictions(others[2].folder, right[0], labels=("yes", "no"))
+    lost = predicted(tmp_path / "lost", full=right, lora=right)
+    (lost[0].folder / "predictions" / "test.jsonl").unlink()
+    for runs in (few, others, lost, found(**SURE)):
+        assert cells(runs)["lora"]["over examples"] == "" != cells(runs)["lora"]["to the first"]
+    broken = predicted(tmp_path / "broken", full=right, lora=right)
+    for torn in ('{"id": "test-0", "lab', '{"id": "test-0", "prediction": "yes"}', "7"):
+        (broken[3].folder / "predictions" / "test.jsonl").write_text(torn)
+        with pytest.raises(InputError, match=r"lora1/predictions/test.jsonl: not JSON lines with id, label and prediction; remove"):
+            report.rows(broken)
+
+
+def test_predictions_that_change_are_read_again(tmp_path):
+    right = np.ones((2, 60), bool)
+    runs = predicted(tmp_path, full=right, lora=right)
+    assert cells(runs)["lora"]["over examples"] == "+0.0 (+0.0 to +0.0)"
+    for one in runs[2:]:
+        sweeps.write_predictions(one.folder, ~right[0])
+    assert cells(runs)["lora"]["over examples"] == "-100.0 (-100.0 to -100.0)"
+
+
+def test_tables_of_a_hundred_runs_take_seconds(tmp_path):
+    runs = sweeps.made_up(tmp_path, steps=20, examples=1_000)
+    begin = time.process_time()
+    for write in (report.markdown, report.latex, report.comma_separated):
+        write(runs)
+    assert len(runs) == 100 and time.process_time() - begin < 5
+
+
+def test_what_is_not_finished_says_so_everywhere(tmp_path):
     runs = [run("top_k", 0, error="top_layers=9: too many"), run("full", 0)]
-    table = cells([*runs, *found(lora=[50, 51])])
+    begun = run("probe", 0, folder=tmp_path)
+    (tmp_path / "config.json").touch()
+    table = cells([*runs, begun, *found(lora=[50, 51])])
+    assert table["probe"]["test"] == "unfinished"
     assert table["top_k"]["test"] == "top_layers=9: too many" and table["full"]["test"] == "not run" and table["full"]["n"] == "0 of 1"
     assert table["lora"]["to the first"] == "" == table["lora"]["relative to the first"]
     lines = list(csv.DictReader(io.StringIO(report.comma_separated([*runs, *found(lora=[50, 51])]))))
@@ -92,8 +155,8 @@ def test_latex_has_every_cell_and_no_bare_sign():
     tex = report.latex(runs)
     body = [line for line in tex.splitlines() if not line.startswith("%")]
     assert r"\textbf{95.9 $\pm$ 0.8}" in tex and r"a\_b\&c" in tex and r"50\% of \#1 $|$ \textasciitilde{}x" in tex
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body if line.endswith(r"\\")} == {10}
-    assert body[0] == r"\begin{tabular}{lrrrrrrrrrr}" and [line for line in body if "rule" in line] == [
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body if line.endswith(r"\\")} == {11}
+    assert body[0] == r"\begin{tabular}{lrrrrrrrrrrr}" and [line for line in body if "rule" in line] == [
         r"\toprule",
         r"\midrule",
         r"\bottomrule",

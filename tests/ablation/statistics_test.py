@@ -62,6 +62,20 @@ def test_the_bootstrap_is_for_examples():
         statistics.bootstrap_interval(FIRST)
 
 
+def test_the_bootstrap_by_counts_is_scipys():
+    rng = np.random.default_rng(0)
+    apart = rng.choice([-1.0, -1 / 3, 0.0, 0.0, 1 / 3, 1.0], 2_000)
+    for x in (rng.random(200) < 0.9, rng.gamma(0.5, size=60), apart):
+        found = statistics.bootstrap_interval(x, resamples=20_000)
+        bca = stats.bootstrap((np.asarray(x, float),), np.mean, n_resamples=20_000, batch=500, rng=rng).confidence_interval
+        assert (found.low, found.high) == pytest.approx(tuple(bca), abs=0.03 * (bca.high - bca.low))
+    skewed = rng.gamma(0.5, size=60) ** 2
+    found = statistics.bootstrap_interval(skewed, resamples=20_000)
+    plain = stats.bootstrap((skewed,), np.mean, n_resamples=20_000, method="percentile", rng=rng).confidence_interval
+    assert found.high - plain.high > 0.05 * (plain.high - plain.low), "the correction for skewness"
+    assert statistics.bootstrap_interval(np.arange(25_000) % 7 > 0).low > 0.85, "as many as IMDb's test split, at once"
+
+
 def predictions(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[int], list[int], list[int]]:
     a = [1] * (both + only_a) + [0] * (only_b + neither)
     b = [1] * both + [0] * only_a + [1] * only_b + [0] * neither

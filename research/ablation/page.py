@@ -1,0 +1,81 @@
+"""A sweep as one HTML page that needs neither network nor server: its table, plots, and how each of its runs is run again."""
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from research import workdir
+from research.ablation import plots, report
+from research.ablation.run import Run
+
+HERE = Path(__file__).parent
+FACTS = ("task", "model", "method", "data.source", "data.path", "precision")
+
+
+def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
+    """The page of `runs`, of which there is at least one; `replay` gives the command that runs one of them again.
+
+    Everything is in it: the plots are Vega-Lite's, whose program (0.9 MB) is most of the page. The page's own policy forbids it to load
+    or send anything.
+    """
+    import jinja2
+    import vl_convert
+
+    every = report.settings(runs)
+    shared, own = configs(runs)
+    data = {
+        "settings": plots.labels(every),
+        "metric": plots.metric(every),
+        "scores": plots.scores(every),
+        "curves": plots.curves(every),
+        "best": plots.expected_best(every),
+        "shared": shared,
+        "own": own,
+    }
+    tidy = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, **tidy)
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    header, *lines = report.rows(runs)
+    names = len(header) - len(report.COLUMNS) - 1  # the page has them in one column
+    return templates.get_template("page.html.jinja").render(
+        title=title,
+        date=datetime.date.today(),
+        facts=_facts(runs, shared),
+        counts=Counter(run.status for run in runs),
+        columns=header[names:],
+        settings=[(name, one, line[names:]) for name, one, line in zip(data["settings"], every, lines, strict=True)],
+        notes=(report.NOTE + report.power_note(runs)).strip().split("\n\n"),
+        runs=[(run, replay(run), _score(run)) for run in runs],
+        data=data,
+        vega=vl_convert.javascript_bundle(),
+        style=(HERE / "page.css").read_text(encoding="utf8"),
+        script=(HERE / "page.js").read_text(encoding="utf8"),
+    )
+
+
+def configs(runs: Sequence[Run]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """The fields that all runs share, and for each run the others: dotted name -> value as Python writes it. Together, its config."""
+    every = [{name: _written(value) for name, value in workdir.flat(run.config.to_dict()).items()} for run in runs]
+    shared = {name: value for name, value in every[0].items() if all(one.get(name) == value for one in every)}
+    return shared, [{name: value for name, value in one.items() if name not in shared} for one in every]
+
+
+def _facts(runs: Sequence[Run], shared: dict[str, str]) -> dict[str, str]:
+    """What the page says at its head of all runs: fields they share, and on what the first that finished ran."""
+    environment = next((run.result.get("environment") for run in runs if run.result), None) or {}
+    facts = {name: shared.get(name) for name in FACTS} | {name: environment.get(name) for name in ("python", "jax")}
+    facts["devices"] = ", ".join(sorted(set(environment.get("devices", ()))))
+    return {name: value for name, value in facts.items() if value}
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _score(run: Run) -> str:
+    if not run.result:
+        return ""
+    metric = run.result["selection"]["metric"]
+    return f"test {metric} {100 * run.result['metrics']['test'][metric]:.1f}"

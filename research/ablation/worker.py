@@ -1,0 +1,96 @@
+"""A process that does runs of a sweep, one task after the other, as `supervisor` hands them to it.
+
+Each line of standard input is a task: a JSON list of run ids; several are trained together where that is of use. Each line of standard
+output is a JSON object: what there is to `say`, or that the task is `done`. When standard input ends, so does the process.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from research import job, process, whole
+from research.ablation import fleet, runner, sweep
+from research.errors import InputError
+
+
+def main(path: str, workdir: Path) -> None:
+    """Does tasks of the sweep in the file `path` (with its words), in `workdir`."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to the log, not between our lines
+    tasks: queue.Queue = queue.Queue()
+    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    job.keep_programs()
+    runs = runner.identify(sweep.configs(*sweep.load(path)))
+
+    def tell(**message: Any) -> None:
+        print(json.dumps(message), file=out, flush=True)
+
+    while task := tasks.get():
+        do({run_id: runs[run_id] for run_id in task}, workdir, lambda text: tell(say=text))
+        tell(done=True)
+
+
+def _listen(tasks: queue.Queue) -> None:
+    """Passes on what comes in. A supervisor waits for the end of a task, so when its end of the line goes dead, it has died."""
+    for line in sys.stdin:
+        tasks.put(json.loads(line))
+    os._exit(0)
+
+
+def do(runs: dict[str, runner.Cell], workdir: Path, say: Callable[[str], None]) -> None:
+    """Does the runs that are not finished, together where that is of use, and says how they ended.
+
+    A run that fails leaves `error.txt`; the others go on.
+    """
+    todo = {run_id: cell for run_id, cell in runs.items() if not (workdir / run_id / "result.json").exists()}
+    if not todo:
+        return
+    begin, ended = time.perf_counter(), None
+    if len(runs) > 1:
+        try:
+            ended = fleet.run({run_id: config for run_id, (_, config) in runs.items()}, workdir, say)
+        except Exception as error:  # of the company, not of a member
+            say(f"{len(runs)} runs one after the other: together they failed: {_what(error)}")
+    if ended is not None:
+        for run_id, result in ended.items():
+            finish(workdir / run_id, runner.label(runs[run_id][0]), result, (time.perf_counter() - begin) / len(ended), say)
+        return
+    for run_id, (overrides, config) in todo.items():
+        begin = time.perf_counter()
+        try:
+            result = job.run(config, workdir / run_id, Console(quiet=True))
+        except Exception as error:  # whatever it was: the others are not to be lost
+            result = error
+        finish(workdir / run_id, runner.label(overrides), result, time.perf_counter() - begin, say)
+
+
+def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds: float, say: Callable[[str], None]) -> None:
+    """Says how a run ended, and leaves `error.txt` where it failed."""
+    if isinstance(result, Exception):
+        folder.mkdir(parents=True, exist_ok=True)
+        whole.write_text(folder / "error.txt", f"{_what(result)}\n")
+        say(f"{label}: failed: {_what(result).splitlines()[0]}")
+        return
+    (folder / "error.txt").unlink(missing_ok=True)
+    metric = result["selection"]["metric"]
+    say(f"{label}: test {metric} {result['metrics']['test'][metric]:.4f}, {seconds:.1f} s")
+
+
+def _what(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    process.prepare()
+    try:
+        main(sys.argv[1], Path(sys.argv[2]))
+    except KeyboardInterrupt:
+        sys.exit(130)
