@@ -128,7 +128,10 @@ def test_batches_of_other_sizes_see_as_many_examples():
 def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev():
     found = configs("few_shot")
     assert {config.total_steps for config in found} == {256} and {config.total_epochs for config in found} == {None}
-    assert {config.data.seed for config in found} == {None} and {config.eval_percent for config in found} == {100.0}
+    assert {config.eval_percent for config in found} == {100.0}
+    for config in found:
+        methods.settle(config)
+        assert config.data.seed == config.seed
     sizes = values("few_shot", "data.train_examples")
     assert sizes == [16, 32, 64, 128, 256, 512, 1024, 0] and values("few_shot", "method") == ["full", "linear_probe", "lora"]
     assert {config.total_steps for config in configs("few_shot", "examples=640")} == {20}
