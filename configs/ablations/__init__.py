@@ -18,18 +18,20 @@ def words(arg: str, **defaults: str) -> dict[str, str]:
     return common.words(arg, **{**shared, **defaults})
 
 
-def base(chosen: dict[str, str], **changes) -> ConfigDict:
-    """Fine-tuning with a budget of `examples`, evaluated half-way and at the end, and `changes` to that (`__` stands for a dot).
+def base(chosen: dict[str, str], budget: dict[str, object] | None = None, **changes) -> ConfigDict:
+    """The config that all runs begin with: the task's, `changes` to it (`__` stands for a dot), and how long runs train.
 
-    A smoke run has `SMOKE_STEPS` steps. Raises InputError where `examples` is no number.
+    `budget` are the durations that say so, whatever suits the model: by default `examples` are seen, and half-way and at the end it is
+    evaluated. A smoke run has `SMOKE_STEPS` steps instead. Raises InputError where `examples` is no number.
     """
     c = common.base(chosen["task"], chosen)
     c.data.path = chosen["path"]
     c.max_length = 64
-    common.override(c, {"total_examples": number(chosen, "examples"), "eval_percent": 50.0})
     common.override(c, {name.replace("__", "."): value for name, value in changes.items()})
     common.finish(c, chosen)
-    return common.override(c, {"total_steps": SMOKE_STEPS}) if chosen["smoke"] else c
+    if chosen["smoke"]:
+        return common.override(c, {"total_steps": SMOKE_STEPS})
+    return common.override(c, budget or {"total_examples": number(chosen, "examples"), "eval_percent": 50.0})
 
 
 def number(chosen: dict[str, str], word: str) -> int:

@@ -25,7 +25,7 @@ def _words(arg: str) -> dict[str, str]:
 def base(arg: str = ""):
     """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=5`, `examples=8192` (the budget), `demo`, `smoke`."""
     chosen = _words(arg)
-    return ablations.base(chosen, total_steps=ablations.steps(chosen), eval_percent=100.0, data__seed=None)
+    return ablations.base(chosen, {"total_steps": ablations.steps(chosen), "eval_percent": 100.0}, data__seed=None)
 
 
 def sweep(arg: str = ""):

@@ -24,7 +24,7 @@ def base(arg: str = ""):
     `smoke`."""
     chosen = ablations.words(arg)
     small = {name.replace(".", "__"): value for model in BASELINES for name, value in SMALL[model].items()} if chosen["smoke"] else {}
-    return ablations.base(chosen, total_steps=ablations.steps(chosen), eval_percent=25.0, data__seed=None, **small)
+    return ablations.base(chosen, {"total_steps": ablations.steps(chosen), "eval_percent": 25.0}, data__seed=None, **small)
 
 
 def sweep(arg: str = ""):
