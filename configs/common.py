@@ -13,7 +13,7 @@ from configs import options
 from research.errors import InputError, nearest
 
 UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
-DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase")
+DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase", "patience")
 
 
 def words(arg: str, **defaults: str) -> dict[str, str]:
@@ -129,6 +129,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
     c.log_steps = 10
+    c.patience_epochs = 0.0  # stop when dev has not been better for so long; 0: train to the end
     c.phase_percent = 0.0  # how long each phase of method=gradual_unfreezing or chain_thaw is; 0: all begin in the first half
 
     c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
