@@ -6,7 +6,7 @@ import re
 import pytest
 
 from configs import ablations, common
-from research.ablation import sweep
+from research.ablation import fleet, sweep
 from research.adapt import methods
 from research.data import augment, encode
 from research.errors import InputError
@@ -137,6 +137,14 @@ def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev()
     sizes = values("few_shot", "data.train_examples")
     assert sizes == [16, 32, 64, 128, 256, 512, 1024, 0] and values("few_shot", "method") == ["full", "linear_probe", "lora"]
     assert {config.total_steps for config in configs("few_shot", "examples=640")} == {20}
+
+
+def test_only_runs_with_the_same_examples_train_together():
+    for name, together in (("few_shot", False), ("pooling", True)):
+        found = dict(enumerate(configs(name, "seeds=3")))
+        for config in found.values():
+            methods.settle(config)
+        assert (max(map(len, fleet.groups(found))) > 1) == together
 
 
 def test_a_quarter_of_both_ends_is_of_the_beginning():
