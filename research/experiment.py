@@ -184,17 +184,8 @@ def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """The task's examples, as `config.data` says."""
-    d = config.data
-    return sources.load(
-        catalog.get(config.task),
-        source=d.source,
-        path=d.path,
-        seed=d.seed,
-        dev_fraction=d.dev_fraction,
-        train_examples=d.train_examples,
-        eval_examples=d.eval_examples,
-    )
+    """The task's examples, as `config.data` says: its fields are the arguments of `sources.load`."""
+    return sources.load(catalog.get(config.task), **config.data.to_dict())
 
 
 def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
