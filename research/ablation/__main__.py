@@ -35,6 +35,7 @@ def main(_: list[str]) -> None:
     if _DRY_RUN.value:
         print(sweep.plan(), end="")
         return
+    sweep.own()
     try:
         sweep.run(_JOBS.value, console)
     finally:

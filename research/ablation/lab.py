@@ -34,9 +34,12 @@ class Sweep:
                 lines.append(f"{run_id} {state} {runner.label(self._runs[run_id][0])}{company}\n")
         return "".join(lines)
 
+    def own(self) -> None:
+        """Makes the workdir this sweep's. Raises InputError where it is another's."""
+        runner.own(self._workdir, self._path)
+
     def run(self, jobs: int, console: Console) -> None:
         """Does what is not finished, in `jobs` processes; what failed before is tried again."""
-        runner.own(self._workdir, self._path)
         for task in self._tasks:
             for run_id in task:
                 (self._workdir / run_id / "error.txt").unlink(missing_ok=True)
