@@ -26,7 +26,7 @@ FILES = ("predictions/dev.jsonl", "predictions/test.jsonl", "metrics.jsonl")
 
 @dataclasses.dataclass
 class Sweep:
-    """A sweep of so many runs in `folder`; `starts` counts the commands given, `kills` says of each how much was done, and who was killed."""
+    """A sweep of so many runs in `folder`; `starts` counts the commands given; of each kill: how much was done, and who was killed."""
 
     folder: Path
     runs: int
