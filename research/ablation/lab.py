@@ -25,10 +25,10 @@ class Sweep:
         self._tasks = runner.tasks(self._runs, fleets, index)
 
     def plan(self) -> str:
-        """A line for each run: its id, whether it is finished, what it sets, and with how many others it is trained."""
+        """A line for each run: its id, whether it is finished, what it sets, and how many are trained together with it."""
         lines = []
         for task in self._tasks:
-            company = f" (with {len(task) - 1} others)" if len(task) > 1 else ""
+            company = f" (one of {len(task)} together)" if len(task) > 1 else ""
             for run_id in task:
                 state = "finished" if (self._workdir / run_id / "result.json").exists() else "to do"
                 lines.append(f"{run_id} {state} {runner.label(self._runs[run_id][0])}{company}\n")
