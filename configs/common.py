@@ -13,7 +13,7 @@ from configs import options
 from research.errors import InputError, nearest
 
 UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
-DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase")
+DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase", "patience")
 
 
 def words(arg: str, **defaults: str) -> dict[str, str]:
@@ -45,7 +45,10 @@ RANGES = {
     "data.seed": (0, 2**32, False),
     "data.train_examples": (0, None, True),
     "data.eval_examples": (0, None, True),
+    "data.augment_rate": (0, 1, False),
+    "data.augment_copies": (1, None, True),
     "max_length": (3, None, True),
+    "truncation_head": (1, None, True),
     "batch_size": (1, None, True),
     "eval_batch_tokens": (1, None, True),
     "accumulate": (1, None, True),
@@ -88,7 +91,9 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
 
     _inputs(c, chosen)
 
-    c.max_length = 128  # tokens of an example; longer texts lose their end
+    c.max_length = 128  # tokens of an example, special ones included
+    c.truncation = "head"  # what is left of a longer text: its head | tail | head_tail
+    c.truncation_head = 128  # head_tail: tokens that are left of the beginning; the others are the last ones (Sun et al. 2019)
     c.packing = "packed"  # packed | bucketed | padded
     c.batch_size = 32  # examples of an update, however they are laid out
     c.eval_batch_tokens = 2048  # an evaluation batch is as many examples as have about so many; on accelerators, raise it
@@ -110,9 +115,10 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.learning_rate = placeholder(float)  # empty: what suits the method, a multiple of the above
     c.schedule = "linear"  # linear | cosine | constant | slanted_triangular, after the warm-up
     c.weight_decay = 0.01
-    c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})
+    c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})  # patterns of what decay spares; an empty one: nothing
     c.clip_norm = 1.0  # 0: no clipping
     c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9
+    c.bias_correction = True  # of the moments of adam and adamw; False is BERT's own AdamW (Devlin et al. 2019), with epsilon 1e-6
 
     for duration in DURATIONS:  # each in one unit: _steps, _epochs, _examples or _percent of the total
         for unit, kind in UNITS.items():
@@ -123,6 +129,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
     c.log_steps = 10
+    c.patience_epochs = 0.0  # stop when dev has not been better for so long; 0: train to the end
     c.phase_percent = 0.0  # how long each phase of method=gradual_unfreezing or chain_thaw is; 0: all begin in the first half
 
     c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
@@ -140,16 +147,20 @@ def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
     c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
 
     c.data = ConfigDict()
-    c.data.seed = 0  # of the dev split and of subsets: other seeds of a run see the same examples
+    c.data.seed = placeholder(int)  # of the dev split, of subsets and of augmentation; empty: the run's own
+    c.data.seed = 0  # other seeds of a run see the same examples
     c.data.source = chosen["data"]  # tfds | files | demo
     c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
     c.data.train_examples = 0  # 0 is all; fewer are drawn by label
     c.data.eval_examples = 0  # the same for dev and for test
     c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
+    c.data.augment = ""  # deletion | swap | crop: changed copies of the training texts stand beside them; empty: none
+    c.data.augment_rate = 0.1  # the part of a text's words that is deleted, swapped or cropped
+    c.data.augment_copies = 1  # of each training text
 
 
-# What suits models that nobody has trained before, whatever the task, and how small they are in a smoke run.
-FROM_NOTHING = {"base_learning_rate": 1e-3, "learning_rate": 1e-3, "dropout": 0.5, "total_epochs": 10.0}
+# What suits models that nobody has trained before, whatever the task (they have no norms), and how small they are in a smoke run.
+FROM_NOTHING = {"base_learning_rate": 1e-3, "learning_rate": 1e-3, "dropout": 0.5, "total_epochs": 10.0, "no_decay.norm": ""}
 SMALL = {
     "bilstm": {"bilstm.embedding": 16, "bilstm.size": 8},
     "textcnn": {"textcnn.embedding": 16, "textcnn.filters": 8},
@@ -160,7 +171,6 @@ def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
     """The last word of every `get_config`: what suits a model from nothing, and the smoke run where it was asked for."""
     if c.model in SMALL:
         override(c, FROM_NOTHING)
-        del c.no_decay["norm"]  # they have no norms, and a rule must match something
     if chosen["smoke"]:
         override(c, SMALL.get(c.model) or {"model": "tiny"})
         override(c, {"data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})

@@ -43,7 +43,7 @@ def lift(functions: Sequence[Callable], leaves: Sequence[jax.ShapeDtypeStruct]) 
 def _run(programs: Sequence[ClosedJaxpr], arguments: Sequence[Any], number: Callable) -> list[Any]:
     """Evaluates the programs as one; `number(values, dtype)` stands for a scalar that they have differently."""
     constants = []
-    for values in zip(*(program.consts for program in programs), strict=True):
+    for values in _across(programs, "consts"):
         same = all(value is values[0] or _equal(value, values[0]) for value in values)
         if not same and np.ndim(values[0]):
             raise NotAlikeError("an array that one of them holds is another's with other values")

@@ -80,10 +80,14 @@ class Experiment:
         """The phase that update number `step` (the first is 1) belongs to."""
         return next(phase for phase in self.phases if step <= phase.stop)
 
+    def steps_of(self, name: str) -> int:
+        """The config's duration `name`, in steps."""
+        sizes = {"batch_size": self.train.batch_size, "epoch_steps": self.train.steps, "total": self.total_steps}
+        return durations.steps(self.config, name, **sizes)
+
     def schedule_of(self, *names: str) -> Callable[[str, int], bool]:
         """`due(name, step)`: whether the config's duration `name` has come round at `step`. The last step is due for all."""
-        sizes = {"batch_size": self.train.batch_size, "epoch_steps": self.train.steps, "total": self.total_steps}
-        every = {name: durations.steps(self.config, name, **sizes) for name in names}
+        every = {name: self.steps_of(name) for name in names}
         return lambda name, step: step == self.total_steps or (every[name] > 0 and step % every[name] == 0)
 
 
@@ -180,17 +184,8 @@ def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """The task's examples, as `config.data` says."""
-    d = config.data
-    return sources.load(
-        catalog.get(config.task),
-        source=d.source,
-        path=d.path,
-        seed=d.seed,
-        dev_fraction=d.dev_fraction,
-        train_examples=d.train_examples,
-        eval_examples=d.eval_examples,
-    )
+    """The task's examples, as `config.data` says: its fields are the arguments of `sources.load`."""
+    return sources.load(catalog.get(config.task), **config.data.to_dict())
 
 
 def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ their places are taken by copies, so a member computes what it would compute at 
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import greenlet
@@ -25,25 +25,42 @@ class Everybodys(np.ndarray):
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
-    """A member at a program: what it would run, on which leaves of which tree; `common` says which of them are everybody's."""
+class Part:
+    """An argument of a step, flat; `common` says which of its leaves are everybody's, `kind` is what those at the same program share."""
 
-    step: Callable
     leaves: list[Any]
     tree: Any
     common: tuple[bool, ...]
+    kind: Hashable
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A member at a program: what it would run, and on what; the last part is a tuple of all other arguments."""
+
+    step: Callable
+    parts: tuple[Part, ...]
 
     @property
     def program(self) -> Hashable:
         """What those at the same program have in common."""
-        named = getattr(self.step, "func", self.step)
-        return named.__qualname__, self.tree, self.common, tuple((x.shape, x.dtype) for x in self.leaves)
+        return getattr(self.step, "func", self.step).__qualname__, tuple(part.kind for part in self.parts)
 
     @property
     def contents(self) -> int:
         """Of the batches that are everybody's: those who have gone different ways may be at others."""
-        arrays = (np.ascontiguousarray(x).view(np.uint8) for x in self.leaves if isinstance(x, Everybodys))
+        arrays = (np.ascontiguousarray(x).view(np.uint8) for part in self.parts for x in part.leaves if isinstance(x, Everybodys))
         return zlib.crc32(b"".join(zlib.crc32(x).to_bytes(4, "big") for x in arrays))
+
+    def leaves(self, common: bool) -> list[Any]:
+        """Those that are everybody's, or the others."""
+        return [x for part in self.parts for x, its in zip(part.leaves, part.common, strict=True) if its == common]
+
+    def args(self, leaves: Iterable[Any]) -> list[Any]:
+        """The arguments with other leaves."""
+        leaves = iter(leaves)
+        *args, rest = [part.tree.unflatten([next(leaves) for _ in part.leaves]) for part in self.parts]
+        return [*args, *rest]
 
 
 class Meeting:
@@ -83,14 +100,19 @@ class Meeting:
         """`x` on the device; the one copy, where it is everybody's."""
         return self._placed[id(x)] if id(x) in self._placed else jnp.asarray(x)
 
-    def compute(self, step: Callable, args: tuple) -> tuple[Any, float]:
-        """`step(*args)`, computed with the others', and how many FLOPs it took of each. What goes wrong is raised in all who took part."""
-        leaves, tree = jax.tree.flatten(args)
-        common = tuple(isinstance(x, Everybodys) or id(x) in self._resident for x in leaves)
-        answer = self._chair.switch(Call(step, leaves, tree, common))
+    def compute(self, step: Callable, parts: tuple[Part, ...]) -> tuple[Any, float]:
+        """`step` of the parts, computed with the others', and how many FLOPs it took of each. What goes wrong is raised in all who took
+        part."""
+        answer = self._chair.switch(Call(step, parts))
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def flat(self, argument: Any) -> Part:
+        """An argument as a part of a call."""
+        leaves, tree = jax.tree.flatten(argument)
+        common = tuple(isinstance(x, Everybodys) or id(x) in self._resident for x in leaves)
+        return Part(leaves, tree, common, (tree, common, tuple((x.shape, x.dtype) for x in leaves)))
 
     def _answers(self, calls: dict[str, Call]) -> dict[str, tuple]:
         groups: dict[Hashable, dict[str, Call]] = {}
@@ -107,8 +129,7 @@ class Meeting:
     def _run(self, program: Hashable, calls: dict[str, Call]) -> dict[str, tuple[Any, float]]:
         first = next(iter(calls.values()))
         seats = [calls.get(name, first) for name in self.kinds]
-        once = [x for x, common in zip(first.leaves, first.common, strict=True) if common]
-        own = [_side_by_side([call.leaves[i] for call in seats]) for i, common in enumerate(first.common) if not common]
+        once, own = first.leaves(common=True), [_side_by_side(x) for x in zip(*(call.leaves(common=False) for call in seats), strict=True)]
         if program not in self._programs:
             together, flops = parallel.compiled(jax.jit(self._together(seats)), once, own)
             self._programs[program] = together, flops / len(seats)
@@ -118,9 +139,10 @@ class Meeting:
     def _together(self, seats: Sequence[Call]) -> Callable:
         first, count = seats[0], len(seats)
         steps = {kind: call.step for kind, call in zip(self.kinds.values(), seats, strict=True)}
-        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in first.leaves]
-        out_tree = jax.tree.structure(jax.eval_shape(first.step, *first.tree.unflatten(shapes)))
-        flat = [lambda *leaves, step=step: jax.tree.leaves(step(*first.tree.unflatten(leaves))) for step in steps.values()]
+        common = [its for part in first.parts for its in part.common]
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for part in first.parts for x in part.leaves]
+        out_tree = jax.tree.structure(jax.eval_shape(first.step, *first.args(shapes)))
+        flat = [lambda *leaves, step=step: jax.tree.leaves(step(*first.args(leaves))) for step in steps.values()]
         if len(flat) > 1:
             alone, found = alike.lift(flat, shapes)
             numbers = [number[[list(steps).index(kind) for kind in self.kinds.values()]] for number in found]
@@ -130,7 +152,7 @@ class Meeting:
         def together(once: list, own: list) -> list:
             def one(seat, numbers, own):
                 mine, everybodys = iter(own), iter(once)
-                return alone(numbers, [next(everybodys if common else mine) for common in first.common])
+                return alone(numbers, [next(everybodys if its else mine) for its in common])
 
             stacked = [x if hasattr(x, "shape") else jnp.stack(x) for x in own]
             out = jax.vmap(one)(jnp.arange(count), [jnp.asarray(x) for x in numbers], stacked)
@@ -165,15 +187,18 @@ class Joint(parallel.Program):
     """A member's program: it runs when the others have come to theirs."""
 
     def __init__(self, step: Callable, meeting: Meeting):
-        super().__init__(step)
-        self._step, self._meeting = functools.partial(step, axis=None), meeting
+        super().__init__(functools.partial(step, axis=None))
+        self._meeting, self._frozen = meeting, (None, None)
 
-    def __call__(self, *args: Any) -> Any:
-        out, self.flops = self._meeting.compute(self._step, args)
-        self._compiled[tuple((name, x.shape) for name, x in sorted(args[2].items()))] = None
+    def __call__(self, state: Any, frozen: Any, batch: Any, *rest: Any) -> Any:
+        if self._frozen[0] is not frozen:  # it is the same for all steps, and large
+            self._frozen = frozen, self._meeting.flat(frozen)
+        parts = self._meeting.flat(state), self._frozen[1], self._meeting.flat(batch), self._meeting.flat(rest)
+        out, self.flops = self._meeting.compute(self._step, parts)
+        self._compiled[parts[2].kind] = None
         return out
 
 
-def _side_by_side(leaves: list[Any]) -> Any:
+def _side_by_side(leaves: Sequence[Any]) -> Any:
     """What goes into the program of the members' leaves: host arrays as one, arrays on the device as they are."""
-    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else leaves
+    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else list(leaves)

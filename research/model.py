@@ -188,7 +188,8 @@ class Model:
         """The token ids of `examples`, with places for what the method puts before a text.
 
         Raises InputError where the tokenizer tells more types of tokens apart than the model."""
-        tokens = encode.encode(self.tokenizer, examples, self.config.max_length)
+        c = self.config
+        tokens = encode.encode(self.tokenizer, examples, c.max_length, c.truncation, c.truncation_head)
         types = getattr(self.encoder.config, "type_vocab_size", 0)
         if types and tokens.types.max(initial=0) >= types:
             raise InputError(f"the tokenizer gives tokens of type {tokens.types.max()}, but the model has {types}; they are of two models")

@@ -139,7 +139,8 @@ class Running:
 def fit(
     experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console: Console | None = None
 ) -> tuple[Meter, int]:
-    """Trains to the end, from `latest` where it holds a checkpoint; `best` keeps what was best on dev. Progress goes to `console`.
+    """Trains to the end, or until dev has not been better for the config's patience, from `latest` where it holds a checkpoint; `best`
+    keeps what was best on dev. Progress goes to `console`.
 
     The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
     and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.
@@ -149,7 +150,7 @@ def fit(
     identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
     whole, before = resumed(e, workdir, latest, identity)
     start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
-    resident, due = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint")
+    resident, due, patience = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint"), e.steps_of("patience")
     frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
     with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
         for number, phase in enumerate(e.phases, 1):
@@ -180,7 +181,11 @@ def fit(
                 if due("checkpoint", step):
                     latest.save(running.whole(), e.position(step), {**identity, "speed": meter.counts()})
                 meter.skip()
+                if enough := patience and due("eval", step) and step - best.step >= patience:
+                    break
             whole, compilations = running.whole(), compilations + running.program.compilations
+            if enough:
+                break
     return meter, compilations
 
 

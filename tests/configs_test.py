@@ -19,8 +19,9 @@ CONTRACT = """seed task method model weights.source weights.sha256 data.source d
 batch_size base_learning_rate learning_rate pooling freeze schedule total_steps total_epochs total_examples warmup_percent
 warmup_steps weight_decay clip_norm dropout precision packing parallel eval_steps eval_epochs checkpoint_steps
 checkpoint_epochs phase_steps phase_epochs phase_percent top_layers unfreeze_layers llrd_decay discriminative_factor
-lora.rank lora.alpha lora.targets lora.dropout""".split()
-EXAMPLES = {str: "word", int: "3", float: "0.5", type(None): "2"}
+lora.rank lora.alpha lora.targets lora.dropout truncation truncation_head bias_correction
+data.seed data.augment data.augment_rate data.augment_copies""".split()
+EXAMPLES = {str: "word", int: "3", float: "0.5", bool: "False", type(None): "2"}
 
 
 def config(name="imdb", arg=""):

@@ -30,6 +30,33 @@ def test_pretrained_parameters_replace_the_random_ones_and_scratch_keeps_them():
     assert one.weights_sha256 and not scratch.weights_sha256
 
 
+def test_examples_are_those_of_the_datas_seed_and_of_the_runs_where_that_is_empty():
+    load = lambda **given: experiment.load_data(runs.config(**given)).splits["train"].ids  # noqa: E731
+    assert load(seed=0) == load(seed=1) == load(data__seed=0, seed=1) != load(data__seed=1)
+    assert load(data__seed=None, seed=1) == load(data__seed=1) and load(data__seed=None) == load()
+
+
+def test_a_text_is_cut_alike_in_training_and_wherever_else_it_is_read():
+    examples, ids = Examples(("x",), (("a b c d e f g h",),), ()), {}
+    for truncation in ("head", "tail", "head_tail"):
+        model = experiment.build_model(runs.config(max_length=6, truncation=truncation, truncation_head=3), ("a", "b"))
+        (batch,) = model.batches(examples, parallel.layout("jit")).epoch(0)
+        ids[truncation] = batch["tokens"][0, :6].tolist()
+        assert ids[truncation] == model.tokens(examples).ids.tolist()
+    whole = experiment.build_model(runs.config(), ("a", "b")).tokens(examples).ids.tolist()
+    assert ids == {"head": [*whole[:5], whole[-1]], "tail": [whole[0], *whole[-5:]], "head_tail": [*whole[:3], *whole[-3:]]}
+    assert len(whole) == len(set(whole)) == 10
+
+
+def test_what_the_config_says_of_augmentation_is_done_to_the_training_texts():
+    plain, more = (experiment.load_data(runs.config(**given)) for given in ({}, {"data__augment": "swap", "data__augment_copies": 2}))
+    assert {split: len(examples) for split, examples in more.splits.items()} == {"train": 96, "dev": 16, "test": 16}
+    assert more.splits["test"] == plain.splits["test"] and len(plain.splits["train"]) == 32
+    for wrong in ({"data__augment_rate": 1.0}, {"data__augment_copies": 0}):
+        with pytest.raises(InputError, match="must be at least"):
+            experiment.build(runs.config(data__augment="swap", **wrong))
+
+
 @pytest.mark.parametrize("method", ["full", "linear_probe", "top_k"])
 def test_what_is_frozen_has_no_optimizer_state_and_does_not_move(method):
     e = experiment.build(runs.config(arg=f"smoke,method={method}", learning_rate=0.01, parallel="jit", warmup_percent=0.0))

@@ -50,29 +50,50 @@ def zeros(tree):
     return jax.tree.map(np.zeros_like, tree)
 
 
-def adam_in_numpy(p, grads, *, rate, decay, decoupled, b1=0.9, b2=0.999, eps=1e-8):
-    """Kingma & Ba 2015, algorithm 1; decay decoupled (Loshchilov & Hutter 2019, algorithm 2) or as L2."""
+def adam_in_numpy(p, grads, *, rate, decay, decoupled, corrected=True, b1=0.9, b2=0.999, eps=1e-8):
+    """Kingma & Ba 2015, algorithm 1; decay decoupled (Loshchilov & Hutter 2019, algorithm 2) or as L2. Uncorrected, its moments
+    are taken as they are (AdamWeightDecayOptimizer of BERT's optimization.py)."""
     p = p.astype(np.float64)
     m, v = np.zeros_like(p), np.zeros_like(p)
     for t, g in enumerate(grads, 1):
         g = g if decoupled else g + decay * p
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-        step = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        first, second = (1 - b1**t, 1 - b2**t) if corrected else (1.0, 1.0)
+        step = (m / first) / (np.sqrt(v / second) + eps)
         p = p - rate * (step + (decay * p if decoupled else 0))
     return p
 
 
+@pytest.mark.parametrize("corrected", [True, False])
 @pytest.mark.parametrize("name", ["adamw", "adam"])
-def test_adam_equals_the_papers_equations_over_several_steps(name):
+def test_adam_equals_the_papers_equations_over_several_steps(name, corrected):
     start, grads = params(), made_up_grads(5)
-    path, _ = run(config(optimizer=name, weight_decay=0.1), grads)
+    path, _ = run(config(optimizer=name, weight_decay=0.1, bias_correction=corrected), grads)
     by_name = [flatten(g) for g in grads]
     for leaf, value in flatten(start).items():
         decay = 0.0 if leaf.endswith("bias") else 0.1
-        oracle = lambda kind: adam_in_numpy(value, [g[leaf] for g in by_name], rate=0.1, decay=decay, decoupled=kind)  # noqa: B023, E731
+        given = {"rate": 0.1, "decay": decay, "corrected": corrected}
+        oracle = lambda kind, **other: adam_in_numpy(value, [g[leaf] for g in by_name], decoupled=kind, **(given | other))  # noqa: B023, E731
         np.testing.assert_allclose(path[-1][leaf], oracle(name == "adamw"), rtol=2e-5, atol=1e-6)
+        assert np.abs(path[-1][leaf] - oracle(name == "adamw", corrected=not corrected)).max() > 1e-2
         if decay:  # the two kinds of decay are told apart by this test
             assert np.abs(path[-1][leaf] - oracle(name != "adamw")).max() > 1e-3
+
+
+def test_without_correction_the_first_step_is_three_times_as_long_and_the_rate_is_the_same_later():
+    start, grads = params(), [jax.tree.map(np.ones_like, params())] * 4000
+    plain, uncorrected = ([path[i] for i in (0, 1, -2, -1)] for path, _ in (run(config(bias_correction=c), grads) for c in (True, False)))
+    for name, leaf in flatten(start).items():
+        np.testing.assert_allclose(plain[0][name] - leaf, -0.1, rtol=1e-4)
+        np.testing.assert_allclose(uncorrected[0][name] - leaf, -0.1 * 0.1 / np.sqrt(0.001), rtol=1e-4)
+        np.testing.assert_allclose(uncorrected[-1][name] - uncorrected[-2][name], -0.1, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adafactor"])
+def test_an_optimizer_that_corrects_nothing_is_not_told_to_leave_it(name):
+    with pytest.raises(InputError, match=f"bias_correction=False is of adam and adamw; optimizer={name} corrects nothing"):
+        run(config(optimizer=name, bias_correction=False), made_up_grads(1))
+    run(config(optimizer=name), made_up_grads(1))
 
 
 def test_sgd_equals_heavy_ball_momentum_with_l2():

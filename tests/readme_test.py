@@ -33,12 +33,28 @@ def test_a_command_runs(command, tmp_path):
     if "--mode=" in command and "plan" not in command:  # these use a trained model
         train = re.sub(r"--(mode|input|output|format)=\S+", "", command.split("|")[-1])
         subprocess.run(smoky(train, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
+    if "--replay=" in command:
+        first = command.replace("--replay=RUN_ID", "--only=probe")
+        subprocess.run(smoky(first, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
+        command = command.replace("RUN_ID", next((tmp_path / "run").glob("*/result.json")).parent.name)
     done = subprocess.run(
         smoky(command, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     written = "table.md" if "research.ablation" in command else "result.json"
     assert "--mode" in command or (tmp_path / "run" / written).exists()
+
+
+def test_an_array_job_takes_its_share():
+    command = ["launch/slurm.sh", "--config=configs/ablations/freezing.py:smoke,seeds=1", "--dry_run"]
+    shares = []
+    for task in range(2):
+        array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2", "PYTHON": sys.executable}
+        done = subprocess.run(command, env=runs.environment() | array, cwd=runs.ROOT, capture_output=True, text=True, check=True)
+        shares.append(done.stdout.splitlines())
+    assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
+    done = subprocess.run(command, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True)
+    assert done.returncode and "submit this with sbatch --array" in done.stderr
 
 
 def test_the_code_runs():

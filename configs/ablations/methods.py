@@ -3,7 +3,7 @@
 python -m research.ablation --config=configs/ablations/methods.py:task=trec,path=FOLDER
 """
 
-from configs import common
+from configs import ablations
 from research.ablation import sweep as sweeps
 
 METHODS = (
@@ -46,20 +46,11 @@ METHODS = (
 )
 
 
-def _words(arg: str) -> dict[str, str]:
-    return common.words(arg, task="trec", model="minilm", data="files", path="", seeds="3", examples="8192")
-
-
 def base(arg: str = ""):
     """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`."""
-    chosen = _words(arg)
-    c = common.base(chosen["task"], chosen)
-    c.data.path = chosen["path"]
-    c.max_length = 64
-    common.override(c, {"total_examples": int(chosen["examples"]), "eval_percent": 50.0})
-    return common.finish(c, chosen)
+    return ablations.base(ablations.words(arg))
 
 
 def sweep(arg: str = ""):
     """All methods, each with as many seeds."""
-    return sweeps.product(sweeps.over("method", METHODS), sweeps.seeds(int(_words(arg)["seeds"])))
+    return sweeps.product(sweeps.over("method", METHODS), ablations.seeds(ablations.words(arg)))

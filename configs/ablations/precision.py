@@ -5,7 +5,7 @@ python -m research.ablation --config=configs/ablations/precision.py:task=sst2,pa
 
 import importlib
 
-from configs import common
+from configs import ablations, common
 from research.ablation import sweep as sweeps
 
 
@@ -28,4 +28,4 @@ def sweep(arg: str = ""):
     """Fast and exact, with as many seeds."""
     fast = {"precision": "bfloat16", "packing": "packed"}
     exact = {"precision": "float32", "packing": "padded"}
-    return sweeps.product([fast, exact], sweeps.seeds(int(_words(arg)["seeds"])))
+    return sweeps.product([fast, exact], ablations.seeds(_words(arg)))

@@ -95,10 +95,12 @@ def known(method: str) -> list[str]:
 
 
 def settle(config: Any) -> None:
-    """Fills what the config leaves to the method: `learning_rate` and `pooling`. Of methods that want different rates, the slowest has
-    its way: what is pretrained is lost at the rate of what is added."""
+    """Fills what the config leaves to the method, `learning_rate` and `pooling`, and to the run, `data.seed`. Of methods that want
+    different rates, the slowest has its way: what is pretrained is lost at the rate of what is added."""
     wants = [WANTS[name] for name in known(config.method) if name in WANTS]
     if config.learning_rate is None:
         config.learning_rate = config.base_learning_rate * min((want["rate"] for want in wants), default=1)
     if config.pooling is None:
         config.pooling = next((want["pooling"] for want in wants if "pooling" in want), "pooler")
+    if config.data.seed is None:
+        config.data.seed = config.seed

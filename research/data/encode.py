@@ -9,8 +9,10 @@ import numpy as np
 
 from research import cache, whole
 from research.data.sources import Examples
+from research.errors import InputError, nearest
 
 VERSION = 1  # part of the fingerprint: raise it when the same texts would be encoded differently
+TRUNCATIONS = ("head", "tail", "head_tail")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +41,32 @@ class Tokens:
         return dataclasses.replace(self, ids=np.insert(self.ids, after, 0), types=types, offsets=offsets)
 
 
-def encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
-    """Token ids with special tokens, pairs as the tokenizer joins them, cut to `max_length` longest first.
+def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> Tokens:
+    """Token ids with special tokens, pairs as the tokenizer joins them, cut to `max_length`.
 
-    `tokenizer` is a fast tokenizer of `transformers`. The result is cached; see `fingerprint`.
+    `tokenizer` is a fast tokenizer of `transformers`. Of a longer text `truncation` leaves its "head", its "tail", or with "head_tail"
+    the first `head` tokens and as many of the last as there is room for (Sun et al. 2019, section 5.3.1); special tokens stay, and
+    count. Of pairs, the longer text loses its end first. The result is cached; see `fingerprint`.
+    Raises InputError for another truncation, for one of pairs that is not "head", and for a `head` that leaves no room for a tail.
     """
-    path = cache.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length)}.npz"
+    if truncation not in TRUNCATIONS:
+        raise InputError(f"truncation {truncation!r}: {nearest(truncation, TRUNCATIONS)}")
+    if truncation != "head" and len(examples.texts[0]) > 1:
+        raise InputError(f"truncation={truncation} is for tasks of one text, and this one has pairs; use truncation=head")
+    path = cache.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length, truncation, head)}.npz"
     if path.exists():
         with np.load(path) as file:
             return Tokens(file["ids"], file["types"], file["offsets"])
-    tokens = _encode(tokenizer, examples, max_length)
+    plain = truncation == "head"
+    tokens = _encode(tokenizer, examples, max_length) if plain else _around(tokenizer, examples, max_length, truncation, head)
     _write(path, tokens)
     return tokens
 
 
-def fingerprint(tokenizer, examples: Examples, max_length: int) -> str:
-    """sha256 of all that decides the token ids: the tokenizer, the texts, the length and this module's version."""
-    sha = hashlib.sha256(json.dumps([VERSION, max_length]).encode())
+def fingerprint(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> str:
+    """sha256 of all that decides the token ids: the tokenizer, the texts, the length, what is cut and this module's version."""
+    cut = {"head": [], "tail": ["tail"], "head_tail": ["head_tail", head]}[truncation]
+    sha = hashlib.sha256(json.dumps([VERSION, max_length, *cut]).encode())
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     sha.update(json.dumps(rules | {"truncation": None, "padding": None}).encode())  # these two are left behind by the latest call
     sha.update(json.dumps(examples.texts).encode())
@@ -65,11 +76,34 @@ def fingerprint(tokenizer, examples: Examples, max_length: int) -> str:
 def _encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
     columns = [list(column) for column in zip(*examples.texts, strict=True)]
     out = tokenizer(*columns, truncation="longest_first", max_length=max_length, return_token_type_ids=True, return_attention_mask=False)
-    lengths = [len(row) for row in out["input_ids"]]
+    return _joined(out["input_ids"], out["token_type_ids"])
+
+
+def _around(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
+    """As `_encode`, of single texts, with the beginning or the middle of longer ones left out."""
+    leading, trailing = _special(tokenizer)
+    if truncation == "head_tail" and not leading < head < max_length - trailing:
+        room = f"give {leading + 1} to {max_length - trailing - 1}, so that something is left of both ends"
+        raise InputError(f"truncation_head={head} of max_length={max_length}: {room}")
+    begin = head if truncation == "head_tail" else leading
+    out = tokenizer([text for (text,) in examples.texts], return_token_type_ids=True, return_attention_mask=False, verbose=False)
+    columns = out["input_ids"], out["token_type_ids"]
+    for row in (row for column in columns for row in column):
+        del row[begin : begin + max(len(row) - max_length, 0)]
+    return _joined(*columns)
+
+
+def _special(tokenizer) -> tuple[int, int]:
+    """How many special tokens are put before and after a text."""
+    mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return mask.index(0), mask[::-1].index(0)
+
+
+def _joined(ids: list[list[int]], types: list[list[int]]) -> Tokens:
     return Tokens(
-        ids=np.concatenate([np.asarray(row, np.int32) for row in out["input_ids"]]),
-        types=np.concatenate([np.asarray(row, np.int8) for row in out["token_type_ids"]]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),
+        types=np.concatenate([np.asarray(row, np.int8) for row in types]),
+        offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
     )
 
 

@@ -1,5 +1,6 @@
 """Where examples come from: one `load` over files, TFDS and the embedded demo, and what every source must satisfy."""
 
+from research.data import augment as augmentation
 from research.data import demo, files, from_tfds
 from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, rows, stratified_order
 from research.data.files import read_inputs
@@ -12,14 +13,24 @@ STAND_IN_CLASSES = tuple(f"class_{k}" for k in range(6))
 
 
 def load(
-    task: Task, *, source: str, path: str = "", seed: int = 0, dev_fraction: float = 0.1, train_examples: int = 0, eval_examples: int = 0
+    task: Task,
+    *,
+    source: str,
+    path: str = "",
+    seed: int = 0,
+    dev_fraction: float = 0.1,
+    train_examples: int = 0,
+    eval_examples: int = 0,
+    augment: str = "",
+    augment_rate: float = 0.1,
+    augment_copies: int = 1,
 ) -> Dataset:
     """The train, dev and test examples of a task.
 
     `source` is "files" (`path`: a folder), "tfds" (`path`: its data_dir, "" is the default) or "demo" (no path). A missing dev split is
     cut from the whole train split: `dev_fraction` of it, by `seed`, with the labels in proportion. Then `train_examples` of train and
     `eval_examples` of dev and of test are kept, again by `seed` and in proportion (0 is all; fewer are a subset of more), in the order
-    of the source.
+    of the source. Last, with `augment`, the training texts get `augment_copies` changed copies each (see `augment.add`).
     Raises InputError, naming the place, for whatever in the data or the request cannot be used.
     """
     if source not in SOURCES:
@@ -31,6 +42,8 @@ def load(
     splits = raw.splits if "dev" in raw.splits else _cut_dev(raw.splits, dev_fraction, seed)
     sizes = {"train": train_examples, "dev": eval_examples, "test": eval_examples}
     splits = {split: _limit(splits[split], split, sizes[split], seed) for split in SPLITS}
+    if augment:
+        splits["train"] = augmentation.add(splits["train"], augment, augment_rate, augment_copies, seed)
     return Dataset(splits, labels, raw.source, fingerprint(splits, labels))
 
 

@@ -100,8 +100,8 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def make(params: Tree, fates: Rules, no_decay: Mapping[str, str]) -> Plan:
     """The plan that `fates` (rule -> (pattern, Fate)) give for `params` (arrays or shapes).
 
-    `no_decay` maps rule names to patterns of parameters that weight decay spares. Raises InputError as `rules.resolve` does,
-    and where a rule freezes a parameter of the head.
+    `no_decay` maps rule names to patterns of parameters that weight decay spares, an empty one none. Raises InputError as `rules.resolve`
+    does, and where a rule freezes a parameter of the head.
     """
     leaves = flatten(params)
     return of_fates(leaves, [rules.resolve(fates, leaves)], no_decay)
@@ -110,7 +110,8 @@ def make(params: Tree, fates: Rules, no_decay: Mapping[str, str]) -> Plan:
 def of_fates(leaves: Mapping[str, Any], phases: Sequence[Mapping[str, tuple[str, Fate]]], no_decay: Mapping[str, str]) -> Plan:
     """The plan in which each phase decides (rule, Fate) for every name of `leaves`. Raises InputError as `make` does."""
     for rule, pattern in no_decay.items():
-        rules.check_matches(f"no_decay.{rule}", pattern, leaves)
+        if pattern:
+            rules.check_matches(f"no_decay.{rule}", pattern, leaves)
     plans, opened = [], dict.fromkeys(leaves, 0)
     for number, decided in enumerate(phases):
         entries = {}

@@ -7,6 +7,7 @@ import pytest
 
 from research.data import encode
 from research.data.examples import Examples, rows
+from research.errors import InputError
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] a good ##ness film is not un ##believ ##able and ! ' s long very".split()
 CLS, SEP, UNK = WORDS.index("[CLS]"), WORDS.index("[SEP]"), WORDS.index("[UNK]")
@@ -91,6 +92,72 @@ def test_truncation_takes_from_the_longest_first(tokenizer):
 def test_no_example_is_longer_than_max_length_and_short_ones_are_left_alone(tokenizer):
     got = encode.encode(tokenizer, examples("a " * 50, "a"), 16)
     assert got.lengths.tolist() == [16, 3]
+
+
+LONG = "a good film is very long and not un !"  # one token a word
+
+
+def cut(tokenizer, truncation, head=0, length=6, text=LONG):
+    (found,) = listed(encode.encode(tokenizer, examples(text), length, truncation, head))
+    return [tokenizer.convert_ids_to_tokens(i) for i in found]
+
+
+def test_a_long_text_keeps_its_head_its_tail_or_both_between_its_special_tokens(tokenizer):
+    assert cut(tokenizer, "head") == ["[CLS]", *"a good film is".split(), "[SEP]"] == cut(tokenizer, "head", head=3)
+    assert cut(tokenizer, "tail") == ["[CLS]", *"and not un !".split(), "[SEP]"] == cut(tokenizer, "tail", head=3)
+    assert cut(tokenizer, "head_tail", 3) == ["[CLS]", *"a good un !".split(), "[SEP]"]
+    assert cut(tokenizer, "head_tail", 2) == ["[CLS]", *"a not un !".split(), "[SEP]"]
+    assert cut(tokenizer, "head_tail", 4) == ["[CLS]", *"a good film !".split(), "[SEP]"]
+
+
+@pytest.mark.parametrize("length", [3, 6, 11, 12, 13])
+def test_the_tail_is_what_a_tokenizer_leaves_that_cuts_on_the_left(length):
+    theirs = make_tokenizer()
+    theirs.truncation_side = "left"
+    texts = ["goodness is unbelievable", LONG, "", "a [SEP] film [CLS] is very long indeed"]
+    wanted = theirs(texts, truncation=True, max_length=length)["input_ids"]
+    assert listed(encode.encode(make_tokenizer(), examples(*texts), length, "tail")) == wanted
+    assert (listed(encode.encode(make_tokenizer(), examples(*texts), length)) == wanted) == (length > 11)
+
+
+@pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
+def test_what_fits_is_left_alone_by_every_truncation(tokenizer, truncation):
+    assert same(encode.encode(tokenizer, examples(*SENTENCES), 8, truncation, 4), encode.encode(tokenizer, examples(*SENTENCES), 32))
+    assert not same(encode.encode(tokenizer, examples(*SENTENCES), 7, truncation, 4), encode.encode(tokenizer, examples(*SENTENCES), 32))
+
+
+@pytest.mark.parametrize(
+    ("template", "tail", "both"),
+    [("$A", "very long and not un !", "a good film not un !"), ("$A [SEP]", "long and not un ! [SEP]", "a good film un ! [SEP]")],
+)
+def test_special_tokens_stay_wherever_a_tokenizer_puts_them(tokenizer, template, tail, both):
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=[("[SEP]", SEP)])
+    assert cut(tokenizer, "tail") == tail.split() and cut(tokenizer, "head_tail", 3) == both.split()
+
+
+def test_a_truncation_that_cannot_be_is_refused_in_one_line(tokenizer):
+    with pytest.raises(InputError, match="truncation 'tial': did you mean 'tail'"):
+        cut(tokenizer, "tial")
+    for head in (0, 1, 5, 9):
+        with pytest.raises(
+            InputError, match=f"truncation_head={head} of max_length=6: give 2 to 4, so that something is left of both ends"
+        ):
+            cut(tokenizer, "head_tail", head)
+    pair = examples(("a good film", "not long !"))
+    for truncation in ("tail", "head_tail"):
+        with pytest.raises(InputError, match=f"truncation={truncation} is for tasks of one text.* use truncation=head"):
+            encode.encode(tokenizer, pair, 6, truncation, 3)
+    assert encode.encode(tokenizer, pair, 6, "head", 3).lengths.tolist() == [6]
+
+
+def test_each_truncation_has_a_fingerprint_of_its_own(tokenizer):
+    one = examples(LONG)
+    cuts = [("tail", 0), ("head_tail", 2), ("head_tail", 3), ("head", 0)]
+    prints = [encode.fingerprint(tokenizer, one, 6, *each) for each in cuts]
+    assert len(set(prints)) == 4 and prints[-1] == encode.fingerprint(tokenizer, one, 6) == encode.fingerprint(tokenizer, one, 6, "head", 9)
+    assert prints[0] == encode.fingerprint(tokenizer, one, 6, "tail", 9)
 
 
 def test_an_empty_text_still_has_its_special_tokens(tokenizer):

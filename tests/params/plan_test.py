@@ -85,6 +85,7 @@ def test_decay_spares_biases_and_norm_scales_only():
 def test_a_no_decay_pattern_that_matches_nothing_is_an_error():
     with pytest.raises(InputError, match=r"no_decay\.norm.*'nrm'.*did you mean 'norm'"):
         plan_of(no_decay={"bias": "bias", "norm": "nrm"})
+    assert plan_of(no_decay={"bias": "bias", "norm": ""}) == plan_of(no_decay={"bias": "bias"}) != plan_of()
 
 
 def test_rows_add_up_to_all_parameters_and_put_the_frozen_last():

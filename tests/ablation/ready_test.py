@@ -1,0 +1,193 @@
+"""The ready ablations: each varies what its question names, and nothing else; its numbers of runs are those that it says."""
+
+import collections
+import re
+
+import pytest
+
+from configs import ablations, common
+from research.ablation import fleet, sweep
+from research.adapt import methods
+from research.data import augment, encode
+from research.errors import InputError
+from research.models import heads
+from research.params import plan
+from research.weights import hub
+from tests import runs
+
+FOLDER = runs.ROOT / "configs" / "ablations"
+NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+VARIES = {
+    "augmentation": {"data.train_examples", "data.augment", "data.augment_rate"},
+    "few_shot": {"data.train_examples", "method"},
+    "freezing": {"method", "top_layers"},
+    "layerwise_decay": {"base_learning_rate", "llrd_decay"},
+    "lora": {"method", "lora.rank", "lora.targets"},
+    "methods": {"method"},
+    "pooling": {"method", "pooling"},
+    "precision": {"precision", "packing"},
+    "rate_batch": {"base_learning_rate", "batch_size"},
+    "scratch": {"data.train_examples", "weights.source", "model", "learning_rate", "dropout", "no_decay.norm", "total_steps"},
+    "stability": {"warmup_percent", "bias_correction"},
+    "truncation": {"max_length", "truncation", "truncation_head"},
+    "unfreezing": {"method", "top_layers", "unfreeze_layers", "phase_percent", "schedule"},
+}
+
+
+def load(name, words=""):
+    base, overrides = sweep.load(f"{FOLDER / name}.py:{words}")
+    return base(), overrides
+
+
+def configs(name, words=""):
+    return [config for _, config in sweep.configs(*sweep.load(f"{FOLDER / name}.py:{words}"))]
+
+
+def values(name, field, words=""):
+    return list(dict.fromkeys(run[field] for run in load(name, words)[1] if field in run))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_differs_is_what_the_question_names(name):
+    _, overrides = load(name)
+    assert {field for run in overrides for field in run} == VARIES[name] | {"seed"}
+    for field in VARIES[name]:  # a field that takes one value in all runs belongs to the base
+        assert len({run.get(field, "as in the base") for run in overrides}) > 1, field
+    settings = collections.Counter(tuple((f, v) for f, v in run.items() if f != "seed") for run in overrides)
+    assert set(settings.values()) == {len({run["seed"] for run in overrides})}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_number_of_runs_is_that_of_the_docstring_and_few_in_smoke(name):
+    said = re.search(r"^(\d+) runs", (FOLDER / f"{name}.py").read_text(), re.MULTILINE)
+    count = len(load(name)[1])
+    assert count == (int(said[1]) if said else {"freezing": 40, "methods": 108, "precision": 6}[name])
+    assert len(load(name, "smoke,seeds=1")[1]) <= (len(methods.METHODS) if name == "methods" else 14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_is_one_that_the_code_knows(name):
+    for config in configs(name):
+        assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
+        assert config.pooling in (None, *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
+        methods.settle(config)  # raises where a method is not known
+        common.check_ranges(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_that_are_no_numbers_are_refused(name):
+    for word, value in (("seeds", "0"), ("seeds", "many"), *((("examples", "-3"), ("examples", "1.5")) if name != "precision" else ())):
+        with pytest.raises(InputError, match=f"config argument {word}={value} must be a whole number from 1"):
+            load(name, f"{word}={value}")
+    assert len(load(name, "seeds=1")[1]) < len(load(name)[1])
+
+
+@pytest.mark.parametrize("name", ["methods", "rate_batch", "pooling"])
+def test_the_budget_is_the_same_for_a_model_from_nothing_whose_own_recipe_is_longer(name):
+    budgets = [(c.total_examples, c.total_steps, c.total_epochs) for c in configs(name, "model=textcnn,seeds=1,examples=640")]
+    assert set(budgets) == {(640, None, None)} and runs.config("trec", "model=textcnn").total_epochs == 10
+
+
+def test_lora_is_compared_to_full_fine_tuning_at_one_alpha():
+    _, overrides = load("lora", "seeds=1")
+    assert overrides[0] == {"method": "full", "seed": 0} and {run["method"] for run in overrides[1:]} == {"lora"}
+    assert len({(run["lora.rank"], run["lora.targets"]) for run in overrides[1:]}) == 16
+    assert {config.lora.alpha for config in configs("lora")} == {16.0}
+
+
+@pytest.mark.parametrize("model", ["minilm", "bert-large"])
+def test_every_schedule_has_room_for_its_phases_and_ends_where_it_should(model):
+    layers = ablations.LAYERS[model]
+    stages = ("embeddings", *(f"layer_{i}" for i in range(layers)))
+    ends = collections.defaultdict(list)
+    for config in configs("unfreezing", f"model={model},seeds=1"):
+        phases = max(len(part.phases) for part in methods.recipe(stages, config).parts)
+        ends[config.method, config.unfreeze_layers].append(config.phase_percent * (phases - 1))
+    for (method, at_once), found in ends.items():
+        assert found == pytest.approx([0] if method in ("full", "top_k") else [25, 50, 75], abs=1.5), (method, at_once)
+    assert len(ends) == 6 and ("gradual_unfreezing", layers + 1) in ends
+    with pytest.raises(InputError, match="how many layers 'roberta-base' has is not known here; add layers=N"):
+        load("unfreezing", "model=roberta-base")
+
+
+def test_decay_at_one_is_full_fine_tuning_at_the_same_rates():
+    found = configs("layerwise_decay", "seeds=1")
+    assert {config.method for config in found} == {"llrd"} and len({(c.llrd_decay, c.base_learning_rate) for c in found}) == 15
+    assert {c.base_learning_rate for c in found if c.llrd_decay == 1.0} == {5e-5, 1e-4, 2e-4}
+    plain = runs.plan("llrd", llrd_decay=1.0)
+    assert {entry.fate for entry in plain.entries.values()} == {plan.Fate()} != {e.fate for e in runs.plan("llrd").entries.values()}
+
+
+def test_batches_of_other_sizes_see_as_many_examples():
+    found = configs("rate_batch", "seeds=1")
+    assert {config.total_examples for config in found} == {8192} and len({(c.batch_size, c.base_learning_rate) for c in found}) == 16
+    settled = configs("rate_batch", "seeds=1,method=lora")
+    for config in settled:
+        methods.settle(config)
+        assert config.learning_rate == pytest.approx(40 * config.base_learning_rate)
+
+
+def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev():
+    found = configs("few_shot")
+    assert {config.total_steps for config in found} == {256} and {config.total_epochs for config in found} == {None}
+    assert {config.eval_percent for config in found} == {100.0}
+    for config in found:
+        methods.settle(config)
+        assert config.data.seed == config.seed
+    sizes = values("few_shot", "data.train_examples")
+    assert sizes == [16, 32, 64, 128, 256, 512, 1024, 0] and values("few_shot", "method") == ["full", "linear_probe", "lora"]
+    assert {config.total_steps for config in configs("few_shot", "examples=640")} == {20}
+
+
+def test_only_runs_with_the_same_examples_train_together():
+    for name, together in (("few_shot", False), ("pooling", True)):
+        found = dict(enumerate(configs(name, "seeds=3")))
+        for config in found.values():
+            methods.settle(config)
+        assert (max(map(len, fleet.groups(found))) > 1) == together
+
+
+def test_a_quarter_of_both_ends_is_of_the_beginning():
+    found = configs("truncation", "seeds=1")
+    assert {(c.max_length, c.truncation) for c in found} == {(n, cut) for n in (64, 128, 256, 512) for cut in encode.TRUNCATIONS}
+    assert all(4 * c.truncation_head == c.max_length for c in found if c.truncation == "head_tail")
+    assert all(config.max_length <= 32 for config in configs("truncation", "smoke"))
+
+
+def test_at_each_size_augmentation_is_compared_to_none():
+    _, overrides = load("augmentation", "seeds=1")
+    first = [run["data.augment"] for run in overrides[::7]]
+    assert first == ["", "", ""] and all(run["data.augment"] for i, run in enumerate(overrides) if i % 7)
+    assert {run["data.augment"] for run in overrides} == {"", *augment.OPERATIONS}
+    assert {config.data.seed for config in configs("augmentation")} == {0}
+
+
+def test_no_reader_meets_a_pooler():
+    pairs = {(run["method"], run["pooling"]) for run in load("pooling")[1]}
+    assert {pooling for method, pooling in pairs if method == "full"} == {"pooler", "first", "mean", "max"}
+    assert {pooling for method, pooling in pairs if method == "scalar_mix"} == {"first", "mean", "max"}
+
+
+def test_stability_has_the_optimizer_of_the_papers_with_and_without_each():
+    found = configs("stability")
+    counts = collections.Counter((c.warmup_percent, c.bias_correction) for c in found)
+    assert counts == {(10.0, True): 25, (10.0, False): 25, (0.0, True): 25, (0.0, False): 25}
+    assert {(c.task, c.epsilon, c.batch_size, c.optimizer) for c in found} == {("mrpc", 1e-6, 16, "adamw")}
+
+
+def test_what_begins_with_nothing_has_a_recipe_of_its_own_for_every_size():
+    found = collections.defaultdict(list)
+    for config in configs("scratch", "seeds=1"):
+        found[config.model, config.weights.source].append(config)
+    assert set(found) == {("minilm", ""), ("minilm", "scratch"), ("bilstm", ""), ("textcnn", "")}
+    for (model, source), four in found.items():
+        assert [config.data.train_examples for config in four] == [128, 512, 2048, 0]
+        assert {config.total_steps for config in four} == {256 if (model, source) == ("minilm", "") else 1024}
+    recipe = runs.config("trec", "model=textcnn")
+    for baseline in (found["bilstm", ""], found["textcnn", ""]):
+        for field in ("learning_rate", "dropout"):
+            assert {config[field] for config in baseline} == {recipe[field]}
+        assert {config.no_decay.norm for config in baseline} == {recipe.no_decay.norm} == {""}
+    assert found["minilm", ""][0].learning_rate is None and found["minilm", ""][0].no_decay.norm
+    small = configs("scratch", "smoke,seeds=1")
+    assert {config.textcnn.filters for config in small} == {8} and common.base("trec", common.words("")).textcnn.filters == 100
