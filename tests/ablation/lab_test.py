@@ -91,6 +91,7 @@ def test_a_share_of_an_array_job_writes_no_tables(tmp_path):
     assert result["config"]["data"]["seed"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_replayed_by_its_id(folder):
     run_id = next(folder.glob("*/result.json")).parent.name
     process = commands.run(SIX, f"--workdir={folder}", f"--replay={run_id}")
