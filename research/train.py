@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
 
 from research import optim, parallel
 from research.adapt.method import Gradient
@@ -136,11 +135,9 @@ class Running:
         return self._layout.first(self.state.replace(trainable=trainable))
 
 
-def fit(
-    experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console: Console | None = None
-) -> tuple[Meter, int]:
+def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console=None) -> tuple[Meter, int]:
     """Trains to the end, or until dev has not been better for the config's patience, from `latest` where it holds a checkpoint; `best`
-    keeps what was best on dev. Progress goes to `console`.
+    keeps what was best on dev. Progress goes to the rich `console`, by default standard error.
 
     The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
     and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.

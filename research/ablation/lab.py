@@ -25,18 +25,21 @@ class Sweep:
         self._tasks = runner.tasks(self._runs, fleets, index)
 
     def plan(self) -> str:
-        """A line for each run: its id, whether it is finished, what it sets, and with how many others it is trained."""
+        """A line for each run: its id, whether it is finished, what it sets, and how many are trained together with it."""
         lines = []
         for task in self._tasks:
-            company = f" (with {len(task) - 1} others)" if len(task) > 1 else ""
+            company = f" (one of {len(task)} together)" if len(task) > 1 else ""
             for run_id in task:
                 state = "finished" if (self._workdir / run_id / "result.json").exists() else "to do"
                 lines.append(f"{run_id} {state} {runner.label(self._runs[run_id][0])}{company}\n")
         return "".join(lines)
 
+    def own(self) -> None:
+        """Makes the workdir this sweep's. Raises InputError where it is another's."""
+        runner.own(self._workdir, self._path)
+
     def run(self, jobs: int, console: Console) -> None:
         """Does what is not finished, in `jobs` processes; what failed before is tried again."""
-        runner.own(self._workdir, self._path)
         for task in self._tasks:
             for run_id in task:
                 (self._workdir / run_id / "error.txt").unlink(missing_ok=True)

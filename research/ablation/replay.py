@@ -21,7 +21,7 @@ def replay(workdir: Path, wanted: str, console: Console) -> bool:
     before = json.loads((workdir / run_id / "result.json").read_text())
     company = before["environment"]["company"] or [run_id]
     configs = {member: ConfigDict(json.loads((workdir / member / "config.json").read_text())) for member in company}
-    console.print(f"{run_id}: once more{f', with the {len(company) - 1} others that it was trained with' if len(company) > 1 else ''}")
+    console.print(f"{run_id}: once more{f', one of {len(company)} together as it was' if len(company) > 1 else ''}")
     with tempfile.TemporaryDirectory() as folder:
         if len(company) > 1:
             after = (fleet.run(configs, Path(folder), console.print) or {}).get(run_id)

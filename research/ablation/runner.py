@@ -33,8 +33,11 @@ def identify(cells: Sequence[Cell]) -> dict[str, Cell]:
 def chosen(runs: dict[str, Cell], only: str) -> dict[str, Cell]:
     """The runs whose overrides, written as `name=value name=value`, have the regular expression `only` in them.
 
-    Raises InputError where there is none."""
-    found = {run_id: cell for run_id, cell in runs.items() if re.search(only, label(cell[0]))}
+    Raises InputError where there is none, or where `only` is no regular expression."""
+    try:
+        found = {run_id: cell for run_id, cell in runs.items() if re.search(only, label(cell[0]))}
+    except re.error as error:
+        raise InputError(f"--only={only} is no regular expression: {error}") from None
     if not found:
         raise InputError(f"--only={only} matches no run; they are {'; '.join(label(cell[0]) for cell in list(runs.values())[:5])}; ...")
     return found

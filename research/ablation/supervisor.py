@@ -1,5 +1,6 @@
 """Processes that do a sweep's tasks, and what becomes of a task whose process dies."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from pathlib import Path
 
 from research import process, whole
@@ -16,53 +18,67 @@ class Supervisor:
     """Hands tasks (lists of run ids) of the sweep in the file `path` to `jobs` workers, each with its share of the cores. Use it as a
     context: at its end the workers are stopped.
 
-    A worker that dies is started again. Of its task, runs that were trained together are then tried one by one; one that was alone is
-    marked with `error.txt`. `say` is told, from several threads, what there is to tell.
+    A worker that dies is started again. Runs that were trained together then go on together, and are tried one by one where their
+    worker dies once more; one that was alone is marked with `error.txt`. `say` is told, from several threads, what there is to tell.
     """
+
+    command = sys.executable, "-m", "research.ablation.worker"
 
     def __init__(self, path: str, workdir: Path, tasks: Iterable[list[str]], jobs: int, say: Callable[[str], None]):
         self._path, self._workdir, self._tasks, self._say = path, workdir, deque(tasks), say
-        self._stopped, self._workers = False, {}
-        self._threads = [threading.Thread(target=self._serve, args=one) for one in enumerate(process.shares(jobs))]
+        self._stopped, self._workers, self._died, self._lock = False, {}, set(), threading.Lock()
+        self._shares, self._pool = process.shares(jobs), futures.ThreadPoolExecutor(jobs)
 
     def __enter__(self) -> "Supervisor":
-        for thread in self._threads:
-            thread.start()
+        self._serving = [self._pool.submit(self._serve, *one) for one in enumerate(self._shares)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped = True
-        for worker in list(self._workers.values()):
-            worker.kill()
-        for thread in self._threads:
-            thread.join()
+        with self._lock:
+            self._stopped = True
+            for worker in self._workers.values():
+                worker.kill()
+        self._pool.shutdown()
 
     def wait(self, seconds: float) -> bool:
-        """Waits for a while; whether all is done."""
-        for thread in self._threads:
-            thread.join(seconds / len(self._threads))
-        return not any(thread.is_alive() for thread in self._threads)
+        """Waits for a while; whether all is done. Raises what went wrong here, not in a worker."""
+        ended, going = futures.wait(self._serving, seconds, futures.FIRST_EXCEPTION)
+        for one in ended:
+            one.result()
+        return not going
 
     def _serve(self, number: int, cores: set[int]) -> None:
         process.keep_to(cores)  # this thread, and what it starts
         log = self._workdir / f"worker-{number}.log"
-        while self._tasks and not self._stopped:
-            task = self._tasks.popleft()
+        while task := self._next():
             worker = self._workers.get(number) or self._start(number, log)
-            if not self._done(worker, task):
-                code = self._workers.pop(number).wait()
+            if worker and not self._done(worker, task):
+                code = self._end(number)
                 if not self._stopped:
                     self._mourn(task, code, log)
-        if worker := self._workers.pop(number, None):
-            worker.stdin.close()
-            worker.wait()
+        if number in self._workers:
+            self._end(number)
 
-    def _start(self, number: int, log: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "research.ablation.worker", self._path, str(self._workdir)]
-        pipe = subprocess.PIPE
-        with log.open("a") as errors:
-            self._workers[number] = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)
-        return self._workers[number]
+    def _next(self) -> list[str] | None:
+        with self._lock:
+            return self._tasks.popleft() if self._tasks and not self._stopped else None
+
+    def _start(self, number: int, log: Path) -> subprocess.Popen | None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with log.open("a") as errors, self._lock:
+            if self._stopped:
+                return None
+            # A group of its own: Ctrl-C is for us alone, or the worker's end could pass for a failure of its run.
+            self._workers[number] = subprocess.Popen([*self.command, self._path, self._workdir], stderr=errors, process_group=0, **pipes)
+            return self._workers[number]
+
+    def _end(self, number: int) -> int:
+        """Lets the worker go, if it has not gone already; its exit code."""
+        with contextlib.suppress(BrokenPipeError), self._workers[number] as worker:  # closes its pipes and waits
+            pass
+        with self._lock:
+            del self._workers[number]
+        return worker.returncode
 
     def _done(self, worker: subprocess.Popen, task: list[str]) -> bool:
         """Whether the worker has done the task; else it has died."""
@@ -71,6 +87,8 @@ class Supervisor:
         except BrokenPipeError:
             return False
         for line in worker.stdout:
+            if not line.endswith("\n"):
+                break  # it died while it spoke
             message = json.loads(line)
             if "done" in message:
                 return True
@@ -83,9 +101,11 @@ class Supervisor:
         if code < 0:
             name = signal.Signals(-code).name
             why = f"its process was killed ({name}){', most likely for want of memory' if name == 'SIGKILL' else ''}"
-        if len(task) > 1:
-            self._say(f"{len(left)} runs together: {why}; now one by one")
-            self._tasks.extendleft([run_id] for run_id in reversed(left))
+        if len(task) > 1 and left:
+            first = tuple(task) not in self._died
+            self._died.add(tuple(task))
+            self._tasks.extendleft([task] if first else [[run_id] for run_id in reversed(left)])
+            self._say(f"{len(left)} runs together: {why}; now {'once more' if first else 'one by one'}")
             return
         for run_id in left:
             whole.write_text(self._workdir / run_id / "error.txt", f"{why}\n")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from configs.ablations.methods import METHODS
 from research import experiment, job, telemetry, train
 from research.ablation import fleet
 from research.errors import InputError
@@ -15,7 +14,8 @@ from research.params.tree import flatten, merge
 from tests import runs
 
 QUIET = Console(quiet=True)
-PHASED = {"gradual_unfreezing": {"phase_steps": 1}, "chain_thaw": {"phase_steps": 1}}
+# Phases; frozen parameters by the seed; a reader; places before the text; anchors; things found in the data; other gradients; averages.
+UNLIKE = ("gradual_unfreezing", "vera", "scalar_mix", "prefix", "mixout", "child_tuning", "sam", "ema")
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,11 @@ def test_seeds_and_scalars_are_each_its_own(tmp_path, keep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "lora"])
-def test_any_method_in_company(method, tmp_path, keep):
-    ended = both({f"s{seed}": config(method=method, seed=seed, **PHASED.get(method, {})) for seed in range(2)}, tmp_path, keep)
-    assert max(difference for *_, difference in ended.values()) < 2e-6
+@pytest.mark.parametrize("method", UNLIKE)
+def test_what_a_method_brings_along_comes_along(method, quickly, tmp_path, keep):
+    phases = {"phase_steps": 1} if method == "gradual_unfreezing" else {}
+    ended = both({f"s{seed}": config(method=method, seed=seed, **phases) for seed in range(2)}, tmp_path, keep)
+    assert max(difference for *_, difference in ended.values()) < 1e-5, "little optimised programs round apart"
 
 
 @pytest.mark.slow

@@ -1,0 +1,28 @@
+"""A sweep of tiny runs in which all there is occurs: some differ in the seed, some in the learning rate, some in both, some go alone."""
+
+from configs import common
+from research.ablation import sweep as sweeps
+
+RATES = sweeps.over("learning_rate", [1e-4, 3e-4, 1e-3, 3e-3])
+
+
+def base(arg: str = ""):
+    """Words: `runs=100`, `steps=24` (of each run)."""
+    chosen = _words(arg)
+    c = common.finish(common.base("trec", chosen), chosen | {"smoke": "yes"})
+    steps = int(chosen["steps"])
+    return common.override(c, {"total_steps": steps, "checkpoint_steps": max(1, steps // 4), "eval_steps": max(1, steps // 3)})
+
+
+def sweep(arg: str = ""):
+    """About as many runs: of each part its share."""
+    probes = sweeps.product([{"method": "linear_probe"}], sweeps.seeds(16))
+    loras = sweeps.product([{"method": "lora"}], sweeps.seeds(6), RATES)
+    wholes = sweeps.product([{"method": "full"}], sweeps.over("learning_rate", [k * 1e-4 for k in range(1, 17)]))
+    alone = sweeps.product([{"method": "linear_probe"}], sweeps.over("data.seed", range(1, 45)))
+    share = int(_words(arg)["runs"]) / 100
+    return sweeps.chain(*(part[: max(1, round(share * len(part)))] for part in (probes, loras, wholes, alone)))
+
+
+def _words(arg: str) -> dict[str, str]:
+    return common.words(arg, runs="100", steps="24")

@@ -1,0 +1,85 @@
+"""What a fleet saves: a sweep over seeds as one program, beside the same runs one after the other.
+
+    python -m tests.benchmarks.fleet --data=../shared/data/trec6          # writes tests/benchmarks/FLEET.md
+
+Three ways, whole commands, each with its programs compiled before: `research.ablation`; `research.ablation --nofleets`, which does
+the runs one after the other in one process; and `research.main`, once for each run (the first few are timed, the rest reckoned).
+Leave the machine alone meanwhile.
+"""
+
+import argparse
+import datetime
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import compare
+from tests.benchmarks.commands import timed
+
+METHODS = ("linear_probe", "lora")
+COMMANDS = 3
+PAGE = Path(__file__).with_name("FLEET.md")
+SWEEP = """
+from configs import common
+from research.ablation import sweep as sweeps
+
+def base(arg=""):
+    c = common.base("trec", common.words("", model="minilm", data="files"))
+    c.data.path, c.method, c.max_length, c.parallel = {data!r}, {method!r}, 64, "auto"
+    return common.override(c, {{"total_examples": {examples}, "eval_percent": 50.0}})
+
+def sweep(arg=""):
+    return sweeps.seeds({seeds})
+"""
+
+
+def seconds(method: str, args: argparse.Namespace, folder: Path) -> tuple[float, float, float]:
+    """Of the sweep as a fleet, run by run in one process, and run by run in processes of their own."""
+    data = str(Path(args.data).resolve())
+    sweep = folder / f"{method}.py"
+    sweep.write_text(SWEEP.format(data=data, method=method, examples=args.examples, seeds=args.seeds))
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}  # programs of ours set it themselves
+
+    def run(module: str, *flags: str) -> float:
+        return timed([sys.executable, "-m", f"research.{module}", *flags], environment)[0]
+
+    def ablation(*flags: str) -> float:
+        shutil.rmtree(folder / "sweep", ignore_errors=True)
+        return run("ablation", f"--config={sweep}", f"--workdir={folder / 'sweep'}", *flags)
+
+    def command(seed: int) -> float:
+        changes = {"seed": seed, "data.path": data, "max_length": 64, "total_examples": args.examples, "eval_percent": 50.0}
+        flags = [f"--config.{name}={value}" for name, value in changes.items()]
+        config = f"--config=configs/trec.py:model=minilm,data=files,method={method}"
+        return run("main", config, *flags, f"--workdir={folder / method / str(seed)}")
+
+    ablation(), ablation("--nofleets", "--only=seed=0$"), command(args.seeds)  # so that nothing is compiled below
+    return ablation(), ablation("--nofleets"), sum(map(command, range(COMMANDS))) / COMMANDS * args.seeds
+
+
+def main() -> None:
+    """Measures and writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fleet", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data", default="../shared/data/trec6", help="a folder with TREC-6")
+    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--examples", type=int, default=8192, help="that each run trains on")
+    args = parser.parse_args()
+    lines = [
+        "| method | as a fleet | one after the other | of the fleet's | as commands of their own | of the fleet's |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for method in METHODS:
+            fleet, process, commands = seconds(method, args, Path(folder))
+            cells = f"{fleet:.0f} s", f"{process:.0f} s", f"{process / fleet:.1f}", f"{commands:.0f} s", f"{commands / fleet:.1f}"
+            lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    command = f"python -m tests.benchmarks.fleet --seeds={args.seeds} --examples={args.examples}"
+    how = f"{args.seeds} seeds of MiniLM on TREC-6, {args.examples:,} examples each, whole commands; {datetime.date.today()}, `{command}`."
+    compare.write_table(PAGE, "What a fleet saves", how, lines)
+
+
+if __name__ == "__main__":
+    main()
