@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -53,25 +54,33 @@ def _joined(dicts: Iterable[Overrides]) -> Overrides:
     return joined
 
 
+def module(path: str) -> tuple[ModuleType, str]:
+    """The module in FILE.py of `FILE.py[:WORDS]`, and the words. Raises InputError where there is no such file."""
+    file, _, words = path.partition(":")
+    if not Path(file).is_file():
+        raise InputError(f"ablation file {file!r} is not there; the ready ones are in configs/ablations/ and configs/papers/")
+    spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", Path(file).stem), file)
+    found = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        spec.loader.exec_module(found)
+    finally:
+        sys.path.pop(0)
+    return found, words
+
+
 def load(path: str) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
     """What makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
 
     Raises InputError where it cannot be read or lacks one of them.
     """
-    file, _, words = path.partition(":")
-    if not Path(file).is_file():
-        raise InputError(f"ablation file {file!r} is not there; the ready ones are in configs/ablations/")
-    spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", Path(file).stem), file)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    file, (found, words) = path.partition(":")[0], module(path)
     for name in ("base", "sweep"):
-        if not hasattr(module, name):
+        if not hasattr(found, name) and hasattr(found, "ledger"):
+            raise InputError(f"{file}: nothing of this table can run yet; it waits for {', '.join(found.ledger().waits)}")
+        if not hasattr(found, name):
             raise InputError(f"{file}: no function {name}(words) there; an ablation has base(words) and sweep(words)")
-    return functools.partial(module.base, words), module.sweep(words)
+    return functools.partial(found.base, words), found.sweep(words)
 
 
 def configs(base: Callable[[], ConfigDict], sweep: Iterable[Overrides]) -> list[tuple[Overrides, ConfigDict]]:

@@ -1,7 +1,8 @@
 """Methods that leave the encoder as it is and say how its states are read: features (Peters et al. 2018; Devlin et al. 2019, table 7).
 
 The states are computed once and kept on disk, as for `linear_probe`; each stage that is read takes as much room there as the last one
-alone. What is read has not gone through the encoder's pooler: pool by mean, first or max.
+alone. What is read has not gone through the encoder's pooler: pool by mean, first or max. Joined with a method that trains parts of the
+encoder (`full+chosen_layer`), they say how these are read; what is above the last stage that is read must be frozen then (`freeze`).
 """
 
 from typing import Any

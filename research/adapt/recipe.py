@@ -96,7 +96,8 @@ class Recipe:
         encoder = {name.removeprefix("encoder/"): leaf for name, leaf in leaves.items() if name.startswith("encoder/")}
         claims = [_claims(part, encoder) for part in self.parts]
         _check_phases(self.name, self.parts)
-        decide = functools.partial(_decide, self.name, asked, leaves)
+        readers = {part.name for part in self.parts if part.reader}
+        decide = functools.partial(_decide, self.name, asked, leaves, readers)
         asks = [
             {part.name: claim[min(number, len(claim) - 1)] for part, claim in zip(self.parts, claims, strict=True) if claim}
             for number in range(max(map(len, claims)))
@@ -163,8 +164,10 @@ def _check_phases(name: str, parts: Sequence[Method]) -> None:
         raise InputError(f"method={name}: {several[0]} and {several[1]} both have phases; give one of them")
 
 
-def _decide(method: str, asked: Rules, leaves: Mapping[str, Any], claims: Mapping[str, Rules]) -> Decided:
-    """(rule, fate) of every parameter: what was asked for, the head, then what the methods say, then the rest."""
+def _decide(method: str, asked: Rules, leaves: Mapping[str, Any], readers: set[str], claims: Mapping[str, Rules]) -> Decided:
+    """(rule, fate) of every parameter: what was asked for, the head, then what the methods say, then the rest.
+
+    The methods of `readers` freeze only what no other one speaks of: they are about how states are read."""
     for of_method in (asked, HEAD, *claims.values()):
         for rule, (pattern, _) in of_method.items():
             rules.check_matches(rule, pattern, leaves)
@@ -178,6 +181,7 @@ def _decide(method: str, asked: Rules, leaves: Mapping[str, Any], claims: Mappin
                 said[speaker] = decided
             if said and speaker in ("freeze", "head"):
                 break
+        said = {speaker: decided for speaker, decided in said.items() if speaker not in readers} or said
         fates = {fate.trained: speaker for speaker, (_, fate) in said.items()}
         if len(fates) > 1:
             raise InputError(f"method={method}: {fates[True]} trains {name}, {fates[False]} keeps it frozen; they do not go together")

@@ -43,6 +43,24 @@ def test_the_t_tests_of_nothing_reject_as_often_as_they_say(n):
     assert share(statistics.paired_difference(x + 4, y).p < 0.05 for x, y in zip(a, b, strict=True)) > 0.5
 
 
+@pytest.mark.parametrize(("n", "published"), [(3, 1), (5, 1), (5, 5), (25, 1)])
+def test_a_published_number_of_the_same_law_is_told_apart_as_seldom_as_it_says(n, published):
+    rng = np.random.default_rng(n)
+    scores, theirs = rng.normal(90, 0.5, (TIMES, n)), rng.normal(90, 0.5, (TIMES, published)).mean(1)
+    tests = [statistics.published_difference(x, value, n=published) for x, value in zip(scores, theirs, strict=True)]
+    assert 0.04 < share(test.p < 0.05 for test in tests) < 0.06
+    assert share(covers(test, 0) for test in tests) == pytest.approx(1 - share(test.p < 0.05 for test in tests))
+    exact = share(not covers(statistics.interval(x), value) for x, value in zip(scores, theirs, strict=True))
+    assert exact > 0.12, "as if the published number had no spread"
+
+
+def test_a_published_mean_with_its_deviation_is_told_apart_as_seldom_as_it_says():
+    rng = np.random.default_rng(1)
+    scores, theirs = rng.normal(90, 0.5, (TIMES, 5)), rng.normal(90, 2, (TIMES, 25))
+    summaries = zip(scores, theirs.mean(1), theirs.std(1, ddof=1), strict=True)
+    assert 0.04 < share(statistics.published_difference(x, mean, sd, 25).p < 0.05 for x, mean, sd in summaries) < 0.06
+
+
 @pytest.mark.slow
 def test_the_permutation_test_of_nothing_rejects_as_often_as_it_says():
     rng = np.random.default_rng(1)

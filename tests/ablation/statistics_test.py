@@ -138,3 +138,29 @@ def test_the_seeds_a_difference_needs():
             statistics.seeds_needed(*wrong)
     with pytest.raises(InputError, match="more than 10,000 seeds"):
         statistics.seeds_needed(0.01, 1.0)
+
+
+@pytest.mark.parametrize(("sd", "n"), [(0.8, 25), (3.9, 5), (0.0, 5)])
+def test_a_published_difference_is_welchs_from_summaries(sd, n):
+    scores = [90.1, 91.0, 89.7, 90.4]
+    found = statistics.published_difference(scores, 89.0, sd, n)
+    theirs = stats.ttest_ind_from_stats(np.mean(scores), np.std(scores, ddof=1), 4, 89.0, sd, n, equal_var=False)
+    assert found.mean == pytest.approx(1.3) and found.p == pytest.approx(theirs.pvalue)
+    u, v = np.var(scores, ddof=1) / 4, sd**2 / n
+    half = stats.t.ppf(0.975, (u + v) ** 2 / (u**2 / 3 + v**2 / (n - 1))) * np.sqrt(u + v)
+    assert (found.low, found.high) == pytest.approx((1.3 - half, 1.3 + half))
+
+
+def test_a_published_number_without_a_deviation_has_that_of_the_scores():
+    scores = np.array([90.1, 91.0, 89.7, 90.4])
+    sd = scores.std(ddof=1)
+    for n, error in ((None, sd * np.sqrt(1 / 4 + 1)), (1, sd * np.sqrt(1 / 4 + 1)), (5, sd * np.sqrt(1 / 4 + 1 / 5))):
+        found = statistics.published_difference(scores, 89.0, n=n)
+        half = stats.t.ppf(0.975, 3) * error
+        assert (found.low, found.high) == pytest.approx((1.3 - half, 1.3 + half))
+    assert statistics.published_difference([90.0, 90.0], 89.0).p == 1.0, "no spread says nothing of chance"
+    for sd, n in ((0.5, None), (0.5, 1)):
+        with pytest.raises(InputError, match="needs the number of runs that it is of"):
+            statistics.published_difference(scores, 89.0, sd, n)
+    with pytest.raises(InputError, match="2 or more finite scores"):
+        statistics.published_difference([90.0], 89.0)

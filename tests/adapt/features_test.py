@@ -199,7 +199,7 @@ def test_the_method_says_how_fast_and_how_to_pool_and_the_pooler_is_refused(meth
     ("method", "message"),
     [
         ("scalar_mix+chosen_layer", "scalar_mix and chosen_layer both say how features are read"),
-        ("scalar_mix+full", "full trains encoder/.*scalar_mix keeps it frozen"),
+        ("full+chosen_layer", "encoder/layer_1/.* would train, but the head reads layer_0 and nothing above it"),
         ("linear_probe+scalar_mix", "linear_probe adds nothing to scalar_mix"),
         ("chosen_layer+lora", "delta/lora/layer_1/attention/.* would train, but the head reads layer_0 and nothing above it"),
     ],
@@ -207,6 +207,17 @@ def test_the_method_says_how_fast_and_how_to_pool_and_the_pooler_is_refused(meth
 def test_what_does_not_go_together_is_refused(method, message):
     with pytest.raises(InputError, match=message):
         model_of(method)
+
+
+def test_what_is_read_trains_where_another_method_says_so_and_what_is_above_does_nothing():
+    model = model_of("full+chosen_layer", feature_layer=1, freeze="encoder/layer_1", pooling="first")
+    batch = batch_of(model, "packed")
+    assert not any("layer_1" in name for name in model.plan.trained)
+    grads = flatten(jax.jit(jax.grad(lambda p: model.loss(p, model.frozen, batch, jax.random.key(0))[0]))(model.trainable))
+    trained = [name for name in model.plan.trained if "attention/key/bias" not in name]  # the softmax does not see it
+    assert len(trained) > 15 and all(np.abs(grads[name]).max() > 1e-7 for name in trained)
+    alone = model_of("chosen_layer", feature_layer=1)
+    assert not [name for name in alone.plan.trained if name.startswith("encoder/")], "alone it leaves the encoder as it is"
 
 
 @pytest.mark.slow

@@ -1,0 +1,29 @@
+"""What fine-tuning of the language model is worth: Howard and Ruder 2018, table 6. It waits."""
+
+from research.ablation.ledger import Cell, Table
+
+TITLE = 'Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.'
+TASKS = ("IMDb", "TREC-6", "AG")
+WAITS = ("a pretrained AWD-LSTM language model",)
+NOTES = ("Errors on the validation split, of one model (forward); the paper gives neither deviations nor a number of runs.",)
+ROWS = {
+    "No LM fine-tuning": (6.99, 6.38, 6.09),
+    "Full": (5.86, 6.54, 5.61),
+    "Full + discr": (5.55, 6.36, 5.47),
+    "Full + discr + stlr": (5.00, 5.69, 5.38),
+}
+
+
+def table(number: int, name: str, rows: dict[str, tuple[float, ...]]) -> Table:
+    """Validation errors on the three tasks."""
+    cells = [
+        Cell(f"{row}, {task}", value, f"Table {number}, {row}, {task}", split="dev")
+        for row, values in rows.items()
+        for task, value in zip(TASKS, values, strict=True)
+    ]
+    return Table("Howard and Ruder 2018", TITLE, f"table {number}, {name}", "error", 0.5, tuple(cells), waits=WAITS, notes=NOTES)
+
+
+def ledger() -> Table:
+    """Of ways to fine-tune the language model."""
+    return table(6, "language-model fine-tuning", ROWS)
