@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from research import whole
-from research.ablation import page, report, runner, sweep
+from research.ablation import ledger, page, report, runner, sweep, verdict
 from research.ablation.live import Board
 from research.ablation.run import Run
 from research.ablation.supervisor import Supervisor
@@ -51,11 +51,17 @@ class Sweep:
                 board.refresh()
 
     def report(self) -> str:
-        """Writes `table.md`, `table.csv`, `table.tex` and `page.html` from what is there; gives the first."""
-        found = self._look()
-        written = {"table.md": report.markdown(found), "table.csv": report.comma_separated(found), "table.tex": report.latex(found)}
-        title = Path(self._path.partition(":")[0]).stem
-        for name, text in (written | {"page.html": page.html(found, title, self._replay)}).items():
+        """Writes `table.md`, `table.csv`, `table.tex` and `page.html` from what is there; gives the first. Where the sweep's file has what
+        a paper published, `table.md` says how ours compares."""
+        found, published = self._look(), ledger.read(self._path)
+        beside = f"\n{verdict.markdown(published, found)}" if published else ""
+        written = {
+            "table.md": report.markdown(found) + beside,
+            "table.csv": report.comma_separated(found),
+            "table.tex": report.latex(found),
+            "page.html": page.html(found, Path(self._path.partition(":")[0]).stem, self._replay),
+        }
+        for name, text in written.items():
             whole.write_text(self._workdir / name, text)
         return written["table.md"]
 

@@ -2,11 +2,14 @@
 
 `configs/papers/<paper>_<table>.py` has `ledger()`, which gives a `Table`, beside the `base(words)` and `sweep(words)` of an ablation: with
 their default words, what the paper did. What `research.ablation.verdict` makes of the runs is another question.
+
+python -m research.ablation.ledger    # a line for each table: what can run, what waits, and for what
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -148,3 +151,7 @@ def overview(paths: Iterable[str]) -> str:
         cells = str(len(table.cells) - len(waiting)), str(len(waiting) or ""), "; ".join(wanted)
         lines.append(f"| `{path}` | {table.paper}, {table.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(overview(sorted(Path("configs/papers").glob("[a-z]*.py"))), end="")
