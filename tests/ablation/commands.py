@@ -15,9 +15,10 @@ TINY = "tests/ablation/tiny.py"
 
 
 def start(*flags: str, **options) -> subprocess.Popen:
-    """`python -m research.ablation` with the flags, in a process group of its own."""
+    """`python -m research.ablation` with the flags, in a process group of its own, where Ctrl-C works, even if these tests were started
+    in the background, where it does not."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "research.ablation", *flags]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "research.ablation", *flags]
     return subprocess.Popen(command, env=runs.environment(), cwd=runs.ROOT, process_group=0, **pipes | options)
 
 
