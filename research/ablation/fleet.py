@@ -18,6 +18,8 @@ from research.params.tree import count, flatten, unflatten
 
 SCALARS = ("learning_rate", "weight_decay", "dropout", "attention_dropout", "label_smoothing")
 LARGEST = 5_000_000  # trainable parameters of all members: beyond, a step's time is the work itself, which is not shared
+MEMORY = 4 * 10**9  # bytes that all members' steps may keep for the backward pass
+KEPT = 60  # of them for each feature of a stage's output, about
 MOST = 32
 
 
@@ -57,7 +59,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
             build = builders.get(_kind(config)) or builders.setdefault(_kind(config), experiments.experiments_of(config))
             built[run_id] = build(config)
         except Exception as error:  # its own affair
-            failed[run_id] = error
+            failed |= {run_id: error} if run_id not in finished else {}
             continue
         if why := _objection(built[run_id], len(configs)):
             say(f"{len(configs)} runs one after the other: {why}")
@@ -89,7 +91,10 @@ def _objection(e: experiments.Experiment, members: int) -> str:
     """Why this experiment is not to be trained with others; empty if it may."""
     if e.layout != parallel.Layout():
         return "they run on several devices"
-    trains = count(e.model.trainable)
+    trains, below = count(e.model.trainable), e.model.plan.frozen_stages(e.model.encoder.stages)
+    kept = max(shape.rows * shape.length for shape in e.train.shapes) * sum(e.model.widths[below:]) * KEPT
+    if kept * members > MEMORY:
+        return f"together they would keep about {kept * members / 1e9:.1f} GB in a step, {MEMORY / 1e9:g} at most are wanted"
     return f"each trains {trains:,} parameters, and there is little to share" if trains * members > LARGEST else ""
 
 

@@ -139,6 +139,9 @@ def test_it_says_why_it_is_of_no_use(tmp_path, monkeypatch):
     assert fleet.run(configs, tmp_path, said.append) is None
     assert len(said) == 1 and said[0].startswith("2 runs one after the other: each trains 26,")
     monkeypatch.undo()
+    monkeypatch.setattr(fleet, "MEMORY", 1000)
+    assert fleet.run(configs, tmp_path, said.append) is None and "together they would keep about 0.0 GB" in said.pop()
+    monkeypatch.undo()
     assert fleet.run({name: config(seed=k, parallel="pmap") for k, name in enumerate("ab")}, tmp_path, said.append) is None
     assert said[1] == "2 runs one after the other: they run on several devices"
     assert not list(tmp_path.iterdir())
