@@ -125,14 +125,15 @@ def models_of(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...
     # 1. Shapes: what the model needs, before anything is computed.
     shapes, states = jax.eval_shape(init, keys)
     plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
-    random = jax.jit(lambda keys: init(keys)[0])
+    parts = ("encoder", "head") if config.weights.head else ("encoder",)
+    drawn = [name for name in flatten(shapes) if recipe.begins_anew(name) or not checkpoint.gives(name, parts)]
+    random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
 
     def build(config: ConfigDict) -> Model:
         keys = named_keys(config.seed)
-        # 2. Random parameters, each part from its own key.
-        params = fresh = random(keys)
+        # 2. Random parameters, each part from its own key: those that are wanted, and the shapes of the others.
+        params = fresh = unflatten(flatten(shapes) | flatten(random(keys)))
         # 3. Pretrained parameters over them, strictly.
-        parts = ("encoder", "head") if config.weights.head else ("encoder",)
         params = params | checkpoint.onto({part: params[part] for part in parts}, labels)
         # 4. What the method begins with: parts made anew, noise, deltas.
         for regulariser in recipe.regularisers:

@@ -76,17 +76,18 @@ class Regulariser:
 
     `passes` is how often a step goes forward and backward, for predicting its cost. With `anchored`, the values that the trainable
     parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train, or all
-    with `needs_all`.
+    with `needs_all`. `anew` is a pattern: the parameters of which `begin` wants random values.
     """
 
     name = "regulariser"
     passes = 1.0
     anchored = False
+    anew = ""
     needs = ""
     needs_all = False
 
     def begin(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
-        """The parameters to start from. `fresh` is the tree of random ones that `params` were grafted on."""
+        """The parameters to start from. `fresh` is the tree that `params` were grafted on: random where they are `anew`."""
         return params
 
     def find(self, gradients: Iterator[Tree]) -> Tree:

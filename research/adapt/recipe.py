@@ -77,6 +77,10 @@ class Recipe:
         """What holds training back, in order."""
         return tuple(regulariser for part in self.parts for regulariser in part.regularisers)
 
+    def begins_anew(self, name: str) -> bool:
+        """Whether the parameter `name` begins with a random value, whatever was read for it."""
+        return any(r.anew and rules.matches(r.anew, name) for r in self.regularisers)
+
     def additions(self) -> dict[str, tuple[Any, ...]]:
         """What there is beside the choice of parameters, by kind."""
         return {"deltas": self.deltas, "regularisers": self.regularisers}

@@ -200,6 +200,11 @@ class ReinitTop(Regulariser):
         """Random kernels that stay frozen would be of no use."""
         return f"encoder/({'|'.join(self.top)})/.*kernel"
 
+    @property
+    def anew(self) -> str:
+        """All of them."""
+        return f"encoder/({'|'.join(self.top)}|pooler)/.*"
+
     def begin(self, params, fresh, key):
         anew = {name: fresh["encoder"][name] for name in (*self.top, "pooler") if name in params["encoder"]}
         return {**params, "encoder": {**params["encoder"], **anew}}

@@ -72,8 +72,13 @@ class Checkpoint:
             tensors.pop("head/words", None)  # the table of words again
         return tensors
 
+    def gives(self, name: str, parts: Sequence[str]) -> bool:
+        """Whether `onto` takes the parameter `name` from the file, where it gets these parts of the model."""
+        return name in self._ours and name.split("/")[0] in parts
+
     def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
-        """`params` ({"encoder": ...} or with "head", random) with its tensors in all places; a head's classes in the order of `labels`.
+        """`params` ({"encoder": ...} or with "head", random or shapes) with its tensors in all places; a head's classes in the order of
+        `labels`.
 
         Raises InputError as `graft` does, and where the head is of other classes.
         """
@@ -89,6 +94,9 @@ class Checkpoint:
 
 class Untrained(Checkpoint):
     """The shape and the tokenizer of a model alone: its parameters begin random."""
+
+    def gives(self, name: str, parts: Sequence[str]) -> bool:
+        return False
 
     def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
         return params

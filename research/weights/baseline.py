@@ -52,6 +52,10 @@ class Baseline:
         """The fast tokenizer of its words."""
         return vocabulary.tokenizer(self.words)
 
+    def gives(self, name: str, parts: Sequence[str]) -> bool:
+        """Never: a word without a vector begins random."""
+        return False
+
     def onto(self, params: Mapping[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
         """`params` ({"encoder": ...}, random) with the vectors in the rows of their words."""
         flat, first = flax.traverse_util.flatten_dict(params, sep="/"), len(vocabulary.SPECIAL)
