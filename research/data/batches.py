@@ -10,7 +10,7 @@ Letters: R rows, L tokens of a row, E places for examples in a row, n examples.
 import copy
 import dataclasses
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -101,25 +101,24 @@ class Batches:
         batch |= {name: np.zeros((R, E), np.int32) for name in ("anchors", "examples")}
         batch["labels"] = np.zeros((R, E, *self.labels.shape[1:]), self.labels.dtype)
         batch["weights"] = np.zeros((R, E), np.float32)
+        # Of each example, row by row: its row, its place there, and where in the row it begins. Of each token: whose it is, and which.
+        inside = [len(row) for row in rows]
+        row, place = np.repeat(np.arange(R), inside), _within(inside)
+        example = members[np.concatenate(rows).astype(np.int64)]
+        lengths, total = self.tokens.lengths[example], np.zeros(R, np.int64)
+        np.add.at(total, row, lengths)
+        at = _within(total)[np.cumsum(lengths) - lengths]
+        whose, which = np.repeat(np.arange(len(example)), lengths), _within(lengths)
+        here, there = (row[whose], at[whose] + which), self.tokens.offsets[example][whose] + which
+        batch["tokens"][here], batch["types"][here] = self.tokens.ids[there], self.tokens.types[there]
+        batch["positions"][here], batch["segments"][here] = self.tokens.first_position + which, place[whose] + 1
         if self.hidden is not None:
-            batch["hidden"] = np.zeros((R, L, self.hidden.shape[1]), self.hidden.dtype)
-        for row, inside in enumerate(rows):
-            at = 0
-            for place, k in enumerate(inside):
-                example = members[k]
-                begin, end = self.tokens.offsets[example : example + 2]
-                here = slice(at, at + end - begin)
-                batch["tokens"][row, here] = self.tokens.ids[begin:end]
-                batch["types"][row, here] = self.tokens.types[begin:end]
-                if self.hidden is not None:
-                    batch["hidden"][row, here] = self.hidden[begin:end]
-                batch["positions"][row, here] = self.tokens.first_position + np.arange(end - begin)
-                batch["segments"][row, here] = place + 1
-                batch["anchors"][row, place] = at
-                batch["examples"][row, place] = example
-                batch["labels"][row, place] = self.labels[example]
-                batch["weights"][row, place] = 1.0
-                at += end - begin
+            source = np.zeros((R, L), np.int64)
+            source[here] = there
+            batch["hidden"] = np.take(np.asarray(self.hidden), source, axis=0)  # one pass over it: the largest part of a batch by far
+            batch["hidden"][batch["segments"] == 0] = 0
+        batch["anchors"][row, place], batch["examples"][row, place] = at, example
+        batch["labels"][row, place], batch["weights"][row, place] = self.labels[example], 1.0
         return batch
 
 
@@ -224,6 +223,11 @@ def _fitting_length(batches: list[np.ndarray], rows: int, places: int, floor: in
 def _row_lengths(lengths: np.ndarray, buckets: int) -> list[int]:
     edges = np.quantile(lengths, np.arange(1, buckets + 1) / buckets, method="higher")
     return sorted({_up(int(edge), 8) for edge in edges})
+
+
+def _within(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """0, 1, ..., size - 1 for each of the sizes, end to end."""
+    return np.arange(np.sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _up(x: int, multiple: int) -> int:

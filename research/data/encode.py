@@ -1,6 +1,7 @@
 """Texts to token ids, once: the result is kept on disk by fingerprint and mapped back in the next time."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -28,7 +29,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, special ones included: int64 [n]."""
         return np.diff(self.offsets)
