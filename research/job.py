@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,15 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     evaluated = train.eval_program(e.model, e.layout)
     meter, compilations = train.fit(e, workdir, evaluated, latest, best, console)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
-    metrics = {
-        split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
-        for split, batches in (("dev", e.dev), ("test", e.test))
-    }
-    telemetry.draw_curves(workdir)
+    with futures.ThreadPoolExecutor(1) as aside:
+        sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
+        metrics = {
+            split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
+            for split, batches in (("dev", e.dev), ("test", e.test))
+        }
+        telemetry.draw_curves(workdir)
     speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
-    return describe(e, kept, metrics, speed, best)
+    return describe(e, kept, metrics, speed, best, sha256.result())
 
 
 def score(
@@ -175,8 +178,10 @@ def load_trained(config: ConfigDict, workdir: Path, labels: tuple[str, ...] = ()
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))
 
 
-def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, speed: dict, best: Checkpoints) -> dict[str, Any]:
-    """The contents of `result.json`. `params.sha256` is over the parameters that were kept and tested, frozen ones included."""
+def describe(
+    e: experiments.Experiment, kept: experiments.Model, metrics: dict, speed: dict, best: Checkpoints, sha256: str
+) -> dict[str, Any]:
+    """The contents of `result.json`. `sha256` is over the parameters that were kept and tested, frozen ones included."""
     params = merge(kept.trainable, kept.frozen)
     return {
         "status": "finished",
@@ -190,7 +195,7 @@ def describe(e: experiments.Experiment, kept: experiments.Model, metrics: dict, 
             "total": count(params),
             "trainable": count(kept.trainable),
             "checkpoint_bytes": best.bytes(),
-            "sha256": digest(jax.tree.map(np.asarray, params)),
+            "sha256": sha256,
         },
         "speed": speed,
         "weights": {

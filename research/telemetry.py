@@ -77,7 +77,9 @@ def draw_curves(workdir: Path) -> None:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 axis.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("dev") else None)
-        axis.set(title=title, xlabel="step")
+        axis.set_title(title, y=1)  # where it would be put anyhow, after all ticks had been laid out once more
+        axis.set_xlabel("step")
+        axis.locator_params(nbins=5)
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()
