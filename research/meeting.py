@@ -4,20 +4,29 @@ A member is a run like any other, but for its layout, a `Seat`: its programs wai
 of theirs; then those at the same program are one call, `vmap` over the members. What everybody has in common (the frozen base, the
 batches of an evaluation) is there once, and what follows from it alone is computed once. Nothing in a program depends on who has left:
 their places are taken by copies, so a member computes what it would compute at any other time in the same company.
+
+Where a CPU has much to do for each member, and all of it the member's own, the program is one member's, and those who are there run it
+side by side in threads: each step has its activations in the caches, and one fills the gaps that another leaves on the cores.
 """
 
 import dataclasses
 import functools
+import os
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import greenlet
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal, jaxpr_as_fun
 
 from research import alike, parallel
+
+MUCH = 1e9  # FLOPs of a member's own: on a CPU some milliseconds, beside which it costs nothing to start each by itself
+ABREAST = (os.cpu_count() or 1) + 1  # steps side by side: one more than cores, as a step has parts that use one core only
 
 
 class Everybodys(np.ndarray):
@@ -52,6 +61,11 @@ class Call:
         arrays = (np.ascontiguousarray(x).view(np.uint8) for part in self.parts for x in part.leaves if isinstance(x, Everybodys))
         return zlib.crc32(b"".join(zlib.crc32(x).to_bytes(4, "big") for x in arrays))
 
+    @property
+    def common(self) -> list[bool]:
+        """Of each leaf, whether it is everybody's."""
+        return [its for part in self.parts for its in part.common]
+
     def leaves(self, common: bool) -> list[Any]:
         """Those that are everybody's, or the others."""
         return [x for part in self.parts for x, its in zip(part.leaves, part.common, strict=True) if its == common]
@@ -76,6 +90,7 @@ class Meeting:
         self._placed = {id(x): jnp.asarray(x) for x in everybodys}
         self._resident = {id(x) for x in self._placed.values()}
         self._chair: greenlet.greenlet | None = None
+        self._threads = futures.ThreadPoolExecutor(ABREAST)
 
     def hold(self, members: Mapping[str, Callable[[], Any]], ghosts: Mapping[str, Callable[[], Any]] | None = None) -> dict[str, Any]:
         """Runs the members to their ends, and gives what they return; what one of them raises ends all.
@@ -127,38 +142,58 @@ class Meeting:
         return {name: (answer,) for name, answer in answers.items()}
 
     def _run(self, program: Hashable, calls: dict[str, Call]) -> dict[str, tuple[Any, float]]:
-        first = next(iter(calls.values()))
-        seats = [calls.get(name, first) for name in self.kinds]
-        once, own = first.leaves(common=True), [_side_by_side(x) for x in zip(*(call.leaves(common=False) for call in seats), strict=True)]
         if program not in self._programs:
-            together, flops = parallel.compiled(jax.jit(self._together(seats)), once, own)
-            self._programs[program] = together, flops / len(seats)
-        together, flops = self._programs[program]
-        return {name: (out, flops) for name, out in zip(self.kinds, together(once, own), strict=True) if name in calls}
+            self._programs[program] = self._compiled(calls)
+        run, flops = self._programs[program]
+        return {name: (out, flops) for name, out in run(calls).items()}
 
-    def _together(self, seats: Sequence[Call]) -> Callable:
-        first, count = seats[0], len(seats)
-        steps = {kind: call.step for kind, call in zip(self.kinds.values(), seats, strict=True)}
-        common = [its for part in first.parts for its in part.common]
+    def _compiled(self, calls: dict[str, Call]) -> tuple[Callable, float]:
+        """What gives the outputs of calls like these by name, and the FLOPs of a member."""
+        first = next(iter(calls.values()))
+        steps = dict.fromkeys(self.kinds.values(), first.step) | {self.kinds[name]: call.step for name, call in calls.items()}
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for part in first.parts for x in part.leaves]
-        out_tree = jax.tree.structure(jax.eval_shape(first.step, *first.args(shapes)))
-        flat = [lambda *leaves, step=step: jax.tree.leaves(step(*first.args(leaves))) for step in steps.values()]
-        if len(flat) > 1:
-            alone, found = alike.lift(flat, shapes)
-            numbers = [number[[list(steps).index(kind) for kind in self.kinds.values()]] for number in found]
+        of_leaves = [lambda *leaves, step=step: step(*first.args(leaves)) for step in steps.values()]
+        traced, out = jax.make_jaxpr(of_leaves[0], return_shape=True)(*shapes)
+        if len(steps) > 1:
+            alone, found = alike.lift(of_leaves, shapes)
+            numbers = {name: [number[list(steps).index(kind)] for number in found] for name, kind in self.kinds.items()}
         else:
-            alone, numbers = (lambda numbers, leaves: flat[0](*leaves)), []
+            alone, numbers = (lambda _, leaves: jaxpr_as_fun(traced)(*leaves)), dict.fromkeys(self.kinds, [])
+        how = self._in_threads if jax.default_backend() == "cpu" and _much_of_its_own(traced.jaxpr, first.common) else self._as_one
+        return how(alone, numbers, calls, jax.tree.structure(out))
+
+    def _as_one(self, alone: Callable, numbers: dict[str, list], calls: dict[str, Call], out_tree: Any) -> tuple[Callable, float]:
+        common = next(iter(calls.values())).common
 
         def together(once: list, own: list) -> list:
-            def one(seat, numbers, own):
+            def one(numbers, own):
                 mine, everybodys = iter(own), iter(once)
                 return alone(numbers, [next(everybodys if its else mine) for its in common])
 
             stacked = [x if hasattr(x, "shape") else jnp.stack(x) for x in own]
-            out = jax.vmap(one)(jnp.arange(count), [jnp.asarray(x) for x in numbers], stacked)
-            return [out_tree.unflatten([x[seat] for x in out]) for seat in range(count)]
+            each = [jnp.stack(values) for values in zip(*numbers.values(), strict=True)]
+            out = jax.vmap(one, axis_size=len(self.kinds))(each, stacked)
+            return [out_tree.unflatten([x[seat] for x in out]) for seat in range(len(self.kinds))]
 
-        return together
+        def arguments(calls: dict[str, Call]) -> tuple[list, list]:
+            first = next(iter(calls.values()))
+            seats = [calls.get(name, first).leaves(common=False) for name in self.kinds]
+            return first.leaves(common=True), [_side_by_side(x) for x in zip(*seats, strict=True)]
+
+        program, flops = parallel.compiled(jax.jit(together), *arguments(calls))
+        run = lambda calls: {name: out for name, out in zip(self.kinds, program(*arguments(calls)), strict=True) if name in calls}  # noqa: E731
+        return run, flops / len(self.kinds)
+
+    def _in_threads(self, alone: Callable, numbers: dict[str, list], calls: dict[str, Call], out_tree: Any) -> tuple[Callable, float]:
+        arguments = lambda name, call: (numbers[name], [x for part in call.parts for x in part.leaves])  # noqa: E731
+        program, flops = parallel.compiled(jax.jit(alone), *arguments(*next(iter(calls.items()))))
+
+        def run(calls: dict[str, Call]) -> dict[str, Any]:
+            # XLA computes in turn what one thread starts, and side by side what several do.
+            started = {name: self._threads.submit(program, *arguments(name, call)) for name, call in calls.items()}
+            return {name: out_tree.unflatten(leaves.result()) for name, leaves in started.items()}
+
+        return run, flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,3 +237,15 @@ class Joint(parallel.Program):
 def _side_by_side(leaves: Sequence[Any]) -> Any:
     """What goes into the program of the members' leaves: host arrays as one, arrays on the device as they are."""
     return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else list(leaves)
+
+
+def _much_of_its_own(jaxpr: Any, common: Sequence[bool]) -> bool:
+    """Whether a step takes much computing, and hardly any that follows from what is everybody's alone."""
+    of_members = {variable for variable, its in zip(jaxpr.invars, common, strict=True) if not its}
+    own = []
+    for equation in jaxpr.eqns:
+        if any(atom in of_members for atom in equation.invars if not isinstance(atom, Literal)):
+            of_members.update(equation.outvars)
+            own.append(equation)
+    flops = parallel.products(own, loops=True)
+    return flops >= MUCH and flops > 0.7 * parallel.products(jaxpr.eqns, loops=True)

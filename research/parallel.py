@@ -6,7 +6,7 @@ A step is written once as `step(..., axis)`: it adds up over the mapped axis cal
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -49,14 +49,14 @@ def compiled(step: Callable, *args: Any) -> tuple[Callable, float]:
     else:  # pmap gives no trace
         lowered, jaxpr = step.lower(*args), jax.make_jaxpr(step)(*args)
     program = lowered.compile()
-    again = products(jaxpr.jaxpr, loops=True) - products(jaxpr.jaxpr, loops=False)
+    again = products(jaxpr.jaxpr.eqns, loops=True) - products(jaxpr.jaxpr.eqns, loops=False)
     return program, float(program.cost_analysis().get("flops", 0.0)) + again
 
 
-def products(jaxpr: Any, loops: bool) -> float:
-    """Floating-point operations of the matrix products of a traced function; with `loops`, as often as their loops run."""
+def products(equations: Iterable[Any], loops: bool) -> float:
+    """Floating-point operations of the matrix products in a traced function's equations; with `loops`, as often as their loops run."""
     total = 0.0
-    for equation in jaxpr.eqns:
+    for equation in equations:
         times = equation.params["length"] if loops and equation.primitive.name == "scan" else 1
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
@@ -64,7 +64,7 @@ def products(jaxpr: Any, loops: bool) -> float:
             total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(inner):
-                total += times * products(getattr(inner, "jaxpr", inner), loops)
+                total += times * products(getattr(inner, "jaxpr", inner).eqns, loops)
     return total
 
 

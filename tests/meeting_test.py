@@ -7,10 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research import meeting as meetings
 from research.meeting import Everybodys, Meeting, Seat
 from research.parallel import Layout
 
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture(autouse=True, params=[1e9, 0.0], ids=["as one", "in threads"])
+def much(request, monkeypatch):
+    """From how many FLOPs on a member's step is started by itself."""
+    monkeypatch.setattr(meetings, "MUCH", request.param)
+    return request.param
 
 
 def step(state, frozen, batch, *, axis, factor=1.0):
@@ -45,6 +53,15 @@ def test_each_gets_what_it_would_get_alone():
         np.testing.assert_allclose(together[str(n)][1], alone[1], rtol=1e-6)
         assert together[str(n)][2] == alone[2] == 1
     assert np.abs(together["0"][0] - together["1"][0]).max() > 1
+
+
+def test_what_a_member_computes_by_itself_is_to_the_bit_what_it_computes_alone(much):
+    table, seat = meeting(range(8))
+    together = table.hold({str(n): functools.partial(member, seat, n, steps=8) for n in range(8)})
+    alone = {str(n): member(Layout(), n, steps=8) for n in range(8)}
+    if not much:
+        assert all((together[name][0] == alone[name][0]).all() and together[name][1] == alone[name][1] for name in alone)
+    assert (together["0"][0] != alone["1"][0]).all()
 
 
 def test_who_leaves_changes_nothing_for_the_others_and_who_comes_later_neither():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -93,8 +94,9 @@ def _objection(e: experiments.Experiment, members: int) -> str:
         return "they run on several devices"
     trains, below = count(e.model.trainable), e.model.plan.frozen_stages(e.model.encoder.stages)
     kept = max(shape.rows * shape.length for shape in e.train.shapes) * sum(e.model.widths[below:]) * KEPT
-    if kept * members > MEMORY:
-        return f"together they would keep about {kept * members / 1e9:.1f} GB in a step, {MEMORY / 1e9:g} at most are wanted"
+    at_once = min(members, meeting.ABREAST) if jax.default_backend() == "cpu" else members
+    if kept * at_once > MEMORY:
+        return f"together they would keep about {kept * at_once / 1e9:.1f} GB in a step, {MEMORY / 1e9:g} at most are wanted"
     return f"each trains {trains:,} parameters, and there is little to share" if trains * members > LARGEST else ""
 
 

@@ -33,10 +33,10 @@ def keep(monkeypatch):
     """Parameters that runs kept, by folder name; `describe` is where a run has them in its hands."""
     kept, plain = {}, job.describe
 
-    def describe(e, model, metrics, speed, best):
+    def describe(e, model, metrics, speed, best, sha256):
         params = {name: np.asarray(x) for name, x in flatten(merge(model.trainable, model.frozen)).items()}
         kept[best.folder.parents[1].parent.name, best.folder.parents[1].name] = params
-        return plain(e, model, metrics, speed, best)
+        return plain(e, model, metrics, speed, best, sha256)
 
     monkeypatch.setattr(job, "describe", describe)
     return kept
