@@ -215,6 +215,6 @@ def field_names(c: ConfigDict, prefix: str = "") -> list[str]:
     """All dotted field names, inner ones in full."""
     names = []
     for key in c:
-        value = c.get_ref(key).get() if not isinstance(c[key], ConfigDict) else c[key]
+        value = c[key]
         names += field_names(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [prefix + key]
     return names
