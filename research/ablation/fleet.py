@@ -17,28 +17,9 @@ from research import experiment as experiments
 from research import job, meeting, parallel
 from research.params.tree import count, flatten, unflatten
 
-SCALARS = ("learning_rate", "weight_decay", "dropout", "attention_dropout", "label_smoothing")
 LARGEST = 5_000_000  # trainable parameters of all members: beyond, a step's time is the work itself, which is not shared
 MEMORY = 4 * 10**9  # bytes that all members' steps may keep for the backward pass
 KEPT = 60  # of them for each feature of a stage's output, about
-MOST = 32
-
-
-def groups(configs: dict[str, ConfigDict]) -> list[list[str]]:
-    """The run ids, those that can train together side by side, in order of appearance.
-
-    They differ in `seed` and SCALARS alone, and no scalar is 0 for one and something for another: a step without dropout or decay is
-    another program. Methods are not looked into: `run` sees what a member costs.
-    """
-    found: dict[str, list[str]] = {}
-    for run_id, config in configs.items():
-        found.setdefault(json.dumps(_shape(config), sort_keys=True), []).append(run_id)
-    return [ids[i : i + MOST] for ids in found.values() for i in range(0, len(ids), MOST)]
-
-
-def _shape(config: ConfigDict) -> dict[str, Any]:
-    scalars = {name: bool(config[name]) if config[name] is not None else None for name in SCALARS}
-    return config.to_dict() | scalars | {"seed": None, "base_learning_rate": None}
 
 
 def _kind(config: ConfigDict) -> str:

@@ -47,6 +47,7 @@ class Sweep:
         if not todo:
             return
         with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say) as supervisor:
+            page.plotter()  # now, while the workers start
             while not supervisor.wait(1.0):
                 board.refresh()
 

@@ -1,6 +1,7 @@
 """A sweep as one HTML page that needs neither network nor server: its table, plots, and how each of its runs is run again."""
 
 import datetime
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
     or send anything.
     """
     import jinja2
-    import vl_convert
 
     every = report.settings(runs)
     shared, own = configs(runs)
@@ -49,10 +49,18 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
         notes=(report.NOTE + report.power_note(runs)).strip().split("\n\n"),
         runs=[(run, replay(run), _score(run)) for run in runs],
         data=data,
-        vega=vl_convert.javascript_bundle(),
+        vega=plotter(),
         style=(HERE / "page.css").read_text(encoding="utf8"),
         script=(HERE / "page.js").read_text(encoding="utf8"),
     )
+
+
+@functools.cache
+def plotter() -> str:
+    """The program that draws the plots: Vega-Lite, for a script element. It takes a second or two to make."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle()
 
 
 def configs(runs: Sequence[Run]) -> tuple[dict[str, str], list[dict[str, str]]]:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from research import whole
 from research import workdir as workdirs
-from research.ablation import fleet
+from research.ablation import planner
 from research.ablation.run import Run
 from research.ablation.sweep import Overrides
 from research.adapt import methods
@@ -48,7 +48,7 @@ def tasks(runs: dict[str, Cell], fleets: bool, index: str) -> list[list[str]]:
 
     Raises InputError on an index that is not of that form.
     """
-    found = fleet.groups({run_id: config for run_id, (_, config) in runs.items()}) if fleets else [[run_id] for run_id in runs]
+    found = planner.groups({run_id: config for run_id, (_, config) in runs.items()}) if fleets else [[run_id] for run_id in runs]
     if not index:
         return found
     place = re.fullmatch(r"(\d+)/(\d+)", index)

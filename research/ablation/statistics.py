@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used: they take half a second
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from research.errors import InputError
 
@@ -40,7 +40,7 @@ def interval(scores: ArrayLike, level: float = 0.95) -> Estimate:
     (gamma of shape 4) it covers 93% to 94%. Raises InputError where n < 2.
     """
     x = _sample(scores)
-    return _student(float(x.mean()), float(stats.sem(x)), len(x) - 1, level)
+    return _student(float(x.mean()), float(scipy.stats.sem(x)), len(x) - 1, level)
 
 
 def bootstrap_interval(scores: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 2_000) -> Estimate:
@@ -56,10 +56,10 @@ def bootstrap_interval(scores: ArrayLike, level: float = 0.95, seed: int = 0, re
     if len(values) == 1:
         return Estimate(mean, mean, mean)
     redrawn = rng.multinomial(len(x), counts / len(x), resamples) @ values / len(x)
-    bias = special.ndtri(((redrawn < mean).mean() + (redrawn <= mean).mean()) / 2)
+    bias = scipy.special.ndtri(((redrawn < mean).mean() + (redrawn <= mean).mean()) / 2)
     skew = counts @ (values - mean) ** 3 / (6 * (counts @ (values - mean) ** 2) ** 1.5)  # what the jackknife gives for a mean
-    ends = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(redrawn, special.ndtr(bias + ends / (1 - skew * ends)))
+    ends = bias + scipy.special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(redrawn, scipy.special.ndtr(bias + ends / (1 - skew * ends)))
     return Estimate(mean, float(low), float(high))
 
 
@@ -70,7 +70,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
     differ or n < 2.
     """
     d = _differences(a, b)
-    return _student(float(d.mean()), float(stats.sem(d)), len(d) - 1, level, tested=True)
+    return _student(float(d.mean()), float(scipy.stats.sem(d)), len(d) - 1, level, tested=True)
 
 
 def unpaired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
@@ -107,7 +107,7 @@ def permutation_p(a: ArrayLike, b: ArrayLike, seed: int = 0, resamples: int = 9_
     """
     d = _differences(a, b)
     return float(
-        stats.permutation_test(
+        scipy.stats.permutation_test(
             (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, rng=np.random.default_rng(seed)
         ).pvalue
     )
@@ -125,8 +125,8 @@ def mcnemar_p(labels: Sequence, a: Sequence, b: Sequence) -> float:
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     discordant = only_a + only_b
     if discordant < FEW_DISCORDANT:
-        return float(stats.binomtest(only_a, discordant).pvalue) if discordant else 1.0
-    return float(stats.chi2.sf((only_a - only_b) ** 2 / discordant, 1))
+        return float(scipy.stats.binomtest(only_a, discordant).pvalue) if discordant else 1.0
+    return float(scipy.stats.chi2.sf((only_a - only_b) ** 2 / discordant, 1))
 
 
 def almost_stochastic_order(a: ArrayLike, b: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 1_000) -> tuple[float, float]:
@@ -140,7 +140,7 @@ def almost_stochastic_order(a: ArrayLike, b: ArrayLike, level: float = 0.95, see
     x, y, rng = _sample(a), _sample(b), np.random.default_rng(seed)
     ratio = float(_violation(x[None], y[None])[0])
     redrawn = _violation(rng.choice(x, (resamples, len(x))), rng.choice(y, (resamples, len(y))))
-    return ratio, float(np.clip(ratio + stats.norm.ppf(level) * redrawn.std(ddof=1), 0, 1))
+    return ratio, float(np.clip(ratio + scipy.stats.norm.ppf(level) * redrawn.std(ddof=1), 0, 1))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -174,8 +174,11 @@ def seeds_needed(difference: float, *sds: float, power: float = 0.8, alpha: floa
     n = np.arange(2, MOST_SEEDS + 1)
     variances = np.array(sds)[:, None] ** 2 / n
     freedom = n - 1.0 if len(sds) == 1 else _welch_freedom(*variances, n, n)
-    shift, critical = np.minimum(abs(difference) / np.sqrt(variances.sum(0)), 100), stats.t.isf(alpha / 2, freedom)  # 100 is sure enough
-    enough = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift) >= power
+    shift, critical = (
+        np.minimum(abs(difference) / np.sqrt(variances.sum(0)), 100),
+        scipy.stats.t.isf(alpha / 2, freedom),
+    )  # 100 is sure enough
+    enough = scipy.stats.nct.sf(critical, freedom, shift) + scipy.stats.nct.cdf(-critical, freedom, shift) >= power
     if not enough.any():
         raise InputError(f"a difference of {difference:g} would need more than {MOST_SEEDS:,} seeds")
     return int(n[enough.argmax()])
@@ -198,8 +201,8 @@ def _differences(a: ArrayLike, b: ArrayLike) -> np.ndarray:
 def _student(mean: float, error: float, freedom: float, level: float, tested: bool = False) -> Estimate:
     if tested and error <= 1e-12 * max(1.0, abs(mean)):  # what rounding leaves of equal differences is not their spread
         return Estimate(mean, -np.inf, np.inf, 1.0)
-    half = float(special.stdtrit(freedom, (1 + level) / 2)) * error
-    return Estimate(mean, mean - half, mean + half, float(2 * special.stdtr(freedom, -abs(mean) / error)) if tested else None)
+    half = float(scipy.special.stdtrit(freedom, (1 + level) / 2)) * error
+    return Estimate(mean, mean - half, mean + half, float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)) if tested else None)
 
 
 def _welch_freedom(u, v, n, m):

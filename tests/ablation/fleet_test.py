@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from research import experiment, job, telemetry, train
-from research.ablation import fleet
+from research.ablation import fleet, planner
 from research.errors import InputError
 from research.params.tree import flatten, merge
 from tests import runs
@@ -67,7 +67,7 @@ def test_seeds_and_scalars_are_each_its_own(tmp_path, keep):
     base = {"method": "lora", "weight_decay": 0.01, "dropout": 0.1, "label_smoothing": 0.1}
     changes = [{}, {"seed": 1}, {"learning_rate": 1e-4}, {"weight_decay": 0.3}, {"dropout": 0.3}, {"label_smoothing": 0.3, "seed": 5}]
     configs = {f"m{k}": config(**base | change) for k, change in enumerate(changes)}
-    assert fleet.groups(configs) == [list(configs)]
+    assert planner.groups(configs) == [list(configs)]
     ended = both(configs, tmp_path, keep)
     assert max(difference for *_, difference in ended.values()) < 1e-6
     shas = [together["params"]["sha256"] for together, *_ in ended.values()]
@@ -128,9 +128,9 @@ def test_groups_hold_only_what_shares_a_program():
     alike = {"a": {}, "b": {"seed": 1}, "c": {"learning_rate": 1e-5}, "d": {"dropout": 0.2}}
     other = {"e": {"dropout": 0.0}, "f": {"method": "full"}, "g": {"total_steps": 7}, "h": {"weight_decay": 0.0}, "i": {"data__seed": 1}}
     configs = {name: config(**{"method": "lora"} | change) for name, change in (alike | other).items()}
-    assert fleet.groups(configs) == [list(alike), *([name] for name in other)]
-    many = {str(seed): config(seed=seed) for seed in range(fleet.MOST + 3)}
-    assert [len(group) for group in fleet.groups(many)] == [fleet.MOST, 3]
+    assert planner.groups(configs) == [list(alike), *([name] for name in other)]
+    many = {str(seed): config(seed=seed) for seed in range(planner.MOST + 3)}
+    assert [len(group) for group in planner.groups(many)] == [planner.MOST, 3]
 
 
 def test_it_says_why_it_is_of_no_use(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from configs import ablations, common
-from research.ablation import fleet, sweep
+from research.ablation import planner, sweep
 from research.adapt import methods
 from research.data import augment, encode
 from research.errors import InputError
@@ -144,7 +144,7 @@ def test_only_runs_with_the_same_examples_train_together():
         found = dict(enumerate(configs(name, "seeds=3")))
         for config in found.values():
             methods.settle(config)
-        assert (max(map(len, fleet.groups(found))) > 1) == together
+        assert (max(map(len, planner.groups(found))) > 1) == together
 
 
 def test_a_quarter_of_both_ends_is_of_the_beginning():
