@@ -1,7 +1,8 @@
 """Programs that are alike but for numbers, as one program that takes the numbers.
 
 A learning rate or a dropout rate is a constant of a run's step. Steps of runs that differ in such constants have the same equations
-when they are traced; where their literals differ, one step with an argument in the literal's place does for all of them.
+when they are traced; where their literals differ, one step with an argument in the literal's place does for all of them. And what such
+steps make of the arguments that they share need not be made by each.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +39,47 @@ def lift(functions: Sequence[Callable], leaves: Sequence[jax.ShapeDtypeStruct]) 
         return _run(programs, leaves, lambda values, dtype: given[(str(dtype), *map(float, values))])
 
     return common, list(differing.values())
+
+
+def apart(program: ClosedJaxpr, shared: Sequence[bool]) -> tuple[Callable, Callable]:
+    """A traced function of leaves in two steps: what it makes of the `shared` ones alone, and all else.
+
+    Gives `first(shared leaves) -> between` and `then(between, leaves) -> output leaves`. What is larger than what it is made of is not
+    made first: to read it would cost more than to make it again.
+    """
+    jaxpr = program.jaxpr
+    known = {variable for variable, its in zip(jaxpr.invars, shared, strict=True) if its}
+    parts: tuple[list, list] = [], []
+    for equation in jaxpr.eqns:
+        variables = [atom for atom in equation.invars if not isinstance(atom, Literal)]
+        early = bool(variables) and known.issuperset(variables) and _bytes(equation.outvars) <= _bytes(variables)
+        parts[not early].append(equation)
+        known.update(equation.outvars if early else ())
+    made = {variable for equation in parts[0] for variable in equation.outvars}
+    asked = [*(atom for equation in parts[1] for atom in equation.invars), *jaxpr.outvars]
+    wanted = list(dict.fromkeys(atom for atom in asked if not isinstance(atom, Literal) and atom in made))
+
+    def first(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        given = [variable for variable, its in zip(jaxpr.invars, shared, strict=True) if its]
+        return _follow(parts[0], dict(zip(given, leaves, strict=True)), wanted)
+
+    def then(between: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        values = dict(zip([*jaxpr.constvars, *jaxpr.invars, *wanted], [*program.consts, *leaves, *between], strict=True))
+        return _follow(parts[1], values, jaxpr.outvars)
+
+    return first, then
+
+
+def _follow(equations: Sequence[Any], values: dict[Any, Any], wanted: Sequence[Any]) -> list[Any]:
+    read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]  # noqa: E731
+    for equation in equations:
+        outputs = _apply([equation], [read(atom) for atom in equation.invars], lambda values, dtype: values[0])
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in wanted]
+
+
+def _bytes(variables: Sequence[Any]) -> int:
+    return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in variables)
 
 
 def _run(programs: Sequence[ClosedJaxpr], arguments: Sequence[Any], number: Callable) -> list[Any]:

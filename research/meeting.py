@@ -185,12 +185,23 @@ class Meeting:
         return run, flops / len(self.kinds)
 
     def _in_threads(self, alone: Callable, numbers: dict[str, list], calls: dict[str, Call], out_tree: Any) -> tuple[Callable, float]:
-        arguments = lambda name, call: (numbers[name], [x for part in call.parts for x in part.leaves])  # noqa: E731
-        program, flops = parallel.compiled(jax.jit(alone), *arguments(*next(iter(calls.items()))))
+        name, call = next(iter(calls.items()))
+        leaves = lambda call: [x for part in call.parts for x in part.leaves]  # noqa: E731
+        traced = jax.make_jaxpr(alone)(numbers[name], leaves(call))
+        first, then = alike.apart(traced, [*(False for _ in numbers[name]), *call.common])
+        first = jax.jit(first)
+        between = first(call.leaves(common=True))
+        program, flops = parallel.compiled(jax.jit(then), between, [*numbers[name], *leaves(call)])
+        made = {}
 
         def run(calls: dict[str, Call]) -> dict[str, Any]:
+            shared = next(iter(calls.values())).leaves(common=True)
+            if list(map(id, shared)) != made.get("of"):
+                made.update(of=list(map(id, shared)), held=shared, between=first(shared))
             # XLA computes in turn what one thread starts, and side by side what several do.
-            started = {name: self._threads.submit(program, *arguments(name, call)) for name, call in calls.items()}
+            started = {
+                name: self._threads.submit(program, made["between"], [*numbers[name], *leaves(call)]) for name, call in calls.items()
+            }
             return {name: out_tree.unflatten(leaves.result()) for name, leaves in started.items()}
 
         return run, flops

@@ -64,3 +64,20 @@ def test_what_differs_in_more_than_numbers_is_refused(other):
         with pytest.raises(alike.NotAlikeError):
             alike.lift([first, other], SHAPES)
         alike.lift([other, other], SHAPES)
+
+
+def test_what_follows_from_the_shared_leaves_alone_is_made_first_unless_it_is_larger():
+    def step(base, scale, x):
+        return (x @ base.astype(jnp.bfloat16).astype(jnp.float32)).sum() + (jnp.tile(scale, 1000) * x.sum()).sum(), scale
+
+    leaves = [np.arange(12.0, dtype=np.float32).reshape(3, 4), np.arange(4.0, dtype=np.float32), np.ones((2, 3), np.float32)]
+    first, then = alike.apart(jax.make_jaxpr(step)(*leaves), [True, True, False])
+    between = jax.jit(first)(leaves[:2])
+    assert [x.shape for x in between] == [(3, 4)] and between[0].dtype == jnp.bfloat16, "the float32 of it is larger"
+    for x in (leaves[2], 3 * leaves[2]):
+        found = jax.jit(then)(between, [*leaves[:2], x])
+        for one, other in zip(found, step(*leaves[:2], x), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert float(then([2 * between[0]], leaves)[0]) != float(then(between, leaves)[0]), "what was made first is what is read"
+    nothing, all_of_it = alike.apart(jax.make_jaxpr(step)(*leaves), [False, False, False])
+    assert nothing([]) == [] and float(all_of_it([], leaves)[0]) == float(then(between, leaves)[0])
