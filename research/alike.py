@@ -41,6 +41,16 @@ def lift(functions: Sequence[Callable], leaves: Sequence[jax.ShapeDtypeStruct]) 
     return common, list(differing.values())
 
 
+def own(jaxpr: Jaxpr, shared: Sequence[bool]) -> list[Any]:
+    """The equations of a traced function that do not follow from its `shared` arguments alone."""
+    others, found = {variable for variable, its in zip(jaxpr.invars, shared, strict=True) if not its}, []
+    for equation in jaxpr.eqns:
+        if any(atom in others for atom in equation.invars if not isinstance(atom, Literal)):
+            others.update(equation.outvars)
+            found.append(equation)
+    return found
+
+
 def apart(program: ClosedJaxpr, shared: Sequence[bool]) -> tuple[Callable, Callable]:
     """A traced function of leaves in two steps: what it makes of the `shared` ones alone, and all else.
 

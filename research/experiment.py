@@ -106,8 +106,7 @@ def models_of(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...
     """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
     relies on."""
     task, keys = catalog.get(config.task), named_keys(config.seed)
-    kind = KINDS[task.kind]
-    checkpoint = weights.begin(config, words)
+    kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
     style = models.family(checkpoint.config).style(checkpoint.config)
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = checkpoint.tokenizer()

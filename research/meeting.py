@@ -11,7 +11,6 @@ side by side in threads: each step has its activations in the caches, and one fi
 
 import dataclasses
 import functools
-import os
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent import futures
@@ -21,12 +20,12 @@ import greenlet
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
 
-from research import alike, parallel
+from research import alike, parallel, process
 
 MUCH = 1e9  # FLOPs of a member's own: on a CPU some milliseconds, beside which it costs nothing to start each by itself
-ABREAST = (os.cpu_count() or 1) + 1  # steps side by side: one more than cores, as a step has parts that use one core only
+ABREAST = process.cores() + 1  # steps side by side: one more than cores, as a step has parts that use one core only
 
 
 class Everybodys(np.ndarray):
@@ -178,30 +177,30 @@ class Meeting:
         def arguments(calls: dict[str, Call]) -> tuple[list, list]:
             first = next(iter(calls.values()))
             seats = [calls.get(name, first).leaves(common=False) for name in self.kinds]
-            return first.leaves(common=True), [_side_by_side(x) for x in zip(*seats, strict=True)]
+            own = zip(*seats, strict=True)  # host arrays go in as one, arrays on the device as they are
+            return first.leaves(common=True), [np.stack(x) if isinstance(x[0], np.ndarray) else list(x) for x in own]
 
         program, flops = parallel.compiled(jax.jit(together), *arguments(calls))
         run = lambda calls: {name: out for name, out in zip(self.kinds, program(*arguments(calls)), strict=True) if name in calls}  # noqa: E731
         return run, flops / len(self.kinds)
 
     def _in_threads(self, alone: Callable, numbers: dict[str, list], calls: dict[str, Call], out_tree: Any) -> tuple[Callable, float]:
+        own = lambda name, call: [*numbers[name], *(x for part in call.parts for x in part.leaves)]  # noqa: E731
         name, call = next(iter(calls.items()))
-        leaves = lambda call: [x for part in call.parts for x in part.leaves]  # noqa: E731
-        traced = jax.make_jaxpr(alone)(numbers[name], leaves(call))
-        first, then = alike.apart(traced, [*(False for _ in numbers[name]), *call.common])
-        first = jax.jit(first)
-        between = first(call.leaves(common=True))
-        program, flops = parallel.compiled(jax.jit(then), between, [*numbers[name], *leaves(call)])
-        made = {}
+        count, leaves = len(numbers[name]), own(name, call)
+        traced = jax.make_jaxpr(lambda *leaves: alone(leaves[:count], leaves[count:]))(*leaves)
+        first, then = map(jax.jit, alike.apart(traced, [False] * count + call.common))
+        base = call.leaves(common=True)
+        between = first(base)
+        program, flops = parallel.compiled(then, between, leaves)
 
         def run(calls: dict[str, Call]) -> dict[str, Any]:
-            shared = next(iter(calls.values())).leaves(common=True)
-            if list(map(id, shared)) != made.get("of"):
-                made.update(of=list(map(id, shared)), held=shared, between=first(shared))
+            nonlocal base, between
+            now = next(iter(calls.values())).leaves(common=True)
+            if any(x is not y for x, y in zip(now, base, strict=True)):
+                base, between = now, first(now)
             # XLA computes in turn what one thread starts, and side by side what several do.
-            started = {
-                name: self._threads.submit(program, made["between"], [*numbers[name], *leaves(call)]) for name, call in calls.items()
-            }
+            started = {name: self._threads.submit(program, between, own(name, call)) for name, call in calls.items()}
             return {name: out_tree.unflatten(leaves.result()) for name, leaves in started.items()}
 
         return run, flops
@@ -245,18 +244,7 @@ class Joint(parallel.Program):
         return out
 
 
-def _side_by_side(leaves: Sequence[Any]) -> Any:
-    """What goes into the program of the members' leaves: host arrays as one, arrays on the device as they are."""
-    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else list(leaves)
-
-
 def _much_of_its_own(jaxpr: Any, common: Sequence[bool]) -> bool:
     """Whether a step takes much computing, and hardly any that follows from what is everybody's alone."""
-    of_members = {variable for variable, its in zip(jaxpr.invars, common, strict=True) if not its}
-    own = []
-    for equation in jaxpr.eqns:
-        if any(atom in of_members for atom in equation.invars if not isinstance(atom, Literal)):
-            of_members.update(equation.outvars)
-            own.append(equation)
-    flops = parallel.products(own, loops=True)
+    flops = parallel.products(alike.own(jaxpr, common), loops=True)
     return flops >= MUCH and flops > 0.7 * parallel.products(jaxpr.eqns, loops=True)

@@ -17,6 +17,11 @@ def prepare() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def shares(count: int) -> list[set[int]]:
     """The cores that this process may use, dealt to `count` processes side by side; where there are fewer cores than processes, each
     gets all. XLA's threads wait in loops: two programs with as many threads as cores each take half as long again as on half the cores.

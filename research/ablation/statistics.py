@@ -174,10 +174,8 @@ def seeds_needed(difference: float, *sds: float, power: float = 0.8, alpha: floa
     n = np.arange(2, MOST_SEEDS + 1)
     variances = np.array(sds)[:, None] ** 2 / n
     freedom = n - 1.0 if len(sds) == 1 else _welch_freedom(*variances, n, n)
-    shift, critical = (
-        np.minimum(abs(difference) / np.sqrt(variances.sum(0)), 100),
-        scipy.stats.t.isf(alpha / 2, freedom),
-    )  # 100 is sure enough
+    critical = scipy.stats.t.isf(alpha / 2, freedom)
+    shift = np.minimum(abs(difference) / np.sqrt(variances.sum(0)), 100)  # 100 is sure enough
     enough = scipy.stats.nct.sf(critical, freedom, shift) + scipy.stats.nct.cdf(-critical, freedom, shift) >= power
     if not enough.any():
         raise InputError(f"a difference of {difference:g} would need more than {MOST_SEEDS:,} seeds")
