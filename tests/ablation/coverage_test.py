@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from research.ablation import statistics
 
@@ -27,7 +28,7 @@ def test_the_interval_over_seeds_covers(n):
 
 def test_the_bootstrap_does_not_cover_over_seeds_but_does_over_examples():
     rng = np.random.default_rng(0)
-    few = statistics.stats.bootstrap((rng.normal(size=(1_000, 5)),), np.mean, axis=-1, n_resamples=500, batch=50, rng=rng)
+    few = stats.bootstrap((rng.normal(size=(1_000, 5)),), np.mean, axis=-1, n_resamples=500, batch=50, rng=rng)
     assert share((few.confidence_interval.low <= 0) & (few.confidence_interval.high >= 0)) < 0.88
     right = rng.random((1_500, 200)) < 0.8
     assert 0.93 < share(covers(statistics.bootstrap_interval(x, resamples=500), 0.8) for x in right) < 0.97
