@@ -38,6 +38,15 @@ def test_the_workdir_holds_what_the_contract_names(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 2] and "dev/accuracy" in lines[-1]
 
 
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_the_learning_rate_of_each_line_is_the_schedules(tmp_path, schedule):
+    run(tmp_path, total_steps=10, warmup_steps=5, learning_rate=1e-3, schedule=schedule, log_steps=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    after = {"linear": [1.0, 0.8, 0.6, 0.4, 0.2], "constant": [1.0] * 5}[schedule]  # of the update that the line ends with
+    expected = 1e-3 * np.array([0.0, 0.2, 0.4, 0.6, 0.8, *after])
+    np.testing.assert_allclose([line["learning_rate"] for line in lines if "learning_rate" in line], expected, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in (runs.ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "options"))
 )
