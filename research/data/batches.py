@@ -160,30 +160,31 @@ def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
     """
     heap = [(0, row) for row in range(shape.rows)]
     rows: list[list[int]] = [[] for _ in heap]
-    for k in np.argsort(-lengths, kind="stable"):
+    longest_first, each = np.argsort(-lengths, kind="stable").tolist(), lengths.tolist()  # one by one, numpy's numbers are slow
+    for k in longest_first:
         if not heap:
             return None
         total, row = heapq.heappop(heap)
-        rows[row].append(int(k))
+        rows[row].append(k)
         if len(rows[row]) < shape.places:
-            heapq.heappush(heap, (total + int(lengths[k]), row))
-    return _even_out(rows, lengths, shape.length)
+            heapq.heappush(heap, (total + each[k], row))
+    return _even_out(rows, each, shape.length)
 
 
-def _even_out(rows: list[list[int]], lengths: np.ndarray, limit: int) -> list[list[int]] | None:
-    totals = [int(lengths[row].sum()) for row in rows]
+def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> list[list[int]] | None:
+    totals = [sum(lengths[k] for k in row) for row in rows]
     while max(totals) > limit:
         full = max(range(len(rows)), key=totals.__getitem__)
         for other in sorted(range(len(rows)), key=totals.__getitem__):
             gap = totals[full] - totals[other]
-            exchanges = [(abs(2 * int(lengths[a] - lengths[b]) - gap), a, b) for a in rows[full] for b in rows[other]]
+            exchanges = [(abs(2 * (lengths[a] - lengths[b]) - gap), a, b) for a in rows[full] for b in rows[other]]
             off, a, b = min(exchanges, default=(gap, 0, 0))
             if off < gap:
                 break
         else:
             return None
         rows[full][rows[full].index(a)], rows[other][rows[other].index(b)] = b, a
-        moved = int(lengths[a] - lengths[b])
+        moved = lengths[a] - lengths[b]
         totals[full], totals[other] = totals[full] - moved, totals[other] + moved
     return rows
 
