@@ -1,5 +1,6 @@
 """A sweep from its file to its tables."""
 
+import importlib
 import shlex
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Sweep:
         if not todo:
             return
         with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say) as supervisor:
-            page.plotter()  # now, while the workers start
+            page.plotter()  # now, while the workers start, what takes the report time to load
+            importlib.import_module("scipy.stats")
             while not supervisor.wait(1.0):
                 board.refresh()
 
