@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -62,6 +63,11 @@ class Experiment:
     def dropout_key(self) -> jax.Array:
         """uint32 key data from which every step's dropout follows."""
         return jax.random.key_data(named_keys(self.config.seed)["dropout"])
+
+    @functools.cached_property
+    def rates(self) -> np.ndarray:
+        """The learning rate of each update, float32 [total_steps]. Each by itself would be a handful of small computations."""
+        return np.broadcast_to(self.rate(np.arange(self.total_steps)), self.total_steps)
 
     def position(self, step: int) -> dict[str, int]:
         """Where in the data the run stands after `step` updates."""

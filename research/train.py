@@ -211,7 +211,6 @@ class Window:
 
     def __init__(self, experiment):
         self._e, self._late, self._sum, self._norms, self.note = experiment, None, None, [], ""
-        self._rates = np.broadcast_to(experiment.rate(np.arange(experiment.total_steps)), experiment.total_steps)
 
     def add(self, step: int, totals: Any) -> None:
         """Takes the totals of `step`, on the device, and brings home those of the step before."""
@@ -238,7 +237,7 @@ class Window:
         self._fetch()
         scores = self._e.model.kind.scores(self._sum)
         line = {f"train/{name}": value for name, value in scores.items()} | {
-            "learning_rate": float(self._rates[self._step - 1]),
+            "learning_rate": float(self._e.rates[self._step - 1]),
             "grad_norm": float(np.mean(self._norms)),
         }
         self._sum, self._norms = None, []
