@@ -24,7 +24,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from research import alike, parallel, process
 
-MUCH = 1e9  # FLOPs of a member's own: on a CPU some milliseconds, beside which it costs nothing to start each by itself
+MUCH = 2e7  # FLOPs of a member's own: on a CPU half a millisecond or more, beside which it costs little to start each by itself
 ABREAST = process.cores() + 1  # steps side by side: one more than cores, as a step has parts that use one core only
 
 
