@@ -25,9 +25,14 @@ hypothesis.settings.load_profile("quick")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Derived files of the tests, and of programs they start, go to a folder that is new for each session."""
+    """Derived files of the tests, and of programs they start, go to a folder that is new for each session.
+
+    Compiled programs too: tests compile the same small ones again and again, which is most of their time.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
         yield
 
 
