@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests import runs
-from tests.benchmarks import compare, freezing, memory, results, workloads
+from tests.benchmarks import compare, fleet, freezing, memory, results, workloads
 from tests.benchmarks.protocol import Worker
 
 FACTS = {"machine": "a processor, 2 cores", "versions": "jax 1.0"}
@@ -144,3 +144,11 @@ def test_a_worker_that_dies_is_an_error_that_names_it():
 
 def test_the_test_command_collects_nothing_of_the_benchmarks():
     assert not list((runs.ROOT / "tests" / "benchmarks").rglob("*_test.py"))
+
+
+def test_a_machine_has_one_section_of_what_a_fleet_saves_and_leaves_those_of_others():
+    page = ""
+    for heading, body in (("4 runs: a", "old"), ("4 runs: ab", "other"), ("4 runs: a", "new")):
+        page = fleet.with_section(page, heading, f"{body}\n")
+    assert page.startswith(fleet.TITLE) and page.count("# What a fleet saves") == 1
+    assert page.split("\n## ")[1:] == ["4 runs: a\n\nnew\n", "4 runs: ab\n\nother\n"]

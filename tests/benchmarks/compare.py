@@ -18,6 +18,8 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -162,16 +164,23 @@ def workers(workload: Workload, environment: dict[str, dict[str, str]]) -> Itera
 
 
 def machine() -> dict[str, str]:
-    """What the numbers depend on: processor, memory, versions."""
+    """What the numbers depend on: processor, memory, accelerator, versions."""
     info = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     info = {name.strip(): value.strip() for name, value in info.items()}
     units = [name for name in ("avx512_bf16", "amx_bf16") if name in info.get("flags", "").split()]
     total = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
     return {
         "machine": f"{info.get('model name', platform.machine())} ({', '.join(units) or 'no bfloat16 unit'}), "
-        f"{len(os.sched_getaffinity(0))} cores, {total:.0f} GiB of memory",
+        f"{len(os.sched_getaffinity(0))} cores, {total:.0f} GiB of memory{_accelerator()}",
         "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]),
     }
+
+
+def _accelerator() -> str:
+    if not shutil.which("nvidia-smi"):
+        return ""
+    names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True).stdout.split("\n")
+    return "".join(f", {name}" for name in names if name)
 
 
 def _version(package: str) -> str:

@@ -4,7 +4,7 @@
 
 Three ways, whole commands, each with its programs compiled before: `research.ablation`; `research.ablation --nofleets`, which does
 the runs one after the other in one process; and `research.main`, once for each run (three are timed, the rest reckoned).
-Leave the machine alone meanwhile.
+Leave the machine alone meanwhile. The page has a section for each machine and number of examples; other sections stay as they are.
 """
 
 import argparse
@@ -20,6 +20,10 @@ from tests.benchmarks.commands import timed
 
 METHODS = ("linear_probe", "lora")
 PAGE = Path(__file__).with_name("FLEET.md")
+TITLE = "# What a fleet saves\n\nSweeps over seeds of MiniLM on TREC-6, whole commands: `python -m tests.benchmarks.fleet`.\n"
+HEAD = """| method | as a fleet | one after the other | of the fleet's | as commands of their own | of the fleet's |
+|---|---|---|---|---|---|
+"""
 SWEEP = """
 from configs import common
 from research.ablation import sweep as sweeps
@@ -60,6 +64,12 @@ def seconds(method: str, args: argparse.Namespace, folder: Path) -> tuple[float,
     return fleet, process, (first + second + third) / 3 * args.seeds
 
 
+def with_section(page: str, heading: str, body: str) -> str:
+    """The page with the section of that heading written anew, first, and the others as they are."""
+    others = [part for part in page.split("\n## ")[1:] if not part.startswith(f"{heading}\n")]
+    return "\n## ".join([TITLE, f"{heading}\n\n{body}", *others])
+
+
 def main() -> None:
     """Measures and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fleet", description=__doc__)
@@ -68,18 +78,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--examples", type=int, default=8192, help="that each run trains on")
     args = parser.parse_args()
-    lines = [
-        "| method | as a fleet | one after the other | of the fleet's | as commands of their own | of the fleet's |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     with tempfile.TemporaryDirectory() as folder:
         for method in METHODS:
             fleet, process, commands = seconds(method, args, Path(folder))
             cells = f"{fleet:.0f} s", f"{process:.0f} s", f"{process / fleet:.1f}", f"{commands:.0f} s", f"{commands / fleet:.1f}"
-            lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    command = f"python -m tests.benchmarks.fleet --seeds={args.seeds} --examples={args.examples}"
-    how = f"{args.seeds} seeds of MiniLM on TREC-6, {args.examples:,} examples each, whole commands; {datetime.date.today()}, `{command}`."
-    compare.write_table(PAGE, "What a fleet saves", how, lines)
+            lines.append(f"| `{method}` | {' | '.join(cells)} |\n")
+            print(lines[-1], end="", flush=True)
+    facts = compare.machine()
+    heading = f"{args.seeds} runs of {args.examples:,} examples: {facts['machine']}"
+    how = f"{datetime.date.today()}, `--seeds={args.seeds} --examples={args.examples}`; {facts['versions']}."
+    compare.write(PAGE, with_section(PAGE.read_text(), heading, f"{how}\n\n{HEAD}{''.join(lines)}"))
 
 
 if __name__ == "__main__":
