@@ -58,13 +58,12 @@ def test_packing_leaves_little_padding_and_few_shapes_on_real_texts(task):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_recipe_of_trec_reaches_what_pytorch_reaches(tmp_path):
-    """SST-2's takes twice as long; its figures are in the README."""
-    flags = ["--config=configs/trec.py:model=minilm,data=files", f"--config.data.path={runs.DATA / 'trec6'}"]
+def test_the_recipe_of_sst2_reaches_what_pytorch_reaches(tmp_path):
+    flags = ["--config=configs/sst2.py:model=minilm,data=files", f"--config.data.path={runs.DATA / 'sst2'}"]
     runs.start(*flags, f"--workdir={tmp_path}")
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["metrics"]["test"]["accuracy"] >= 0.966 - 0.007
+    assert result["metrics"]["test"]["accuracy"] >= 0.885 - 0.007
     assert result["speed"]["compilations"] <= 6
     lines = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
-    assert len(lines) == 500
+    assert len(lines) == 1821
     assert np.mean([row["label"] == row["prediction"] for row in lines]) == pytest.approx(result["metrics"]["test"]["accuracy"])

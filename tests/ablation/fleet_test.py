@@ -63,11 +63,10 @@ def both(configs, folder, kept):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["linear_probe", "lora"])  # mapped over; side by side
-def test_seeds_and_scalars_are_each_its_own(method, tmp_path, keep):
-    # Adam divides a gradient by its own size: where that is no more than rounding, so is the sign of the step, alone as together. A larger
-    # epsilon keeps such steps small, so that what is left of a difference would be a mistake.
-    base = {"method": method, "weight_decay": 0.01, "dropout": 0.1, "label_smoothing": 0.1, "epsilon": 1e-4}
+@pytest.mark.parametrize("method, epsilon", [("lora", 1e-8), ("linear_probe", 1e-4)])
+def test_seeds_and_scalars_are_each_its_own(method, epsilon, tmp_path, keep):
+    # A probe is mapped over, which rounds otherwise, and Adam makes a whole step of a gradient that is all rounding, but for its epsilon.
+    base = {"method": method, "weight_decay": 0.01, "dropout": 0.1, "label_smoothing": 0.1, "epsilon": epsilon}
     changes = [{}, {"seed": 1}, {"learning_rate": 1e-4}, {"weight_decay": 0.3}, {"dropout": 0.3}, {"label_smoothing": 0.3, "seed": 5}]
     configs = {f"m{k}": config(**base | change) for k, change in enumerate(changes)}
     assert planner.groups(configs) == [list(configs)]

@@ -5,8 +5,7 @@
 Each task is a smoke run, or a fleet of so many, with seeds of its own; the first task, which compiles, does not count. Of the wall time
 of a task, the training itself is `build` (the data, the model and its plan: all before the workdir is written to) and `programs` (steps
 and evaluations, from tracing to the last number). The rest is the harness: what is listed, and under `rest` the loop and the meeting of
-those who train together. `the sweep's` is what the same run would not take by itself, where runs are alone. Medians over tasks, in
-seconds for one run; leave the machine alone meanwhile.
+those who train together. Medians over tasks, in seconds for one run; leave the machine alone meanwhile.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from unittest import mock
 from configs import common, trec
 
 PARTS = "build", "programs", "checkpoints", "metrics", "predictions", "curves.png"
-HEAD = f"| method | runs a task | wall | {' | '.join(PARTS)} | rest | harness | the sweep's |"
+HEAD = f"| method | runs a task | wall | {' | '.join(PARTS)} | rest | harness |"
 
 
 @contextlib.contextmanager
@@ -39,7 +38,6 @@ def timed(seconds: Counter) -> Iterator[None]:
         "metrics": [(telemetry.Telemetry, name) for name in ("__init__", "write", "__exit__")],
         "predictions": [(job, "prediction_rows"), (job, "write_lines")],
         "curves.png": [(telemetry, "draw_curves")],
-        "run": [(job, "run")],
     }
     begin, record = time.perf_counter(), job.workdirs.record
 
@@ -88,8 +86,7 @@ def line(method: str, size: int, tasks: list[dict[str, float]]) -> str:
     harness = median(task["wall"] - task["build"] - task["programs"] for task in tasks)
     rest = median(task["wall"] - sum(task[part] for part in PARTS) for task in tasks)
     found = [median(task["wall"] for task in tasks), *(median(task[part] for task in tasks) for part in PARTS), rest, harness]
-    added = f"{median(task['wall'] - task['run'] for task in tasks):.3f}" if size == 1 else ""  # those of a fleet run in each other's time
-    return f"| {method} | {size} | {' | '.join(f'{seconds:.2f}' for seconds in found)} | {added} |"
+    return f"| {method} | {size} | {' | '.join(f'{seconds:.2f}' for seconds in found)} |"
 
 
 def main() -> None:
