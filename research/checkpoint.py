@@ -1,9 +1,10 @@
 """Checkpoints by orbax: what trains, the optimizer's state, the data position and metadata, as separate items.
 
-`latest` serves to go on, `best` is what the run keeps. A step is written beside its place and renamed, so a half-written one
-is never taken for whole. Frozen parameters are not saved: they come from where they came from.
+`latest` serves to go on, `best` is what the run keeps: each array under its name. A step is written beside its place and renamed, so a
+half-written one is never taken for whole. Frozen parameters are not saved: they come from where they came from.
 """
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from research.errors import InputError
 from research.params.tree import Tree
+
+SMALL = 2**16  # elements: an array takes orbax a millisecond, be it ever so small, so those of `latest` up to here go together
 
 
 class Checkpoints:
@@ -36,14 +40,23 @@ class Checkpoints:
         step = int(state.step)
         if self.step == step:
             return
-        arrays = {name: ocp.args.StandardSave(jax.tree.map(np.asarray, getattr(state, name))) for name in self._trees}
-        self._manager.save(step, args=ocp.args.Composite(**arrays, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
+        trees = {name: jax.tree.map(np.asarray, getattr(state, name)) for name in self._trees}
+        if self.folder.name == "latest":
+            trees = {name: _packed(tree) for name, tree in trees.items()}
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
 
     def restore(self, like: Any) -> Any:
-        """The state; `like` gives shapes and dtypes, and the structure of the optimizer's state."""
-        items = {"trainable": like.trainable, "opt_state": like.opt_state}
-        found = self._restore(**{name: ocp.args.StandardRestore(_zeros(tree)) for name, tree in items.items()})
-        return like.replace(step=np.asarray(self.step, np.int32), trainable=found.trainable, opt_state=found.opt_state)
+        """The state that `latest` holds; `like` gives shapes and dtypes, and the structure of the optimizer's state.
+
+        Raises InputError where the state there is of another structure."""
+        trees = {"trainable": like.trainable, "opt_state": like.opt_state}
+        try:
+            found = self._restore(**{name: ocp.args.StandardRestore(_packed(_zeros(tree))) for name, tree in trees.items()})
+        except ValueError:
+            raise InputError(f"{self.folder}: saved by another version, there is no going on from it; give another --workdir") from None
+        whole = {name: _unpacked(found[name], tree) for name, tree in trees.items()}
+        return like.replace(step=np.asarray(self.step, np.int32), **whole)
 
     def restore_trainable(self, like: Tree) -> Tree:
         """What trains alone, in the shapes and dtypes of `like`."""
@@ -68,3 +81,30 @@ class Checkpoints:
 
 def _zeros(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
+
+
+def _groups(tree: Any) -> dict[str, list[int]]:
+    """Which leaves of a tree are kept as one array, by their places: small ones of one dtype. The names say what is in them, for another
+    tree would have other names."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        groups.setdefault(f"small {x.dtype}" if x.size <= SMALL else name, []).append((i, f"{name} {x.shape}"))
+    digest = lambda members: zlib.crc32("\n".join(what for _, what in members).encode())  # noqa: E731
+    return {f"{name} {digest(members):08x}": [i for i, _ in members] for name, members in groups.items()}
+
+
+def _packed(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree, [elements] each, in groups."""
+    flat = [x.reshape(-1) for x in jax.tree.leaves(tree)]
+    return {name: np.concatenate([flat[i] for i in places]) if places[1:] else flat[places[0]] for name, places in _groups(tree).items()}
+
+
+def _unpacked(packed: dict[str, np.ndarray], like: Any) -> Any:
+    """The tree that was packed; `like` has its structure and shapes."""
+    leaves, structure = jax.tree.flatten(like)
+    for name, places in _groups(like).items():
+        ends = np.cumsum([leaves[i].size for i in places])
+        for i, flat in zip(places, np.split(packed[name], ends[:-1]), strict=True):
+            leaves[i] = flat.reshape(leaves[i].shape)
+    return structure.unflatten(leaves)
