@@ -3,10 +3,14 @@
 Matrix units (AMX, tensor cores, the MXU) are reached only by a dot with bfloat16 operands that accumulates in float32.
 JAX's own transpose of such a dot feeds the float32 cotangent back and falls off that path, so the gradient is written
 out here with the cotangent cast too. Parameters, norms, softmax and losses stay float32 in either precision.
+
+A CPU without such a unit takes half as long again for bfloat16 operands as for float32 ones, so there they are rounded all the same and
+multiplied as float32: the products of two bfloat16 numbers are exact in it.
 """
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +19,21 @@ from research.errors import InputError, nearest
 from research.later import zero_after
 
 
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the device has instructions for it. Of a CPU that does not say so in /proc/cpuinfo, it is assumed."""
+    if jax.default_backend() != "cpu":
+        return True
+    try:
+        words = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return True
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(words)
+
+
 def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    if not multiplies_bfloat16():
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
 

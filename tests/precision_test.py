@@ -1,3 +1,4 @@
+import functools
 import re
 
 import flax.linen as nn
@@ -7,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from research import models
+from research import models, precision
 from research.errors import InputError
 from research.precision import Precision, mixed_einsum
 from research.weights import padded_batch
@@ -75,11 +76,32 @@ def test_nothing_is_kept_of_the_second_operand_but_itself():
     assert sorted((x.dtype.name, x.shape) for x in kept if x.size) == [("bfloat16", a.shape), ("float32", b.shape)]
 
 
+@pytest.mark.parametrize("unit, kind", [(True, "bf16"), (False, "f32")])
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_dot_of_the_backward_pass_takes_bfloat16_and_gives_float32(spec):
+def test_every_dot_of_the_backward_pass_takes_what_the_device_is_quick_at_and_gives_float32(spec, unit, kind, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: unit)
     a, b, g = operands(spec)
     found = dots(jax.grad(lambda a, b: jnp.sum(g * mixed_einsum(spec, a, b)), (0, 1)), a, b)
-    assert found and set(found) == {("bf16", "bf16", "f32")}
+    assert found and set(found) == {(kind, kind, "f32")}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_numbers_are_those_of_a_device_with_a_unit_for_bfloat16(spec, monkeypatch):
+    a, b, g = operands(spec)
+    with_unit, without, exact = {}, {}, {}
+    for found, unit, name in ((with_unit, True, "bfloat16"), (without, False, "bfloat16"), (exact, False, "float32")):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda unit=unit: unit)
+        value, back = jax.jit(lambda a, b, name=name: jax.vjp(functools.partial(Precision(name).einsum, spec), a, b))(a, b)
+        found |= dict(zip(("out", "a", "b"), (value, *back(g)), strict=True))
+    for part, value in with_unit.items():
+        np.testing.assert_allclose(without[part], value, atol=1e-5)
+        assert np.abs(exact[part] - value).max() > 1e-4
+
+
+@pytest.mark.parametrize("said, has", [("flags : sse avx2 avx512f", False), ("flags : avx2 amx_bf16", True), ("Features : fp bf16", True)])
+def test_a_cpu_says_whether_it_multiplies_bfloat16(said, has, monkeypatch):
+    monkeypatch.setattr(precision.Path, "read_text", lambda path: said)
+    assert precision.multiplies_bfloat16.__wrapped__() == has
 
 
 def test_the_transpose_that_jax_would_use_does_not():
@@ -92,9 +114,10 @@ def test_the_transpose_that_jax_would_use_does_not():
     assert any("f32" in (lhs, rhs) for lhs, rhs, _ in dots(jax.grad(plain, (0, 1)), a, b))
 
 
-@pytest.mark.parametrize("precision, kind", [("bfloat16", "bf16"), ("float32", "f32")])
-def test_every_dot_of_a_training_encoder_is_of_its_precision(precision, kind):
-    model, batch = models.build(tiny.CONFIG, precision=precision), padded_batch(**tiny.inputs())
+@pytest.mark.parametrize("name, kind", [("bfloat16", "bf16"), ("float32", "f32")])
+def test_every_dot_of_a_training_encoder_is_of_its_precision(name, kind, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    model, batch = models.build(tiny.CONFIG, precision=name), padded_batch(**tiny.inputs())
     params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
 
     def loss(params):
