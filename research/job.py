@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from research import cache, export, parallel, telemetry, train, weights, whole
+from research import cache, curves, export, parallel, train, weights, whole
 from research import experiment as experiments
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
@@ -111,11 +111,13 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
 
 def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -> dict[str, Any]:
     """Trains to the end, tests what was best on dev, writes curves and predictions, and gives the contents of `result.json`."""
+    curves.prepare()
     latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
     if latest.step:
         console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
     evaluated = train.eval_program(e.model, e.layout)
     meter, compilations = train.fit(e, workdir, evaluated, latest, best, console)
+    drawn = curves.draw(workdir)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     with futures.ThreadPoolExecutor(1) as aside:
         sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
@@ -123,7 +125,7 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
             split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
             for split, batches in (("dev", e.dev), ("test", e.test))
         }
-        telemetry.draw_curves(workdir)
+    drawn()
     speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
     return describe(e, kept, metrics, speed, best, sha256.result())
 

@@ -1,21 +1,13 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard events, a progress line, curves.png."""
+"""What a run says about itself: metrics.jsonl, TensorBoard events, a progress line."""
 
-import functools
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from research import whole
-
-PANELS = {
-    "loss": ("train/loss", "dev/loss"),
-    "accuracy": ("train/accuracy", "dev/accuracy"),
-    "learning rate": ("learning_rate",),
-}
 
 
 class Telemetry:
@@ -70,38 +62,3 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
     if lines and not lines[-1].endswith("}"):
         lines.pop()
     return [json.loads(line) for line in lines]
-
-
-def draw_curves(workdir: Path) -> None:
-    """`curves.png` from metrics.jsonl: the loss, the dev score and the learning rate over steps."""
-    lines = read_metrics(workdir)
-    figure = _paper()
-    for axis, names in zip(figure.axes, PANELS.values(), strict=True):
-        for old in (*axis.lines, *filter(None, [axis.get_legend()])):
-            old.remove()
-        axis.set_prop_cycle(None)
-        axis.relim()
-        axis.set(xlim=(0, 1), ylim=(0, 1), autoscale_on=True)  # as they were: without points they would stay as they are
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("dev") else None)
-        if axis.lines:
-            axis.legend()
-    with whole.writing(workdir / "curves.png") as part:
-        figure.savefig(part, dpi=110, format="png")
-
-
-@functools.cache
-def _paper() -> Any:
-    """The figure to draw curves in: its axes and their ticks take longer to make than to draw."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.4))
-    axes = figure.subplots(1, len(PANELS), gridspec_kw={"left": 0.05, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.18})
-    for axis, title in zip(axes, PANELS, strict=True):
-        axis.set_title(title, y=1)  # where it would be put anyhow, after all ticks had been laid out once more
-        axis.set_xlabel("step")
-        axis.locator_params(nbins=5)
-        axis.grid(alpha=0.3)
-    return figure

@@ -30,14 +30,14 @@ def timed(seconds: Counter) -> Iterator[None]:
     """Within it, what the parts take is added to `seconds`."""
     import jax
 
-    from research import checkpoint, job, meeting, parallel, telemetry
+    from research import checkpoint, curves, job, meeting, parallel, telemetry
 
     where = {
         "programs": [(parallel.Program, "__call__"), (meeting.Meeting, "_run")],
         "checkpoints": [(checkpoint.Checkpoints, name) for name in ("__init__", "save", "restore_trainable", "meta", "bytes")],
         "metrics": [(telemetry.Telemetry, name) for name in ("__init__", "write", "__exit__")],
         "predictions": [(job, "prediction_rows"), (job, "write_lines")],
-        "curves.png": [(telemetry, "draw_curves")],
+        "curves.png": [(curves.Artist, "ask"), (curves.Artist, "wait")],
     }
     begin, record = time.perf_counter(), job.workdirs.record
 
