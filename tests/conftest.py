@@ -23,6 +23,11 @@ hypothesis.settings.register_profile("quick", max_examples=30, deadline=None, da
 hypothesis.settings.load_profile("quick")
 
 
+def pytest_collection_modifyitems(items):
+    """What trains on real data for many minutes comes first: begun last, it would leave the other core idle."""
+    items.sort(key=lambda item: not {"slow", "data"} <= {mark.name for mark in item.iter_markers()})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Derived files of the tests, and of programs they start, go to a folder that is new for each session.
