@@ -24,7 +24,9 @@ class Checkpoints:
     def __init__(self, folder: Path, kind: str):
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
         self._trees = ("trainable", "opt_state") if kind == "latest" else ("trainable",)
-        self._manager = ocp.CheckpointManager((folder / kind).absolute(), options=options, item_names=(*self._trees, "data", "meta"))
+        handlers = {name: ocp.StandardCheckpointHandler() for name in self._trees}
+        handlers |= {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
+        self._manager = ocp.CheckpointManager((folder / kind).absolute(), options=options, item_handlers=handlers)
         self.folder = folder / kind
 
     @property
@@ -51,10 +53,11 @@ class Checkpoints:
 
         Raises InputError where the state there is of another structure."""
         trees = {"trainable": like.trainable, "opt_state": like.opt_state}
-        try:
-            found = self._restore(**{name: ocp.args.StandardRestore(_packed(_zeros(tree))) for name, tree in trees.items()})
-        except ValueError:
-            raise InputError(f"{self.folder}: saved by another version, there is no going on from it; give another --workdir") from None
+        wanted = {name: _packed(_zeros(tree)) for name, tree in trees.items()}
+        there = self._manager.item_metadata(self.step)
+        if any(wanted[name].keys() != there[name].keys() for name in trees):
+            raise InputError(f"{self.folder}: saved by another version, there is no going on from it; give another --workdir")
+        found = self._restore(**{name: ocp.args.StandardRestore(packed) for name, packed in wanted.items()})
         whole = {name: _unpacked(found[name], tree) for name, tree in trees.items()}
         return like.replace(step=np.asarray(self.step, np.int32), **whole)
 
@@ -89,7 +92,7 @@ def _groups(tree: Any) -> dict[str, list[int]]:
     groups: dict[str, list[tuple[int, str]]] = {}
     for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        groups.setdefault(f"small {x.dtype}" if x.size <= SMALL else name, []).append((i, f"{name} {x.shape}"))
+        groups.setdefault(f"small {x.dtype}" if x.size <= SMALL else name, []).append((i, f"{name} {x.dtype}{x.shape}"))
     digest = lambda members: zlib.crc32("\n".join(what for _, what in members).encode())  # noqa: E731
     return {f"{name} {digest(members):08x}": [i for i, _ in members] for name, members in groups.items()}
 

@@ -43,14 +43,14 @@ class Artist:
             print(json.dumps(str(workdir.absolute())), file=self._process.stdin, flush=True)
         return self._asked - 1
 
-    def wait(self, number: int) -> None:
-        """Waits for a picture that was asked for. Raises RuntimeError where it could not be drawn."""
+    def wait(self, number: int) -> bool:
+        """Waits for a picture that was asked for; whether the process has lived to draw it. Raises RuntimeError where it could not."""
         with self._lock:
             while len(self._answers) <= number and (line := self._process.stdout.readline()).endswith("\n"):
                 self._answers.append(json.loads(line))
-        problem = self._answers[number] if number < len(self._answers) else f"the process has ended with exit code {self._process.wait()}"
-        if problem:
-            raise RuntimeError(f"curves.png was not drawn: {problem}")
+        if number < len(self._answers) and self._answers[number]:
+            raise RuntimeError(f"curves.png was not drawn: {self._answers[number]}")
+        return number < len(self._answers)
 
     def close(self) -> None:
         """Lets the process end."""
@@ -75,7 +75,8 @@ _artist = functools.cache(Artist)
 def draw(workdir: Path) -> Callable[[], None]:
     """Has `curves.png` drawn from metrics.jsonl. What it gives waits until that is done, and raises RuntimeError where it was not."""
     artist = prepare()
-    return functools.partial(artist.wait, artist.ask(workdir))
+    number = artist.ask(workdir)
+    return lambda: None if artist.wait(number) else picture(workdir)
 
 
 def picture(workdir: Path) -> None:

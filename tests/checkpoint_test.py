@@ -14,10 +14,11 @@ from research.errors import InputError
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
 
-def some(rename=lambda name: name, wide=SMALL + 1, deep=3, dtype=jnp.bfloat16):
+def some(rename=lambda name: name, wide=SMALL + 1, deep=3, dtype=jnp.bfloat16, wide_dtype=jnp.float32):
     rng = np.random.default_rng(0)
     layers = {rename(f"layer_{i}"): {"kernel": rng.normal(size=(deep, 5)), "scale": np.asarray(rng.normal())} for i in range(20)}
-    trainable = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), {"encoder": layers, "head": {"wide": rng.normal(size=wide)}})
+    trainable = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), {"encoder": layers})
+    trainable |= {"head": {"wide": jnp.asarray(rng.normal(size=wide), wide_dtype)}}
     return trainable | {"delta": {"low": jnp.asarray(rng.normal(size=4), dtype)}}
 
 
@@ -44,8 +45,14 @@ def test_a_state_comes_back_as_it_was(saved):
 
 @pytest.mark.parametrize(
     "other",
-    [{"rename": lambda name: name.replace("1", "one")}, {"wide": SMALL + 2}, {"deep": 2}, {"dtype": jnp.float32}],
-    ids=["names", "large shape", "small shape", "dtype"],
+    [
+        {"rename": lambda name: name.replace("1", "one")},
+        {"wide": SMALL + 2},
+        {"deep": 2},
+        {"dtype": jnp.float32},
+        {"wide_dtype": jnp.bfloat16},
+    ],
+    ids=["names", "large shape", "small shape", "small dtype", "large dtype"],
 )
 def test_a_state_of_another_structure_is_refused(saved, other):
     with pytest.raises(InputError, match="latest: saved by another version") as error:
