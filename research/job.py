@@ -102,8 +102,9 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
             return finished
         e = build(config)
         workdirs.record(workdir, config)
-        whole.write_text(workdir / "plan.txt", e.model.summary())
-        console.print(e.model.summary())
+        summary = e.model.summary()
+        whole.write_text(workdir / "plan.txt", summary)
+        console.print(summary)
         result = train_and_test(e, workdir, console)
         whole.write_json(workdir / "result.json", result)
         return result
@@ -116,8 +117,7 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     if latest.step:
         console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
     evaluated = train.eval_program(e.model, e.layout)
-    meter, compilations = train.fit(e, workdir, evaluated, latest, best, console)
-    drawn = curves.draw(workdir)
+    meter, compilations, drawn = train.fit(e, workdir, evaluated, latest, best, console)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     with futures.ThreadPoolExecutor(1) as aside:
         sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research import optim, parallel
+from research import curves, optim, parallel
 from research.adapt.method import Gradient
 from research.checkpoint import Checkpoints
 from research.errors import InputError
@@ -135,18 +135,18 @@ class Running:
         return self._layout.first(self.state.replace(trainable=trainable))
 
 
-def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console=None) -> tuple[Meter, int]:
+def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoints, best: Checkpoints, console=None):
     """Trains to the end, or until dev has not been better for the config's patience, from `latest` where it holds a checkpoint; `best`
     keeps what was best on dev. Progress goes to the rich `console`, by default standard error.
 
-    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it,
-    and a run that is killed and started again does what it would have done. Gives the meter, and how often a step was compiled.
-    The parameters that the model began with are used up, unless a regulariser holds on to them.
+    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it, and a run
+    that is killed and started again does what it would have done. Gives the `Meter`, how often a step was compiled, and what waits for
+    the curves, drawn from when all is there. The parameters that the model began with are used up, unless a regulariser keeps them.
     """
     e, model, layout = experiment, experiment.model, experiment.layout
     identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
     whole, before = resumed(e, workdir, latest, identity)
-    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
+    start, meter, window, compilations, drawn = int(whole.step), Meter(before.get("speed")), Window(e), 0, None
     resident, due, patience = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint"), e.steps_of("patience")
     frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
     with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
@@ -172,6 +172,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                     sums, _ = evaluate(evaluated, kept, frozen, e.dev, layout)
                     scores = model.kind.scores(sums)
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
+                    drawn = curves.draw(workdir) if step == e.total_steps else None
                     score = scores[model.task.metric]
                     if best.step is None or score > best.meta()["score"]:
                         best.save(running.whole(kept), e.position(step), {**identity, "score": score, **model.learnt})
@@ -183,7 +184,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
             whole, compilations = running.whole(), compilations + running.program.compilations
             if enough:
                 break
-    return meter, compilations
+    return meter, compilations, drawn or curves.draw(workdir)
 
 
 def resumed(experiment, workdir: Path, latest: Checkpoints, identity: dict[str, Any]) -> tuple[State, dict[str, Any]]:
