@@ -104,6 +104,11 @@ def test_a_cpu_says_whether_it_multiplies_bfloat16(said, has, monkeypatch):
     assert precision.multiplies_bfloat16.__wrapped__() == has
 
 
+def test_a_cpu_that_says_nothing_is_given_bfloat16(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "Path", lambda path: tmp_path / "nothing")
+    assert precision.multiplies_bfloat16.__wrapped__()
+
+
 def test_the_transpose_that_jax_would_use_does_not():
     a, b, g = operands("bld,df->blf")
 
