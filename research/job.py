@@ -57,9 +57,10 @@ def do(
 
 
 def keep_programs() -> None:
-    """Compiled programs are kept on disk from now on."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Keeps compiled programs on disk from now on: in `$JAX_COMPILATION_CACHE_DIR` where that is set, else in our cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:

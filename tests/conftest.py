@@ -3,16 +3,29 @@
 Workers side by side each keep to their share of the cores: threads of two that want the same core wait for each other.
 """
 
+import hashlib
 import os
+import platform
+import re
 import socket
+import sys
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
-from research import process  # noqa: E402
+from research import cache, process  # noqa: E402
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     process.keep_to(process.shares(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))[int(worker.removeprefix("gw"))])
+
+# Compiled programs outlive the session, in a folder for each kind of CPU, since they are machine code.
+_cpu = platform.processor() + platform.machine()
+if sys.platform == "linux":
+    _cpu += "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features)\b.*$", Path("/proc/cpuinfo").read_text()))))
+_compiled = cache.folder(f"tests-compiled-{hashlib.sha256(_cpu.encode()).hexdigest()[:12]}")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compiled))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -32,12 +45,10 @@ def pytest_collection_modifyitems(items):
 def own_cache(tmp_path_factory):
     """Derived files of the tests, and of programs they start, go to a folder that is new for each session.
 
-    Compiled programs too: tests compile the same small ones again and again, which is most of their time.
+    Only compiled programs are shared by workers, child processes and later sessions: compiling is most of the tests' time.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
         yield
 
 
