@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+import configs
 from configs import common
 from research import process
 from research.errors import InputError, nearest
@@ -40,7 +42,7 @@ def parse(argv: list[str]) -> list[str]:
         print(sys.modules["__main__"].__doc__, flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([located(arg) for arg in argv])
         wanted = "config" in flags.FLAGS
         config, is_file = (flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object") if wanted else (None, False)
         if is_file and config is not None and not isinstance(config, ConfigDict):
@@ -58,6 +60,19 @@ def parse(argv: list[str]) -> list[str]:
     if is_file:
         common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
     return rest
+
+
+def located(arg: str) -> str:
+    """Return `arg` with the full path of the ready config that it names, so that `--config=configs/imdb.py` works from any folder.
+
+    A file of that name under the current folder comes first; any other argument is returned as it is.
+    """
+    flag, equals, path = arg.partition("=") if arg.startswith("-") and not arg.startswith("--config.") else ("", "", arg)
+    file, colon, words = path.partition(":")
+    ready = Path(configs.__path__[0]).parent / file
+    if Path(file).exists() or Path(file).parts[:1] != ("configs",) or not ready.is_file():
+        return arg
+    return f"{flag}{equals}{ready}{colon}{words}"
 
 
 def _reason(argv: list[str], error: Exception) -> str:

@@ -7,12 +7,14 @@ python -m research.ablation.ledger    # a line for each table: what can run, wha
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+import configs
 from configs import common
 from research.ablation import sweep as sweeps
 from research.ablation.sweep import Overrides
@@ -149,9 +151,9 @@ def overview(paths: Iterable[str]) -> str:
         waiting = [table.waiting(cell) for cell in table.cells if table.waiting(cell)]
         wanted = dict.fromkeys(what for waits in waiting for what in waits)
         cells = str(len(table.cells) - len(waiting)), str(len(waiting) or ""), "; ".join(wanted)
-        lines.append(f"| `{path}` | {table.paper}, {table.name} | {' | '.join(cells)} |")
+        lines.append(f"| `{os.path.relpath(path)}` | {table.paper}, {table.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    print(overview(sorted(Path("configs/papers").glob("[a-z]*.py"))), end="")
+    print(overview(sorted((Path(configs.__path__[0]) / "papers").glob("[a-z]*.py"))), end="")
