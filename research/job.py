@@ -40,6 +40,7 @@ def do(
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
         data = experiments.load_data(config)
+        console.print(*data.notes, sep="\n")
         print(experiments.build_model(config, data.labels, experiments.own_words(config, data)).summary(), end="")
     elif mode == "export":
         if not output:
@@ -102,6 +103,7 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
             return finished
         e = build(config)
+        console.print(*e.data.notes, sep="\n")
         workdirs.record(workdir, config)
         summary = e.model.summary()
         whole.write_text(workdir / "plan.txt", summary)
@@ -208,6 +210,7 @@ def describe(
         "data": {
             "source": e.data.source,
             "fingerprint": e.data.fingerprint,
+            "raw_fingerprint": e.data.raw_fingerprint,
             "sizes": {split: len(examples) for split, examples in e.data.splits.items()},
         },
         "environment": {

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and renamed."""
+"""Files that are whole or not there: written beside their place and renamed. And JSON that a user may have touched."""
 
 import contextlib
 import json
@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from research.errors import InputError
 
 
 @contextlib.contextmanager
@@ -32,6 +34,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON for people: indented, keys sorted."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def parse_json(text: str, place: str) -> Any:
+    """Return the value of a JSON text. Raise InputError, naming `place`, where there is none that Python can hold."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{place}: not JSON: {error.msg} at {at}") from None
+    except RecursionError:
+        raise InputError(f"{place}: JSON that is nested too deeply to read") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{place}: JSON that cannot be read: {str(error).partition(';')[0]}") from None
 
 
 def _umask() -> int:

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from research import job, train, workdir
 from research.checkpoint import Checkpoints
+from research.data import sources
 from research.errors import InputError
+from research.tasks import catalog
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -34,6 +36,7 @@ def test_the_workdir_holds_what_the_contract_names(tmp_path):
     speed = {"first_step_s", "steps_per_s", "examples_per_s", "real_tokens_per_s", "padding_fraction", "step_flops"}
     assert speed < result["speed"].keys()
     assert result["data"]["sizes"] == {"train": 32, "dev": 16, "test": 16}
+    assert result["data"]["raw_fingerprint"] == sources.load(catalog.get("imdb"), source="demo").raw_fingerprint
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and "dev/accuracy" in lines[-1]
 

@@ -30,21 +30,29 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """Splits as a source has them (`dev` may be missing), `origin(split, row)` for error messages, and the name of the source."""
+    """Splits as a source has them (`dev` may be missing), `origin(split, row)` for error messages, the name of the source, and the names
+    of files beside the splits that were not read."""
 
     splits: dict[str, Examples]
     origin: Callable[[str, int], str]
     source: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """`splits` has exactly train, dev and test; `labels` are the classes in order."""
+    """`splits` has exactly train, dev and test; `labels` are the classes in order.
+
+    `fingerprint` is of `splits`; `raw_fingerprint` is of the splits as they were read, before anything was drawn, cut or added.
+    `notes` are lines about the reading that the user should see.
+    """
 
     splits: dict[str, Examples]
     labels: tuple[str, ...]
     source: str
     fingerprint: str
+    raw_fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Examples:
@@ -67,9 +75,9 @@ def stratified_order(labels: Sequence[str], seed: str) -> list[int]:
 
 
 def fingerprint(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:
-    """sha256 (hex) of the label names and of every split's ids, texts and labels, in order: one JSON line for each example."""
+    """Return the sha256 (hex) of the label names and of every split's ids, texts and labels, in order: one JSON line for each example."""
     digest = hashlib.sha256(json.dumps(["labels", *labels]).encode())
-    for name in SPLITS:
+    for name in filter(splits.__contains__, SPLITS):
         examples = splits[name]
         digest.update(f"\n{json.dumps([name, len(examples)])}".encode())
         for row in zip(examples.ids, examples.texts, examples.labels, strict=True):

@@ -11,22 +11,28 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from research import whole
 from research.data.examples import SPLITS, Examples, Raw, rows
 from research.errors import InputError, nearest
 from research.tasks.task import Task
 
 TABLES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
-LINES = (".txt", ".txt.gz")
+NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+"""What the file of each split may be called, without its ending."""
 
 
 def read_folder(task: Task, path: str) -> Raw:
-    """The splits in a folder: train and test, and dev where it has one. Raises InputError naming the file and the line."""
+    """Return the splits in a folder: train and test, and dev where it has one, under any of the names in `NAMES`.
+
+    Raises InputError naming the file and the line."""
     folder = Path(path)
     if not path or not folder.is_dir():
         raise InputError(f"data.path is {path!r}, not a folder; give one with train and test files by --config.data.path=FOLDER")
     files = {split: file for split in SPLITS if (file := _file(folder, split))}
     splits = {split: _split(split, file, task) for split, file in files.items()}
-    return Raw(splits, lambda split, row: _place(files[split], row), f"files:{folder.resolve()}")
+    unread = sorted(file.name for file in folder.iterdir() if file.is_file() and file not in files.values())
+    visible = tuple(name for name in unread if not name.startswith("."))
+    return Raw(splits, lambda split, row: _place(files[split], row), f"files:{folder.resolve()}", visible)
 
 
 def read_inputs(path: str, task: Task) -> Examples:
@@ -57,29 +63,39 @@ def _inputs(table: list[dict], name: str, first: int, task: Task) -> Examples:
         place, key = f"{name}:{row + first}", str(fields.get("id", row))
         for text in task.texts:
             check_text(fields[text], place)
+        _check_unicode(key, place, "id")
         if key in seen:
             raise InputError(f"{place}: id {key!r} is that of {seen[key]} too; give each row its own")
         seen[key] = place
         if labelled[row] != labelled[0]:
             raise InputError(f"{place}: field {task.label!r} is in some rows and not in others; give it to all or to none")
-        labels += [_label(fields[task.label], place)] if labelled[row] else []
+        labels += [_label(fields[task.label], place).strip()] if labelled[row] else []
     return Examples(tuple(seen), tuple(tuple(fields[text] for text in task.texts) for fields in table), tuple(labels))
 
 
 def check_text(text: object, place: str) -> None:
-    """Raises InputError, naming the place, for what is not text, is empty, or has no UTF-8 form."""
+    """Raise InputError, naming the place, for what is not text, is empty, or has no UTF-8 form."""
     if not isinstance(text, str):
-        raise InputError(f"{place}: the text is {json.dumps(text)[:40]}, not a string")
+        raise InputError(f"{place}: the text is {_shown(text)}, not a string")
     if not text.strip():
         raise InputError(f"{place}: the text is empty")
+    _check_unicode(text, place, "text")
+
+
+def _check_unicode(text: str, place: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{place}: the text has half of a surrogate pair at character {error.start}") from None
+        raise InputError(f"{place}: the {what} has half of a surrogate pair at character {error.start}") from None
+
+
+def _shown(value: object) -> str:
+    """Return a JSON value in a few characters; a nested one is only named."""
+    return {list: "a list", dict: "an object"}.get(type(value)) or json.dumps(value)[:40]
 
 
 def _file(folder: Path, split: str) -> Path | None:
-    found = [folder / f"{split}{ending}" for ending in TABLES if (folder / f"{split}{ending}").is_file()]
+    found = [file for name in NAMES[split] for ending in TABLES if (file := folder / f"{name}{ending}").is_file()]
     if len(found) > 1:
         raise InputError(f"{folder}: the {split} split is there twice, as {' and '.join(file.name for file in found)}; keep one")
     if not found and split != "dev":
@@ -97,7 +113,8 @@ def _split(split: str, file: Path, task: Task) -> Examples:
 
 def _label(label: object, place: str) -> str:
     if isinstance(label, bool) or not isinstance(label, str | int):
-        raise InputError(f"{place}: the label is {json.dumps(label)[:40]}, not a string")
+        raise InputError(f"{place}: the label is {_shown(label)}, not a string")
+    _check_unicode(str(label), place, "label")
     return str(label)
 
 
@@ -166,10 +183,7 @@ def _parse_tsv(lines: list[str], name: str, needed: Sequence[str]) -> list[dict[
 def _parse_jsonl(lines: list[str], name: str, needed: Sequence[str]) -> list[dict]:
     table = []
     for number, line in enumerate(lines, start=1):
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{name}:{number}: not JSON: {error.msg} at column {error.colno}") from None
+        fields = whole.parse_json(line, f"{name}:{number}")
         if not isinstance(fields, dict):
             raise InputError(f"{name}:{number}: not a JSON object; give one with {', '.join(needed)}")
         for field in needed:

@@ -1,7 +1,10 @@
 """Where examples come from: one `load` over files, TFDS and the embedded demo, and what every source must satisfy."""
 
+import dataclasses
+
 from research.data import augment as augmentation
-from research.data import demo, files, from_tfds
+from research.data import demo, describe, files, from_tfds
+from research.data import labels as classes
 from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, rows, stratified_order
 from research.data.files import read_inputs
 from research.errors import InputError, nearest
@@ -27,6 +30,7 @@ def load(
 ) -> Dataset:
     """The train, dev and test examples of a task.
 
+    The classes are the task's, or the labels of train in natural order; blanks around a label are taken off.
     `source` is "files" (`path`: a folder), "tfds" (`path`: its data_dir, "" is the default) or "demo" (no path). A missing dev split is
     cut from the whole train split: `dev_fraction` of it, by `seed`, with the labels in proportion. Then `train_examples` of train and
     `eval_examples` of dev and of test are kept, again by `seed` and in proportion (0 is all; fewer are a subset of more), in the order
@@ -36,7 +40,9 @@ def load(
     if source not in SOURCES:
         raise InputError(f"data.source {source!r} is not a source; {nearest(source, SOURCES)}")
     raw = SOURCES[source](task, path)
-    labels = task.labels or tuple(sorted(set(raw.splits["train"].labels)))
+    whole, blanks = classes.stripped(raw.splits)
+    raw = dataclasses.replace(raw, splits=whole)
+    labels = task.labels or classes.in_order(whole["train"].labels)
     for split in raw.splits:
         _check(raw, split, labels)
     splits = raw.splits if "dev" in raw.splits else _cut_dev(raw.splits, dev_fraction, seed)
@@ -44,7 +50,9 @@ def load(
     splits = {split: _limit(splits[split], split, sizes[split], seed) for split in SPLITS}
     if augment:
         splits["train"] = augmentation.add(splits["train"], augment, augment_rate, augment_copies, seed)
-    return Dataset(splits, labels, raw.source, fingerprint(splits, labels))
+    _check_classes(splits["train"], raw.source)
+    notes = describe.notes(raw, splits, labels, blanks)
+    return Dataset(splits, labels, raw.source, fingerprint(splits, labels), fingerprint(whole, labels), notes)
 
 
 def _check(raw: Raw, split: str, labels: tuple[str, ...]) -> None:
@@ -58,6 +66,14 @@ def _check(raw: Raw, split: str, labels: tuple[str, ...]) -> None:
             files.check_text(text, place)
         if not label or label not in known:
             raise InputError(f"{place}: label {label!r} is not a class; {nearest(label, known)}")
+
+
+def _check_classes(train: Examples, source: str) -> None:
+    """Raise InputError where all training examples are of one class."""
+    if len(set(train.labels)) == 1:
+        raise InputError(
+            f"{source}: {len(train)} training examples, all of one class ({train.labels[0]!r}); give examples of two or more classes"
+        )
 
 
 def _cut_dev(splits: dict[str, Examples], fraction: float, seed: int) -> dict[str, Examples]:

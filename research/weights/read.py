@@ -1,7 +1,6 @@
 """What a model's folder holds: its config, its tensors under PyTorch's names, its tokenizer."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from research.errors import InputError
+from research.whole import parse_json
 
 SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
 PICKLE = "pytorch_model.bin"
@@ -106,7 +106,7 @@ def read_tokenizer(folder: Path, model_type: str, vocab_size: int):
 def read_object(path: Path) -> dict[str, Any]:
     """The contents of a JSON file. Raises InputError where it is missing or is not a JSON object."""
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = parse_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         there = ", ".join(sorted(p.name for p in path.parent.iterdir())) or "no files"
         raise InputError(f"{path.parent}: no {path.name}; there are: {there}") from None

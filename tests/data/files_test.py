@@ -64,6 +64,28 @@ def test_a_missing_split_lists_what_is_there(refused, folder, split):
     refused(lambda: load(folder), str(folder), f"no {split} split", f"{split}.csv")
 
 
+@pytest.mark.parametrize("name", ["validation.tsv", "valid.tsv", "val.tsv.gz", "dev.tsv"])
+def test_a_dev_split_goes_by_several_names(folder, name):
+    content = table([("odd", "pos"), ("even", "neg")]).encode()
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    data = load(folder)
+    assert data.splits["dev"].texts == (("odd",), ("even",)) and len(data.splits["train"]) == 80
+    assert not any(note.startswith("not read") or note.endswith("cut from train") for note in data.notes)
+
+
+def test_two_names_of_one_split_are_refused(refused, folder):
+    for name in ("dev.tsv", "valid.jsonl"):
+        (folder / name).write_text(table([("odd", "pos")]))
+    refused(lambda: load(folder), "the dev split is there twice", "dev.tsv and valid.jsonl")
+
+
+def test_files_that_are_not_read_are_named(folder):
+    for name in ("validation.csv", "train2.tsv", "meta.json", ".hidden"):
+        (folder / name).write_text("x")
+    (folder / "more").mkdir()
+    assert "not read: meta.json, train2.tsv, validation.csv" in load(folder).notes
+
+
 def test_a_split_that_is_there_twice_is_refused(refused, folder):
     (folder / "test.jsonl").write_text("{}")
     refused(lambda: load(folder), "test.tsv and test.jsonl")
@@ -100,6 +122,13 @@ def test_a_bad_table_is_refused_at_its_line(refused, folder, content, pieces):
         ('{"text": 3, "label": "pos"}', ["3", "not a string"]),
         ('{"text": "fine", "label": null}', ["null", "not a string"]),
         ('{"text": "\\ud800", "label": "pos"}', ["surrogate"]),
+        ('{"text": "fine", "label": "\\udc00"}', ["the label has half of a surrogate"]),
+        ("[" * 200_000, ["nested too deeply"]),
+        ('{"text": ' + "[" * 200_000 + "]" * 200_000 + ', "label": "pos"}', ["nested too deeply"]),
+        ('{"text": ' + "[" * 700 + "]" * 700 + ', "label": "pos"}', ["a list", "not a string"]),
+        ('{"text": "fine", "label": ' + "1" * 5000 + "}", ["4300 digits"]),
+        ('{"text": "fine", "label": NaN}', ["NaN", "not a string"]),
+        ('{"text": "fine", "label": {"a": 1}}', ["an object", "not a string"]),
     ],
 )
 def test_bad_json_lines_are_refused_at_their_line(refused, folder, line, pieces):
@@ -150,6 +179,8 @@ def test_standard_input_is_known_by_its_first_line(monkeypatch, task, content, t
         ("in.tsv", "txt\none\n", BINARY, ["in.tsv:1", "'text'", "did you mean 'txt'?"]),
         ("in.tsv", "id\ttext\nx\tone\nx\ttwo\n", BINARY, ["in.tsv:3", "'x'", "in.tsv:2"]),
         ("in.jsonl", '{"text": "a", "label": "pos"}\n{"text": "b"}', BINARY, ["in.jsonl:2", "'label'"]),
+        ("in.jsonl", '{"text": "a"}\n' + "[" * 200_000, BINARY, ["in.jsonl:2", "nested too deeply"]),
+        ("in.jsonl", '{"text": "a", "id": "\\ud800"}', BINARY, ["in.jsonl:1", "the id has half of a surrogate"]),
         ("in.csv", "text\none\n", BINARY, ["in.csv", "'.csv'", "did you mean '.tsv'?"]),
     ],
 )

@@ -82,6 +82,19 @@ def test_the_fingerprint_sees_every_text_label_and_name(folder):
     assert load(folder, Task("binary", labels=("pos", "neg"))).fingerprint != before
 
 
+def test_the_raw_fingerprint_is_of_what_was_read_whatever_is_made_of_it(folder):
+    raw = load(folder).raw_fingerprint
+    others = [load(folder, train_examples=16), load(folder, eval_examples=4), load(folder, seed=1), load(folder, dev_fraction=0.2)]
+    others.append(load(folder, augment="swap", augment_rate=0.3, augment_copies=2))
+    assert {other.raw_fingerprint for other in others} == {raw}
+    assert len({other.fingerprint for other in others}) == len(others)
+    (folder / "test.tsv").write_text((folder / "test.tsv").read_text().replace("test text 3", "test text three"))
+    changed = load(folder)
+    assert changed.raw_fingerprint != raw
+    (folder / "dev.tsv").write_text("text\tlabel\nfine\tpos\npoor\tneg\n")
+    assert load(folder).raw_fingerprint not in (raw, changed.raw_fingerprint)
+
+
 def test_take_keeps_ids_texts_and_labels_together():
     examples = sources.Examples(("a", "b", "c"), (("1",), ("2",), ("3",)), ("x", "y", "z"))
     assert examples.take([2, 0]) == sources.Examples(("c", "a"), (("3",), ("1",)), ("z", "x"))

@@ -1,0 +1,39 @@
+"""The lines in which a run says what its data are."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from research.data.examples import SPLITS, Examples, Raw
+from research.data.labels import lookalikes
+
+NAMED = 24  # classes, or files, that are named one by one
+
+
+def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blanks: Counter) -> tuple[str, ...]:
+    """Return the lines on a data set: its source and sizes, its classes with their counts, and what in it is suspicious.
+
+    `raw` is the data as they were read, `splits` as they are used; `blanks` counts for each class the labels that had blanks around them.
+    """
+    cut = "" if "dev" in raw.splits else ", dev is cut from train"
+    lines = [f"data: {raw.source}: {', '.join(f'{split} {len(splits[split]):,}' for split in SPLITS)} examples{cut}"]
+    lines.append(_classes(splits, labels))
+    if raw.unread:
+        lines.append(f"not read: {_listed(raw.unread)}")
+    if blanks:
+        found = ", ".join(f"{label!r} {count:,}" for label, count in blanks.most_common(NAMED))
+        lines.append(f"blanks around labels were taken off: {blanks.total():,} ({found})")
+    for group in lookalikes(labels):
+        names = " and ".join(ascii(label) for label in group)
+        lines.append(f"warning: the classes {names} differ only in case, Unicode form or invisible characters")
+    return tuple(lines)
+
+
+def _classes(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:
+    counts = {split: Counter(splits[split].labels) for split in SPLITS}
+    named = [f"{label} {'/'.join(f'{counts[split][label]:,}' for split in SPLITS)}" for label in labels]
+    return f"{len(labels)} classes (examples in {'/'.join(SPLITS)}): {_listed(named)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,99 @@
+"""Names of classes: their order, blanks around them, and names that were perhaps meant to be one."""
+
+import pytest
+
+from research.data import labels, sources
+from research.tasks.task import Task
+
+OPEN = Task("open")
+
+
+def load(folder, task=OPEN, **request):
+    return sources.load(task, source="files", path=str(folder), **request)
+
+
+def write(path, *names):
+    """A table of eight examples for each of the labels."""
+    path.write_text("text\tlabel\n" + "".join(f"text {k} of {i}\t{name}\n" for k in range(8) for i, name in enumerate(names)))
+
+
+@pytest.mark.parametrize(
+    ("order", "plain"),
+    [
+        ("0 1 2 10 11", "0 1 10 11 2"),
+        ("LABEL_0 LABEL_2 LABEL_10", "LABEL_0 LABEL_10 LABEL_2"),
+        ("-2 -1 0 1", "-1 -2 0 1"),
+        ("-0.5 .25 1.5 10", "-0.5 .25 1.5 10"),
+        ("a a2b a10b b", "a a10b a2b b"),
+        ("01 1 02 2", "01 02 1 2"),
+        ("ham spam", "ham spam"),
+        (f"x{'1' * 4999} x{'1' * 5000}", f"x{'1' * 4999} x{'1' * 5000}"),
+    ],
+)
+def test_numbers_in_labels_are_in_order_of_their_value(order, plain):
+    assert labels.in_order(reversed(plain.split())) == tuple(order.split())
+    assert sorted(order.split()) == plain.split()
+
+
+def test_integer_labels_of_a_folder_are_numbered_by_their_value(tmp_path):
+    for split in ("train", "dev", "test"):
+        write(tmp_path / f"{split}.tsv", *map(str, range(12)))
+    assert load(tmp_path).labels == tuple(map(str, range(12)))
+
+
+@pytest.mark.parametrize("blank", [" ", "  ", "\u00a0", "\u3000", "\x0b"])
+@pytest.mark.parametrize("place", ["ham{}", "{}ham"])
+def test_blanks_around_labels_are_taken_off_and_counted(tmp_path, blank, place):
+    write(tmp_path / "train.tsv", "ham", place.format(blank), "spam")
+    write(tmp_path / "test.tsv", "ham", "spam")
+    data = load(tmp_path)
+    assert data.labels == ("ham", "spam")
+    assert "blanks around labels were taken off: 8 ('ham' 8)" in data.notes
+    write(tmp_path / "train.tsv", "ham", "ham", "spam")
+    clean = load(tmp_path)
+    assert clean.fingerprint == data.fingerprint and not any(note.startswith("blanks") for note in clean.notes)
+
+
+def test_blanks_are_taken_off_the_labels_of_a_task_and_of_an_input_too(tmp_path):
+    write(tmp_path / "train.tsv", "neg ", "pos")
+    write(tmp_path / "test.tsv", "neg", " pos")
+    assert load(tmp_path, Task("binary", labels=("neg", "pos"))).labels == ("neg", "pos")
+    assert set(sources.read_inputs(str(tmp_path / "test.tsv"), OPEN).labels) == {"neg", "pos"}
+
+
+@pytest.mark.parametrize(
+    "other", ["Ham", "ham\u200b", "\ufeffham", "h\u00adam", "\uff48\uff41\uff4d", "ham\ufe0f", "HAM", "ha\u200dm", "\u202aham\u202c"]
+)
+def test_labels_that_look_alike_are_a_warning_with_their_names(tmp_path, other):
+    write(tmp_path / "train.tsv", "ham", other, "spam")
+    write(tmp_path / "test.tsv", "ham", "spam")
+    data = load(tmp_path)
+    (warning,) = (note for note in data.notes if note.startswith("warning"))
+    assert "'ham'" in warning and ascii(other) in warning and "'spam'" not in warning
+    assert len(data.labels) == 3  # they are said, not changed
+
+
+def test_forms_of_one_letter_and_widths_of_a_blank_look_alike_and_other_names_do_not():
+    assert labels.lookalikes(["caf\u00e9", "cafe\u0301", "cafe"]) == [("caf\u00e9", "cafe\u0301")]
+    assert labels.lookalikes(["not  spam", "not spam", "not\u00a0spam"]) == [("not  spam", "not spam", "not\u00a0spam")]
+    assert labels.lookalikes(["1", "-1", "01", "ham", "spam", "not_spam"]) == []
+
+
+def test_the_classes_and_their_counts_are_said(folder):
+    first, second = load(folder).notes
+    assert first == f"data: files:{folder}: train 72, dev 8, test 20 examples, dev is cut from train"
+    assert second == "2 classes (examples in train/dev/test): neg 54/6/15, pos 18/2/5"
+    write(folder / "train.tsv", *(f"c{i}" for i in range(30)))
+    write(folder / "test.tsv", "c1")
+    assert load(folder).notes[1].startswith("30 classes (examples in train/dev/test): c0 8/0/0, c1 7/1/8, c2 ")
+    assert load(folder).notes[1].endswith("c23 7/1/0 and 6 more")
+
+
+@pytest.mark.parametrize("task", [OPEN, Task("binary", labels=("ham", "spam"))])
+def test_one_class_alone_is_refused(refused, tmp_path, task):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.tsv", "ham")
+    refused(lambda: load(tmp_path, task), str(tmp_path), "7 training examples", "all of one class ('ham')", "two or more")
+    write(tmp_path / "train.tsv", "ham", "spam")
+    assert len(load(tmp_path, task).labels) == 2
+    refused(lambda: load(tmp_path, task, train_examples=1), "1 training examples, all of one class")
