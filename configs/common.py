@@ -10,10 +10,12 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import options
+from research import elsewhere, ranges
 from research.errors import InputError, nearest
 
 UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
-DURATIONS = ("total", "warmup", "eval", "checkpoint", "log", "phase", "patience")
+DURATIONS = tuple(ranges.DURATIONS)
+check_ranges = ranges.check_ranges
 
 
 def words(arg: str, **defaults: str) -> dict[str, str]:
@@ -39,55 +41,13 @@ def words(arg: str, **defaults: str) -> dict[str, str]:
     return chosen
 
 
-# Lowest and highest value, and whether the highest itself is allowed.
-RANGES = {
-    "seed": (0, 2**32, False),
-    "data.seed": (0, 2**32, False),
-    "data.train_examples": (0, None, True),
-    "data.eval_examples": (0, None, True),
-    "data.augment_rate": (0, 1, False),
-    "data.augment_copies": (1, None, True),
-    "max_length": (3, None, True),
-    "truncation_head": (1, None, True),
-    "batch_size": (1, None, True),
-    "eval_batch_tokens": (1, None, True),
-    "accumulate": (1, None, True),
-    "dropout": (0, 1, False),
-    "attention_dropout": (0, 1, False),
-    "label_smoothing": (0, 1, False),
-    "prefix_cache_gb": (0, None, True),
-    "base_learning_rate": (0, None, True),
-    "learning_rate": (0, None, True),
-    "weight_decay": (0, None, True),
-    "clip_norm": (0, None, True),
-    "momentum": (0, 1, False),
-    "beta1": (0, 1, False),
-    "beta2": (0, 1, False),
-    "epsilon": (0, None, True),
-}
-
-
-def check_ranges(c: ConfigDict) -> None:
-    """Raises InputError for a number that makes no sense where it stands."""
-    for name, (low, high, inclusive) in RANGES.items():
-        owner, _, field = name.rpartition(".")
-        value = (c[owner] if owner else c)[field]
-        if value is None and name == "learning_rate":
-            raise InputError("config: learning_rate is empty; the programs fill it by the method, and so does methods.settle(config)")
-        if value is None:
-            continue
-        if not low <= value or (high is not None and not (value <= high if inclusive else value < high)):
-            bounds = f"at least {low}" + ("" if high is None else f" and {'at most' if inclusive else 'less than'} {high}")
-            raise InputError(f"config: {name}={value} must be {bounds}")
-
-
 def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     """Every field with its default, for `task` and the chosen words."""
     c = ConfigDict()
-    c.task = task
-    c.method = chosen["method"]
-    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny; bilstm, textcnn
-    c.seed = 0
+    c.task = task  # a row of research/tasks/catalog.py; --list=tasks
+    c.method = chosen["method"]  # one of --list=methods, or several joined by +
+    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny; bilstm, textcnn; --list=models
+    c.seed = 0  # of everything that is left to chance
 
     _inputs(c, chosen)
 
@@ -100,9 +60,9 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
 
     c.pooling = placeholder(str)  # pooler | first | mean | max; empty: as the method wants, the encoder's own pooler for most
-    c.dropout = 0.1
+    c.dropout = 0.1  # of hidden states, from the first stage that trains
     c.attention_dropout = placeholder(float)  # of attention weights; empty: as `dropout`; at 0, GPUs train with fused attention
-    c.label_smoothing = 0.0
+    c.label_smoothing = 0.0  # part of the target that is spread over all classes
 
     options.add(c)
     c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
@@ -114,10 +74,10 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.base_learning_rate = 5e-5  # what suits full fine-tuning
     c.learning_rate = placeholder(float)  # empty: what suits the method, a multiple of the above
     c.schedule = "linear"  # linear | cosine | constant | slanted_triangular, after the warm-up
-    c.weight_decay = 0.01
+    c.weight_decay = 0.01  # decoupled for adamw and adafactor, an L2 term for adam and sgd
     c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})  # patterns of what decay spares; an empty one: nothing
     c.clip_norm = 1.0  # 0: no clipping
-    c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9
+    c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9  # of the optimizer
     c.bias_correction = True  # of the moments of adam and adamw; False is BERT's own AdamW (Devlin et al. 2019), with epsilon 1e-6
 
     for duration in DURATIONS:  # each in one unit: _steps, _epochs, _examples or _percent of the total
@@ -129,8 +89,8 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
     c.log_steps = 10
-    c.patience_epochs = 0.0  # stop when dev has not been better for so long; 0: train to the end
-    c.phase_percent = 0.0  # how long each phase of method=gradual_unfreezing or chain_thaw is; 0: all begin in the first half
+    c.patience_epochs = 0.0
+    c.phase_percent = 0.0
 
     c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
     c.parallel = "auto"  # auto | jit | pmap
@@ -147,8 +107,8 @@ def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
     c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
 
     c.data = ConfigDict()
-    c.data.seed = placeholder(int)  # of the dev split, of subsets and of augmentation; empty: the run's own
-    c.data.seed = 0  # other seeds of a run see the same examples
+    c.data.seed = placeholder(int)
+    c.data.seed = 0  # of the dev split, of subsets and of augmentation: other seeds of a run see the same examples; empty: the run's own
     c.data.source = chosen["data"]  # tfds | files | demo
     c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
     c.data.train_examples = 0  # 0 is all; fewer are drawn by label
@@ -207,8 +167,12 @@ def settle_units(c: ConfigDict, given: Iterable[str]) -> None:
 def check_field(c: ConfigDict, name: str) -> None:
     """Raises InputError unless `name` is a dotted field of `c`."""
     fields = field_names(c)
-    if name not in fields:
-        raise InputError(f"config field {name!r} is not known; {nearest(name, fields)}")
+    if name in fields:
+        return
+    if inner := [field for field in fields if field.startswith(f"{name}.")]:
+        raise InputError(f"config field {name!r} is a group; set one of {', '.join(inner)}")
+    near = elsewhere.meaning(name) or nearest(name, fields, rest="--list=fields shows them all")
+    raise InputError(f"config field {name!r} is not known; {near}")
 
 
 def field_names(c: ConfigDict, prefix: str = "") -> list[str]:

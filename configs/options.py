@@ -48,18 +48,18 @@ def add(c: ConfigDict) -> None:
 
 
 def _baselines(c: ConfigDict) -> None:
-    """The shapes of models that are trained from nothing. `min_count`: how often a training word must stand there to be known."""
+    """The shapes of models that are trained from nothing."""
     c.bilstm = ConfigDict()
     c.bilstm.embedding = 300  # features of a word's vector
     c.bilstm.size = 256  # of the state in each direction
-    c.bilstm.layers = 1
-    c.bilstm.min_count = 1
+    c.bilstm.layers = 1  # one over the other
+    c.bilstm.min_count = 1  # how often a training word must stand there to be known
 
     c.textcnn = ConfigDict()
-    c.textcnn.embedding = 300
+    c.textcnn.embedding = 300  # features of a word's vector
     c.textcnn.windows = "3,4,5"  # numbers of words that filters look at, apart by commas
     c.textcnn.filters = 100  # for each window
-    c.textcnn.min_count = 1
+    c.textcnn.min_count = 1  # how often a training word must stand there to be known
 
 
 def _features(c: ConfigDict) -> None:
@@ -67,7 +67,7 @@ def _features(c: ConfigDict) -> None:
 
     c.feature_bilstm = ConfigDict()
     c.feature_bilstm.size = 256  # of the state in each direction
-    c.feature_bilstm.layers = 2
+    c.feature_bilstm.layers = 2  # one over the other
 
     c.feature_concat = ConfigDict()
     c.feature_concat.embedding = 64  # features of a word's embedding
@@ -88,7 +88,7 @@ def _deltas(c: ConfigDict) -> None:
     c.vera = ConfigDict()
     c.vera.rank = 256  # of the frozen matrices
     c.vera.d_initial = 0.1  # where the vector between them begins
-    c.vera.targets = "attention/query,attention/value"
+    c.vera.targets = "attention/query,attention/value"  # as lora.targets
 
     c.ia3 = ConfigDict()
     c.ia3.outputs = "attention/key,attention/value"  # modules whose outputs are scaled
@@ -96,8 +96,8 @@ def _deltas(c: ConfigDict) -> None:
 
     c.houlsby = ConfigDict({"size": 64})  # features of the bottleneck
     c.pfeiffer = ConfigDict({"reduction": 16})  # the bottleneck is a sixteenth of the layer's features
-    c.parallel_adapter = ConfigDict({"size": 64, "scale": 4.0})
-    c.compacter = ConfigDict({"size": 24, "n": 4})  # n: terms of a kernel's sum, and parts its sides are cut in
+    c.parallel_adapter = ConfigDict({"size": 64, "scale": 4.0})  # features of the bottleneck; what its output is multiplied by
+    c.compacter = ConfigDict({"size": 24, "n": 4})  # features of the bottleneck; n: terms of a kernel's sum, and parts its sides are cut in
 
     c.prefix = ConfigDict({"tokens": 20, "std": 0.02})  # keys and values for each layer; the deviation they are drawn with
     c.soft_prompt = ConfigDict({"tokens": 20})  # trained vectors before the text

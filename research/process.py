@@ -1,5 +1,6 @@
 """What has to be decided before a process starts: how its memory is paged, and on which cores it runs."""
 
+import locale
 import os
 import sys
 
@@ -7,13 +8,16 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def prepare() -> None:
-    """Starts this program again with huge pages for large allocations, where the C library is glibc and nobody has chosen.
+    """Starts this program again with what only a program's start can set: Python's UTF-8 mode, where the locale has another encoding, so
+    that files are UTF-8 everywhere; and huge pages for large allocations, where the C library is glibc and nobody has chosen.
 
-    XLA's CPU backend takes the memory of a step anew for each step, and faulting it in page by page took a fifth of the step's
-    time. The C library reads the setting only at start, hence the second one, before anything is imported.
+    XLA's CPU backend takes the memory of a step anew for each step, and faulting it in page by page took a fifth of the step's time.
     """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
+    wanted = {"GLIBC_TUNABLES": HUGE_PAGES} if sys.platform == "linux" else {}
+    if locale.getencoding().lower() not in ("utf-8", "utf8"):
+        wanted["PYTHONUTF8"] = "1"
+    if missing := {name: value for name, value in wanted.items() if name not in os.environ}:
+        os.environ.update(missing)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

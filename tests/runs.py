@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
+from absl import flags as absl_flags
 
 from configs import common
-from research import experiment
+from research import cli, experiment, process
 from research.adapt import methods
 from research.params.plan import Plan
 from research.params.tree import Tree, merge
@@ -74,3 +77,29 @@ def start(*flags: str, devices: int = 1, stdin: str | None = None, check: bool =
     done = subprocess.run(command(*flags), env=environment(devices), cwd=ROOT, input=stdin, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def main(*flags: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess:
+    """Do what `python -m research.main` does with the flags, in this process: seconds faster than `start`, and with its devices."""
+    program = importlib.import_module("research.main")
+    streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf8") for data in (stdin.encode(), b"", b"")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "prepare", lambda: None)  # it would start pytest again
+        patch.setattr(sys, "argv", ["research.main", *flags])
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            patch.setattr(sys, name, stream)
+        code = _exit_code(lambda: cli.run(program.main))
+    for name in [name for name in absl_flags.FLAGS if name.startswith("config.")]:
+        delattr(absl_flags.FLAGS, name)  # the flags library defines them by the arguments
+    absl_flags.FLAGS.unparse_flags()
+    out, err = (stream.detach().getvalue().decode() for stream in streams[1:])
+    assert not check or code == 0, err
+    return subprocess.CompletedProcess(list(flags), code, out, err)
+
+
+def _exit_code(program) -> int:
+    try:
+        program()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
