@@ -21,6 +21,7 @@ from research import experiment as experiments
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
 from research.data.batches import Batches
+from research.data.describe import truncation
 from research.data.sources import Examples, read_inputs
 from research.errors import InputError
 from research.evaluate import evaluate, prediction_rows, write_lines
@@ -103,7 +104,8 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
             return finished
         e = build(config)
-        console.print(*e.data.notes, sep="\n")
+        tokens = {"train": e.train.tokens, "dev": e.dev.tokens, "test": e.test.tokens}
+        console.print(*e.data.notes, truncation(tokens, config.max_length), sep="\n")
         workdirs.record(workdir, config)
         summary = e.model.summary()
         whole.write_text(workdir / "plan.txt", summary)

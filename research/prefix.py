@@ -23,7 +23,7 @@ from research.parallel import Layout
 from research.params.tree import digest, flatten, split
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-VERSION = 2  # part of the key: raise it when the same parameters and tokens would give other hidden states
+VERSION = 3  # part of the key: raise it when the same parameters and tokens would give other hidden states
 
 
 def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
@@ -38,8 +38,8 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
     dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
     shape = int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))
     path = cache.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
-    if not path.exists():
-        size = shape[0] * shape[1] * dtype.itemsize
+    size = shape[0] * shape[1] * dtype.itemsize
+    if not cache.intact(path, size):
         if size > budget_gb * 1e9:
             what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
             raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
@@ -72,7 +72,7 @@ def leaf_digest(leaf: np.ndarray | jax.Array) -> str:
 
 
 def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: tuple[int, int], dtype: np.dtype) -> None:
-    """Computes the states and writes them; the file is whole or not there."""
+    """Compute the states and write them, sealed; the file is whole or not there."""
 
     def step(trainable, frozen, batch, axis):
         return model.below(frozen, batch, below)
@@ -90,3 +90,4 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
                 at = batch["anchors"][row, place]
                 out[begin:end] = hidden[row, at : at + end - begin]
         out.flush()
+        cache.seal(part)

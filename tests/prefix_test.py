@@ -71,6 +71,21 @@ def test_the_key_follows_parameters_tokens_and_depth():
     assert key != prefix.key(other.model, e.train.tokens, 3)
 
 
+@pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[: len(data) // 2], lambda data: data + b"x"])
+def test_damaged_states_are_noticed_and_computed_again(capsys, damage):
+    build = lambda: experiment.build(runs.config(arg="smoke,method=linear_probe", total_epochs=2.0))  # noqa: E731
+    before = np.array(build().train.hidden)
+    whole = {path: path.read_bytes() for path in files()}
+    path = files()[0]
+    path.write_bytes(damage(whole[path]))
+    after = build()
+    assert f"{path} is damaged; it is made again" in capsys.readouterr().err
+    assert np.array_equal(after.train.hidden, before) and np.abs(before.astype(np.float32)).max() > 0
+    assert {path: path.read_bytes() for path in files()} == whole
+    build()
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_over_the_budget_is_refused_in_one_line_before_anything_is_written():
     with pytest.raises(InputError, match="over prefix_cache_gb=1e-06.*set it to 0") as error:
         experiment.build(runs.config(arg="smoke,method=linear_probe", total_epochs=2.0, prefix_cache_gb=1e-6))

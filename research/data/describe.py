@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from research.data.encode import Tokens
 from research.data.examples import SPLITS, Examples, Raw
 from research.data.labels import lookalikes
 
@@ -26,6 +29,17 @@ def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blank
         names = " and ".join(ascii(label) for label in group)
         lines.append(f"warning: the classes {names} differ only in case, Unicode form or invisible characters")
     return tuple(lines)
+
+
+def truncation(tokens: Mapping[str, Tokens], max_length: int) -> str:
+    """Return the line that says how many texts of each split are cut, and how long the longest is."""
+    longest = max(int(one.uncut.max()) for one in tokens.values())
+    cut = {split: one.uncut > one.lengths for split, one in tokens.items()}
+    share = np.concatenate(list(cut.values())).mean()
+    if not share:
+        return f"no text is cut: the longest has {longest:,} tokens, max_length is {max_length:,}"
+    each = ", ".join(f"{split} {one.mean():.1%}" for split, one in cut.items())
+    return f"cut to max_length={max_length:,} tokens: {share:.1%} of the texts ({each}); the longest has {longest:,} tokens"
 
 
 def _classes(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:

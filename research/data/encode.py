@@ -3,27 +3,29 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 
 from research import cache, whole
-from research.data.sources import Examples
+from research.data.examples import Examples
 from research.errors import InputError, nearest
 
-VERSION = 1  # part of the fingerprint: raise it when the same texts would be encoded differently
+VERSION = 2  # part of the fingerprint: raise it when the same texts would be encoded differently
 TRUNCATIONS = ("head", "tail", "head_tail")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """The token ids of n examples, end to end: `ids` int32 [T], `types` int8 [T], `offsets` int64 [n + 1]. `first_position` is that
-    of each example's first token."""
+    of each example's first token, `uncut` int64 [n] how many tokens each example would have if nothing had been cut."""
 
     ids: np.ndarray
     types: np.ndarray
     offsets: np.ndarray
+    uncut: np.ndarray
     first_position: int = 0
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class Tokens:
         after = np.repeat(self.offsets[:-1] + 1, count)
         offsets = self.offsets + count * np.arange(len(self.offsets))
         types = np.insert(self.types, after, np.repeat(self.types[self.offsets[:-1]], count))
-        return dataclasses.replace(self, ids=np.insert(self.ids, after, 0), types=types, offsets=offsets)
+        return dataclasses.replace(self, ids=np.insert(self.ids, after, 0), types=types, offsets=offsets, uncut=self.uncut + count)
 
 
 def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> Tokens:
@@ -55,9 +57,9 @@ def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "he
     if truncation != "head" and len(examples.texts[0]) > 1:
         raise InputError(f"truncation={truncation} is for tasks of one text, and this one has pairs; use truncation=head")
     path = cache.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length, truncation, head)}.npz"
-    if path.exists():
-        with np.load(path) as file:
-            return Tokens(file["ids"], file["types"], file["offsets"])
+    if cache.intact(path):
+        with np.load(io.BytesIO(path.read_bytes()[: -cache.SEAL_BYTES])) as file:
+            return Tokens(**file)
     plain = truncation == "head"
     tokens = _encode(tokenizer, examples, max_length) if plain else _around(tokenizer, examples, max_length, truncation, head)
     _write(path, tokens)
@@ -77,7 +79,13 @@ def fingerprint(tokenizer, examples: Examples, max_length: int, truncation: str 
 def _encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
     columns = [list(column) for column in zip(*examples.texts, strict=True)]
     out = tokenizer(*columns, truncation="longest_first", max_length=max_length, return_token_type_ids=True, return_attention_mask=False)
-    return _joined(out["input_ids"], out["token_type_ids"])
+    tokens = _joined(out["input_ids"], out["token_type_ids"])
+    full = np.flatnonzero(tokens.lengths >= max_length)
+    if len(full):
+        longest = [[column[i] for i in full] for column in columns]
+        out = tokenizer(*longest, return_attention_mask=False, verbose=False)
+        tokens.uncut[full] = [len(row) for row in out["input_ids"]]
+    return tokens
 
 
 def _around(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
@@ -88,10 +96,10 @@ def _around(tokenizer, examples: Examples, max_length: int, truncation: str, hea
         raise InputError(f"truncation_head={head} of max_length={max_length}: {room}")
     begin = head if truncation == "head_tail" else leading
     out = tokenizer([text for (text,) in examples.texts], return_token_type_ids=True, return_attention_mask=False, verbose=False)
-    columns = out["input_ids"], out["token_type_ids"]
+    columns, uncut = (out["input_ids"], out["token_type_ids"]), [len(row) for row in out["input_ids"]]
     for row in (row for column in columns for row in column):
         del row[begin : begin + max(len(row) - max_length, 0)]
-    return _joined(*columns)
+    return dataclasses.replace(_joined(*columns), uncut=np.asarray(uncut, np.int64))
 
 
 def _special(tokenizer) -> tuple[int, int]:
@@ -101,13 +109,17 @@ def _special(tokenizer) -> tuple[int, int]:
 
 
 def _joined(ids: list[list[int]], types: list[list[int]]) -> Tokens:
+    lengths = np.asarray([len(row) for row in ids], np.int64)
     return Tokens(
         ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),
         types=np.concatenate([np.asarray(row, np.int8) for row in types]),
-        offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        uncut=lengths,
     )
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    with whole.writing(path) as part, part.open("wb") as file:
-        np.savez(file, ids=tokens.ids, types=tokens.types, offsets=tokens.offsets)
+    with whole.writing(path) as part:
+        with part.open("wb") as file:
+            np.savez(file, ids=tokens.ids, types=tokens.types, offsets=tokens.offsets, uncut=tokens.uncut)
+        cache.seal(part)

@@ -86,7 +86,8 @@ def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
     """The evaluation of a run: batches of about `eval_batch_tokens`, laid out anew in each pass, logits brought home."""
     model = random_model(w.shape, w.length)
     layout, ids = parallel.layout(model.config.parallel), random_ids(w)
-    tokens = Tokens(ids.reshape(-1), np.zeros(ids.size, np.int8), np.arange(w.rows + 1, dtype=np.int64) * w.length)
+    offsets = np.arange(w.rows + 1, dtype=np.int64) * w.length
+    tokens = Tokens(ids.reshape(-1), np.zeros(ids.size, np.int8), offsets, np.diff(offsets))
     size = model.eval_batch_size(tokens, layout)
     batches = Batches(tokens, np.zeros(w.rows, np.int32), size, seed=0, layout=model.config.packing, multiple=layout.multiple)
     program = train.eval_program(model, layout)

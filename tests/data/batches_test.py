@@ -18,7 +18,7 @@ def tokens_of(lengths):
     """Example i holds i * 1000 + 1, i * 1000 + 2, ...: a token says where it belongs. Types are 1 in an example's second half."""
     ids = np.concatenate([i * 1000 + 1 + np.arange(n) for i, n in enumerate(lengths)]).astype(np.int32)
     types = np.concatenate([np.arange(n) >= n / 2 for n in lengths]).astype(np.int8)
-    return Tokens(ids, types, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Tokens(ids, types, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(lengths))
 
 
 def make(lengths=LENGTHS, size=32, **options):

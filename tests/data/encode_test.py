@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from research.data import encode
+from research.data import describe, encode
 from research.data.examples import Examples, rows
 from research.errors import InputError
 
@@ -75,7 +75,7 @@ def test_places_stand_after_each_first_token(tokenizer):
 
 
 def test_places_have_the_type_of_the_token_they_follow():
-    tokens = encode.Tokens(np.array([7, 8, 9], np.int32), np.array([1, 0, 0], np.int8), np.array([0, 2, 3]))
+    tokens = encode.Tokens(np.array([7, 8, 9], np.int32), np.array([1, 0, 0], np.int8), np.array([0, 2, 3]), np.array([2, 1]))
     assert listed(tokens.with_places(2), "types") == [[1, 1, 1, 0], [0, 0, 0]]
     assert listed(tokens.with_places(2)) == [[7, 0, 0, 8], [9, 0, 0]]
 
@@ -199,6 +199,39 @@ def test_only_the_texts_are_fingerprinted_not_ids_or_labels(tokenizer):
 )
 def test_the_fingerprint_changes_with(other):
     assert other() != encode.fingerprint(make_tokenizer(), examples(*SENTENCES[:2]), 32)
+
+
+@pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
+def test_how_long_a_text_is_uncut_is_known_and_said(tokenizer, truncation):
+    texts = examples("a " * 50, LONG, "a", LONG + " a")
+    got = encode.encode(tokenizer, texts, 12, truncation, 5)
+    assert got.uncut.tolist() == [52, 12, 3, 13] and got.lengths.tolist() == [12, 12, 3, 12]
+    assert same(encode.encode(tokenizer, texts, 12, truncation, 5), got)  # from the cache
+    assert got.with_places(2).uncut.tolist() == [54, 14, 5, 15]
+    dev = encode.encode(tokenizer, examples("a", "a", "a", "a", "a", "a"), 12, truncation, 5)
+    said = describe.truncation({"train": got, "dev": dev}, 12)
+    assert said == "cut to max_length=12 tokens: 20.0% of the texts (train 50.0%, dev 0.0%); the longest has 52 tokens"
+    assert describe.truncation({"dev": dev}, 12) == "no text is cut: the longest has 3 tokens, max_length is 12"
+
+
+def test_how_long_a_pair_is_uncut_counts_both_texts(tokenizer):
+    got = encode.encode(tokenizer, examples(("a " * 20, "film " * 30), ("a", "a")), 9)
+    assert got.uncut.tolist() == [53, 5] and got.lengths.tolist() == [9, 5]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: bytes(len(data)), lambda data: data[:-7], lambda data: b"", lambda data: data[:90] + b"\xff" + data[91:]],
+    ids=["zeros", "cut short", "empty", "one byte"],
+)
+def test_damaged_tokens_are_noticed_and_made_again(tokenizer, tmp_path, capsys, damage):
+    first = encode.encode(tokenizer, examples(*SENTENCES), 32)
+    (path,) = (tmp_path / "tokens").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert same(encode.encode(tokenizer, examples(*SENTENCES), 32), first)
+    assert capsys.readouterr().err == f"{path} is damaged; it is made again\n" and path.read_bytes() == whole
+    assert same(encode.encode(tokenizer, examples(*SENTENCES), 32), first) and not capsys.readouterr().err
 
 
 def test_nothing_half_written_is_left_in_the_cache(tokenizer, tmp_path):
