@@ -4,7 +4,9 @@
 half-written one is never taken for whole. Frozen parameters are not saved: they come from where they came from.
 """
 
+import functools
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import orbax.checkpoint as ocp
 from research.errors import InputError
 from research.params.tree import Tree
 
+CHECKSUMS = "checksums"  # the name under which the metadata hold them
 SMALL = 2**16  # elements: an array takes orbax a millisecond, be it ever so small, so those of `latest` up to here go together
 
 
@@ -26,8 +29,9 @@ class Checkpoints:
         self._trees = ("trainable", "opt_state") if kind == "latest" else ("trainable",)
         handlers = {name: ocp.StandardCheckpointHandler() for name in self._trees}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
-        self._manager = ocp.CheckpointManager((folder / kind).absolute(), options=options, item_handlers=handlers)
         self.folder = folder / kind
+        make = functools.partial(ocp.CheckpointManager, self.folder.absolute(), options=options, item_handlers=handlers)
+        self._manager = self._read(make)
 
     @property
     def step(self) -> int | None:
@@ -46,6 +50,7 @@ class Checkpoints:
         if self.folder.name == "latest":
             trees = {name: _packed(tree) for name, tree in trees.items()}
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        meta = meta | {CHECKSUMS: {name: _checksum(tree) for name, tree in trees.items()}}
         self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
 
     def restore(self, like: Any) -> Any:
@@ -54,8 +59,8 @@ class Checkpoints:
         Raises InputError where the state there is of another structure."""
         trees = {"trainable": like.trainable, "opt_state": like.opt_state}
         wanted = {name: _packed(_zeros(tree)) for name, tree in trees.items()}
-        there = self._manager.item_metadata(self.step)
-        if any(wanted[name].keys() != there[name].keys() for name in trees):
+        there = self._read(lambda: {name: self._manager.item_metadata(self.step)[name].keys() for name in trees})
+        if any(wanted[name].keys() != there[name] for name in trees):
             raise InputError(f"{self.folder}: saved by another version, there is no going on from it; give another --workdir")
         found = self._restore(**{name: ocp.args.StandardRestore(packed) for name, packed in wanted.items()})
         whole = {name: _unpacked(found[name], tree) for name, tree in trees.items()}
@@ -67,6 +72,9 @@ class Checkpoints:
 
     def meta(self) -> dict[str, Any]:
         """The metadata alone."""
+        return {name: value for name, value in self._meta().items() if name != CHECKSUMS}
+
+    def _meta(self) -> dict[str, Any]:
         return self._restore(meta=ocp.args.JsonRestore()).meta
 
     def data(self) -> dict[str, int]:
@@ -79,7 +87,31 @@ class Checkpoints:
         return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
     def _restore(self, **items: Any) -> Any:
-        return self._manager.restore(self.step, args=ocp.args.Composite(**items))
+        """Read items of the checkpoint. Raises InputError where one is damaged: arrays are compared with their checksums."""
+        found = self._read(lambda: self._manager.restore(self.step, args=ocp.args.Composite(**items)))
+        for name in items:
+            if name in ("data", "meta") and not isinstance(found[name], dict):
+                raise self._damaged(f"{name} is not a JSON object")
+        arrays = [name for name in items if name in self._trees]
+        expected = self._meta().get(CHECKSUMS, {}) if arrays else {}  # versions before wrote none
+        for name in arrays:
+            if name in expected and expected[name] != _checksum(found[name]):
+                raise self._damaged(f"the arrays of {name} are not those that were saved")
+        return found
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Exception as error:  # orbax and tensorstore raise errors of many types for a damaged file
+            raise self._damaged((str(error).splitlines() or [type(error).__name__])[0][:200]) from error
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(f"{self.folder}: the checkpoint is damaged ({why}); remove {self.folder.parents[1]} and train again")
+
+
+def _checksum(tree: Any) -> int:
+    """Return the crc32 of all arrays of a tree, in order."""
+    return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data, crc), jax.tree.leaves(tree), 0)
 
 
 def _zeros(tree: Any) -> Any:

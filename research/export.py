@@ -1,7 +1,6 @@
 """A trained run as a folder that others read: what `--mode=export` does."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import models, weights
+from research import models, weights, whole
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.model import Model
@@ -35,7 +34,7 @@ def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: st
         raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
     style = models.family(checkpoint.config).style(checkpoint.config)
     huggingface.check_pooling(model.config.pooling, style, model.recipe.reader is not None, checkpoint.config["model_type"])
-    result, made = json.loads((workdir / "result.json").read_text()), " ".join(["python -m research.main", *sys.argv[1:]])
+    result, made = whole.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
     library = "transformers" if form == "huggingface" else "peft"
     described = card.card(result, model.labels, hub.name(checkpoint.source), made, library)
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}

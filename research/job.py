@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from research import cache, curves, export, parallel, train, weights, whole
+from research import cache, curves, export, hints, parallel, provenance, telemetry, train, weights, whole
 from research import experiment as experiments
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
@@ -87,10 +87,9 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     mfu = f", {speed['mfu']:.0%} MFU" if speed["mfu"] else ""
     console.print(f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {rates} {shares}, {memory}{mfu}")
     console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
-    console.print(
-        "next: --config.weights.source=scratch shows what pretraining is worth; --config.method=linear_probe or top_k transfers for less;\n"
-        "--mode=predict --input=FILE.txt uses the model; --config=configs/custom.py --config.data.path=FOLDER takes your own data"
-    )
+    predictions = [json.loads(line) for line in (workdir / "predictions" / "dev.jsonl").open(encoding="utf8")]
+    for hint in hints.hints(c, metric, result["selected_step"], telemetry.read_metrics(workdir), predictions):
+        console.print(f"hint: {hint}")
 
 
 def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
@@ -101,7 +100,7 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
     """
     with workdirs.claimed(workdir, config) as finished:
         if finished:
-            console.print(f"{workdir} is finished already; remove it or give another --workdir to run again.")
+            console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
         e = build(config)
         tokens = {"train": e.train.tokens, "dev": e.dev.tokens, "test": e.test.tokens}
@@ -117,12 +116,11 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
 
 def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -> dict[str, Any]:
     """Trains to the end, tests what was best on dev, writes curves and predictions, and gives the contents of `result.json`."""
-    curves.prepare()
     latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
     if latest.step:
         console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
     evaluated = train.eval_program(e.model, e.layout)
-    meter, compilations, drawn = train.fit(e, workdir, evaluated, latest, best, console)
+    meter, compilations = train.fit(e, workdir, evaluated, latest, best, console)
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     with futures.ThreadPoolExecutor(1) as aside:
         sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
@@ -130,7 +128,8 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
             split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
             for split, batches in (("dev", e.dev), ("test", e.test))
         }
-    drawn()
+    c, metric = e.config, e.model.task.metric
+    curves.draw(workdir, f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}", metric, best.step)
     speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
     return describe(e, kept, metrics, speed, best, sha256.result())
 
@@ -218,6 +217,7 @@ def describe(
         "environment": {
             "python": platform.python_version(),
             "jax": jax.__version__,
+            "commit": provenance.commit(),
             "devices": [str(device.device_kind) for device in jax.devices()],
             "argv": sys.argv,
             "company": list(e.layout.company),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research import curves, optim, parallel
+from research import optim, parallel
 from research.adapt.method import Gradient
 from research.checkpoint import Checkpoints
 from research.errors import InputError
@@ -139,19 +139,19 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
     """Trains to the end, or until dev has not been better for the config's patience, from `latest` where it holds a checkpoint; `best`
     keeps what was best on dev. Progress goes to the rich `console`, by default standard error.
 
-    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it, and a run
-    that is killed and started again does what it would have done. Gives the `Meter`, how often a step was compiled, and what waits for
-    the curves, drawn from when all is there. The parameters that the model began with are used up, unless a regulariser keeps them.
+    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it, also that
+    training has stopped, and a run that is killed and started again does what it would have done. Gives the `Meter`, and how often a
+    step was compiled. The parameters that the model began with are used up, unless a regulariser keeps them.
     """
-    e, model, layout = experiment, experiment.model, experiment.layout
+    e, model, layout, stopped = experiment, experiment.model, experiment.layout, False
     identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
-    whole, before = resumed(e, workdir, latest, identity)
-    start, meter, window, compilations, drawn = int(whole.step), Meter(before.get("speed")), Window(e), 0, None
+    whole, before = resumed(e, workdir, latest, best, identity)
+    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
     resident, due, patience = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint"), e.steps_of("patience")
     frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
     with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
         for number, phase in enumerate(e.phases, 1):
-            if phase.stop <= start:
+            if phase.stop <= start or stopped or before.get("stopped"):
                 continue
             running, first = Running(e, phase, whole, resident), max(start, phase.start)
             stream, what, whole = e.train.stream(first), f"training, phase {number}" if len(e.phases) > 1 else "training", None
@@ -163,39 +163,43 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                 if step == first + 1:
                     jax.block_until_ready(totals)  # what it took to compile is the first step's own time
                 if due("log", step) or due("eval", step) or due("checkpoint", step):
-                    telemetry.write(step, window.scores())  # waits for the step, so that what follows is not timed as training
+                    telemetry.write(step, scores := window.scores())  # waits for the step, so that what follows is not timed as training
                 meter.stepped(running.program.flops, compiled=step == first + 1)
                 telemetry.show(what, step, window.note)
+                if due("log", step):
+                    telemetry.log(what, step, scores, meter.counts())
                 if due("eval", step):
                     telemetry.show("evaluating")
                     kept = running.kept()
-                    sums, _ = evaluate(evaluated, kept, frozen, e.dev, layout)
-                    scores = model.kind.scores(sums)
+                    scores = model.kind.scores(evaluate(evaluated, kept, frozen, e.dev, layout)[0])
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
-                    drawn = curves.draw(workdir) if step == e.total_steps else None
-                    score = scores[model.task.metric]
-                    if best.step is None or score > best.meta()["score"]:
+                    score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
+                    telemetry.judge(step, scores, model.task.metric, highest, best.step)
+                    if highest is None or score > highest:
                         best.save(running.whole(kept), e.position(step), {**identity, "score": score, **model.learnt})
-                if due("checkpoint", step):
-                    latest.save(running.whole(), e.position(step), {**identity, "speed": meter.counts()})
+                    stopped = bool(patience) and step - best.step >= patience
+                if due("checkpoint", step) or stopped:
+                    then = {"speed": meter.counts(), "stopped": stopped, "best": best.step}
+                    latest.save(running.whole(), e.position(step), identity | then)
                 meter.skip()
-                if enough := patience and due("eval", step) and step - best.step >= patience:
+                if stopped:
+                    telemetry.say(f"step {step}: stopped, as dev {model.task.metric} has not been better since step {best.step}")
                     break
             whole, compilations = running.whole(), compilations + running.program.compilations
-            if enough:
-                break
-    return meter, compilations, drawn or curves.draw(workdir)
+    return meter, compilations
 
 
-def resumed(experiment, workdir: Path, latest: Checkpoints, identity: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+def resumed(experiment, workdir: Path, latest: Checkpoints, best: Checkpoints, identity: dict[str, Any]) -> tuple[State, dict[str, Any]]:
     """The state to begin with, of all that trains at some time, and the metadata it was saved with.
 
-    Raises InputError where the checkpoint is of another run."""
+    Raises InputError where the checkpoint is of another run, or where `best` has lost what it held at that time."""
     e, state = experiment, State(np.zeros((), np.int32), experiment.model.trainable, ())
     if latest.step is None:
         return state, {}
     meta = latest.meta()
     check_identity(workdir, meta | {"position": latest.data()}, identity | {"position": e.position(latest.step)})
+    if meta.get("best") is not None and best.step is None:
+        raise InputError(f"{best.folder}: the checkpoint of step {meta['best']} is missing; remove {workdir} and train again")
     phase = e.phase_of(latest.step)
     return latest.restore(state.replace(opt_state=phase.tx.init(split(state.trainable, phase.plan.trained)[0]))), meta
 
@@ -226,9 +230,8 @@ class Window:
         self._late = None
         loss = totals["loss"] / totals["count"]
         if not np.isfinite(loss):
-            raise InputError(
-                f"step {step}: the loss is {loss}; training diverged: lower --config.learning_rate={self._e.config.learning_rate:g}"
-            )
+            rate = f"--config.learning_rate={self._e.config.learning_rate:g}"
+            raise InputError(f"step {step}: the loss is {loss}; training diverged: lower {rate}")
         self._norms.append(float(totals.pop("grad_norm")))
         self._sum = totals if self._sum is None else jax.tree.map(np.add, self._sum, totals)
         self._step, self.note = step, f"loss {loss:.3f}"
@@ -237,12 +240,9 @@ class Window:
         """Training metrics over all steps since the last call."""
         self._fetch()
         scores = self._e.model.kind.scores(self._sum)
-        line = {f"train/{name}": value for name, value in scores.items()} | {
-            "learning_rate": float(self._e.rates[self._step - 1]),
-            "grad_norm": float(np.mean(self._norms)),
-        }
+        optimizer = {"learning_rate": float(self._e.rates[self._step - 1]), "grad_norm": float(np.mean(self._norms))}
         self._sum, self._norms = None, []
-        return line
+        return {f"train/{name}": value for name, value in scores.items()} | optimizer
 
 
 def in_parts(batch: Batch, parts: int, layout: parallel.Layout) -> Batch:

@@ -49,6 +49,23 @@ def parse_json(text: str, place: str) -> Any:
         raise InputError(f"{place}: JSON that cannot be read: {str(error).partition(';')[0]}") from None
 
 
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON object of a run's workdir. Raises InputError where the file is damaged, or has none of a `needed` name."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, (str(error).splitlines() or ["not JSON"])[0]) from None
+    if not isinstance(value, dict):
+        raise _damaged(path, f"a JSON object is needed, not {type(value).__name__}")
+    if missing := [name for name in needed if name not in value]:
+        raise _damaged(path, f"{missing[0]!r} is missing")
+    return value
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is damaged ({why}); remove {path.parent} and run again")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

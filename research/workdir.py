@@ -11,10 +11,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from research.errors import InputError
-from research.whole import write_json
+from research.whole import read_json, write_json
 
 # Where and how fast a trained model runs is no part of what it is.
 COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
+
+TRAIN_ON = (
+    "To train it further: --mode=export --output=FOLDER, then another run (another --workdir) with --config.weights.source=FOLDER "
+    "--config.weights.head=True."
+)
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -41,7 +46,7 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None
             raise InputError(f"{workdir}: another process is running there; wait for it, or give another --workdir") from None
         check_same(workdir, config)
         result = workdir / "result.json"
-        yield json.loads(result.read_text()) if result.exists() else None
+        yield read_json(result, "status", "config", "metrics", "params") if result.exists() else None
 
 
 def record(workdir: Path, config: ConfigDict) -> None:
@@ -57,13 +62,14 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
     path = workdir / "config.json"
     if not path.exists():
         return
-    before, now = flat(json.loads(path.read_text())), flat(config.to_dict())
+    before, now = flat(read_json(path)), flat(config.to_dict())
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not name.startswith(ignore or "\0")]
     if changed:
         name = changed[0]
         more = f" (and {len(changed) - 1} more fields)" if len(changed) > 1 else ""
         what = f"{name} is {before.get(name)!r} there and {now.get(name)!r} now{more}"
-        raise InputError(f"{workdir} belongs to a different config: {what}; give another --workdir")
+        further = f". {TRAIN_ON}" if name.startswith("total_") and (workdir / "result.json").exists() else ""
+        raise InputError(f"{workdir} belongs to a different config: {what}; give another --workdir{further}")
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What is saved comes back to the bit, whatever the tree, and only into the tree it was saved from."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,35 @@ def test_what_a_run_keeps_is_read_by_name_with_orbax_alone(saved):
     found = ocp.StandardCheckpointer().restore(saved / "best" / "7" / "trainable")
     assert jax.tree.structure(found) == jax.tree.structure(some())
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(some()), strict=True))
+
+
+def damaged(data: bytes) -> list[bytes]:
+    half = len(data) // 2
+    return [data[:half], bytes(len(data)), data[:half] + bytes(min(4096, len(data) - half)) + data[half + 4096 :], b"[]"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that tensorstore had under way
+@pytest.mark.parametrize("kind", ["latest", "best"])
+def test_a_damaged_file_is_one_line_that_names_the_checkpoint_or_changes_nothing(saved, kind):
+    state, refused = state_of(some()), 0
+    files = [path for path in sorted((saved / kind / "7").rglob("*")) if path.is_file() and path.stat().st_size]
+    for path in files:
+        data = path.read_bytes()
+        for change in damaged(data):
+            path.write_bytes(change)
+            try:
+                checkpoints = Checkpoints(saved, kind)
+                there = (
+                    checkpoints.restore(state)
+                    if kind == "latest"
+                    else state.replace(trainable=checkpoints.restore_trainable(state.trainable))
+                )
+                assert (checkpoints.data(), checkpoints.meta()) == ({"epoch": 1, "batch": 2}, {"score": 0.5})
+            except InputError as error:
+                refused += 1
+                assert str(error).startswith(f"{saved / kind}: the checkpoint is damaged (") and "\n" not in str(error)
+            else:
+                assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(there), jax.tree.leaves(state), strict=True)), path
+        path.write_bytes(data)
+    gc.collect()
+    assert refused > len(files)

@@ -1,6 +1,8 @@
 """Whole runs of the tiny model: the workdir's contract, and that a run is the same however it came about."""
 
+import io
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -91,6 +93,45 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
     curves = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
     assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
     assert curves[0] == curves[1]
+
+
+def test_a_run_that_stopped_before_it_was_killed_has_stopped_when_it_is_started_again(tmp_path):
+    stops = dict(total_steps=40, eval_steps=2, checkpoint_steps=2, log_steps=2, patience_steps=4, learning_rate=1e-9)
+    result, best = run(tmp_path, **stops), Checkpoints(tmp_path / "checkpoints", "best").step
+    before = (tmp_path / "metrics.jsonl").read_text()
+    last = json.loads(before.splitlines()[-1])["step"]
+    assert last == best + 4 < 40 and Checkpoints(tmp_path / "checkpoints", "latest").meta()["stopped"] is True
+    (tmp_path / "result.json").unlink()
+    again = run(tmp_path, **stops)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    assert (again["params"]["sha256"], again["selected_step"]) == (result["params"]["sha256"], best)
+
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    with pytest.raises(InputError, match=f"best: the checkpoint of step {best} is missing; remove {tmp_path} and train again"):
+        run(tmp_path, **stops)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_damaged_file_of_the_workdir_is_one_line_that_names_it(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(100))
+    with pytest.raises(InputError, match=rf"{tmp_path / name} is damaged \(.*\); remove {tmp_path} and run again"):
+        run(tmp_path)
+
+
+def test_a_finished_run_is_trained_further_the_way_that_it_names(tmp_path):
+    first = run(tmp_path / "first")
+    said = io.StringIO()
+    again = job.run(runs.config(), tmp_path / "first", Console(file=said, width=500))
+    assert again == first and f"{tmp_path / 'first'} is finished already" in said.getvalue() and workdir.TRAIN_ON in said.getvalue()
+    with pytest.raises(InputError, match="total_steps is 2 there and 4 now; .* To train it further: --mode=export"):
+        run(tmp_path / "first", total_steps=4)
+    folder = tmp_path / "exported"
+    job.do("export", runs.config(), tmp_path / "first", output=str(folder))
+    further = {"weights__source": str(folder), "weights__head": True}
+    same = run(tmp_path / "same", **further, learning_rate=0.0)
+    assert same["metrics"] == {split: pytest.approx(scores, abs=1e-5) for split, scores in first["metrics"].items()}
+    assert run(tmp_path / "more", **further)["params"]["sha256"] != same["params"]["sha256"]
 
 
 def test_a_run_over_eight_devices_goes_on_too_and_ends_where_one_device_ends(tmp_path):

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from research.ablation import report
 from research.ablation.run import Run
+from research.telemetry import duration
 
 MOST_ROWS = 40
 
@@ -64,8 +65,3 @@ class Board:
     @staticmethod
     def _ended(runs: Sequence[Run]) -> int:
         return sum(run.status in ("finished", "failed") for run in runs)
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,13 +1,12 @@
 """A run once more, from the config that it left, to see whether the same parameters come out."""
 
-import json
 import tempfile
 from pathlib import Path
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import job
+from research import job, whole
 from research.ablation import fleet
 from research.errors import InputError, nearest
 
@@ -18,9 +17,9 @@ def replay(workdir: Path, wanted: str, console: Console) -> bool:
     A run that was trained together with others is so again. Raises InputError where there is no such run, or where it is not finished.
     """
     run_id = _find(workdir, wanted)
-    before = json.loads((workdir / run_id / "result.json").read_text())
+    before = whole.read_json(workdir / run_id / "result.json", "environment", "params")
     company = before["environment"]["company"] or [run_id]
-    configs = {member: ConfigDict(json.loads((workdir / member / "config.json").read_text())) for member in company}
+    configs = {member: ConfigDict(whole.read_json(workdir / member / "config.json")) for member in company}
     console.print(f"{run_id}: once more{f', one of {len(company)} together as it was' if len(company) > 1 else ''}")
     with tempfile.TemporaryDirectory() as folder:
         if len(company) > 1:

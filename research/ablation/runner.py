@@ -1,6 +1,5 @@
 """What a sweep has to do: each run in a workdir of its own, named by the hash of its config."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +75,6 @@ def results(runs: dict[str, Cell], workdir: Path) -> list[Run]:
     for run_id, (overrides, config) in runs.items():
         folder = workdir / run_id
         result, error = folder / "result.json", folder / "error.txt"
-        done = json.loads(result.read_text()) if result.exists() else None
+        done = whole.read_json(result, "metrics", "selection", "speed", "params") if result.exists() else None
         found.append(Run(run_id, overrides, config, folder, done, error.read_text().strip() if error.exists() and not done else ""))
     return found

@@ -5,8 +5,7 @@
 Each task is a smoke run, or a fleet of so many, with seeds of its own; the first task, which compiles, does not count. Of the wall time
 of a task, the training itself is `build` (the data, the model and its plan: all before the workdir is written to) and `programs` (steps
 and evaluations, from tracing to the last number). The rest is the harness: what is listed, and under `rest` the loop and the meeting of
-those who train together. Of `curves.png`, which another process draws, it is what a run waits
-for. Medians over tasks, in seconds for one run; leave the machine alone meanwhile.
+those who train together. Medians over tasks, in seconds for one run; leave the machine alone meanwhile.
 """
 
 import argparse
@@ -38,7 +37,7 @@ def timed(seconds: Counter) -> Iterator[None]:
         "checkpoints": [(checkpoint.Checkpoints, name) for name in ("__init__", "save", "restore_trainable", "meta", "bytes")],
         "metrics": [(telemetry.Telemetry, name) for name in ("__init__", "write", "__exit__")],
         "predictions": [(job, "prediction_rows"), (job, "write_lines")],
-        "curves.png": [(curves.Artist, "ask"), (curves.Artist, "wait")],
+        "curves.png": [(curves, "draw")],
     }
     begin, record = time.perf_counter(), job.workdirs.record
 
