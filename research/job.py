@@ -87,9 +87,12 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     mfu = f", {speed['mfu']:.0%} MFU" if speed["mfu"] else ""
     console.print(f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {rates} {shares}, {memory}{mfu}")
     console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
-    predictions = [json.loads(line) for line in (workdir / "predictions" / "dev.jsonl").open(encoding="utf8")]
-    for hint in hints.hints(c, metric, result["selected_step"], telemetry.read_metrics(workdir), predictions):
-        console.print(f"hint: {hint}")
+    predictions = workdir / "predictions" / "dev.jsonl"
+    if predictions.exists():
+        with predictions.open(encoding="utf8") as lines:
+            rows = [whole.parse_json(line, str(predictions)) for line in lines]
+        for hint in hints.hints(c, metric, result["selected_step"], telemetry.read_metrics(workdir), rows):
+            console.print(f"hint: {hint}")
 
 
 def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
