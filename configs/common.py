@@ -134,7 +134,7 @@ def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
     if chosen["smoke"]:
         override(c, SMALL.get(c.model) or {"model": "tiny"})
         override(c, {"data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
-        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1, "top_layers": 1})
+        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1, "top_layers": 1, "feature_bilstm.size": 16})
         override(c, {"eval_epochs": 1.0, "checkpoint_epochs": 1.0, "warmup_percent": 0.0})
     return c
 

@@ -99,6 +99,14 @@ def test_only_the_statistics_of_ablations_need_scipy():
     assert users == {"ablation"}
 
 
+def test_nothing_that_may_run_inside_a_program_decomposes_matrices_or_transforms_signals():
+    """LAPACK and FFT calls inside a jitted program can deadlock on a CPU with one device. NumPy's, on the host, are not meant."""
+    calls = r"\b(?:jnp|lax|jsp|jax\.\w+|initializers)\.(?:linalg|fft|qr|svd|eigh?|cholesky|lu|orthogonal|delta_orthogonal)\b"
+    assert re.search(calls, "nn.initializers.orthogonal()") and re.search(calls, "jnp.linalg.qr(x)")
+    assert not {path.name: found for path in FILES if (found := re.findall(calls, path.read_text())) and path.name != "lstm.py"}
+    assert re.findall(calls, (ROOT / "research" / "models" / "lstm.py").read_text()) == ["jnp.linalg"], "named in its docstring alone"
+
+
 def test_heavy_or_chatty_imports_wait_inside_functions():
     late = {"transformers", "tensorflow_datasets", "huggingface_hub", "matplotlib", "tensorboardX", "jinja2", "vl_convert"}
     for path in FILES:

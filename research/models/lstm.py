@@ -4,6 +4,8 @@ Letters in shapes: B rows of a batch, L tokens of a row, D features of what ente
 stand in this order: forward, backward; input i, forget f, candidate g, output o, as in PyTorch.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,9 +60,30 @@ def _backward_reversed(x: jax.Array) -> jax.Array:
 
 
 def _orthogonal(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Draw a random orthogonal matrix [H, H] for each direction and gate."""
     directions, H, _ = shape
-    blocks = jax.vmap(lambda key: jax.nn.initializers.orthogonal()(key, (H, H)))(jax.random.split(key, directions * GATES))
+    blocks = jax.lax.map(functools.partial(_orthogonal_matrix, size=H), jax.random.split(key, directions * GATES))
     return blocks.reshape(directions, GATES, H, H).transpose(0, 2, 1, 3).reshape(shape)
+
+
+def _orthogonal_matrix(key: jax.Array, size: int) -> jax.Array:
+    """Draw an orthogonal matrix, uniformly over all of them, without LAPACK.
+
+    The columns of a Gaussian matrix are orthonormalised one after the other, which gives the factor Q of the QR decomposition whose R
+    has a positive diagonal (Mezzadri 2007). Projecting each column twice keeps Q orthogonal to float32's precision (Giraud et al. 2005).
+    `jnp.linalg.qr` is avoided because a program with two batched decompositions can deadlock on a CPU with one device (jax 0.10.2).
+    """
+
+    def orthonormalise(basis: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        number, column = now  # basis holds the columns before this one, each in a row, and zeros
+        for _ in range(2):
+            column = column - (basis @ column) @ basis
+        return basis.at[number].set(column / jnp.sqrt(column @ column)), None
+
+    columns = jax.random.normal(key, (size, size)).T
+    with jax.default_matmul_precision("highest"):
+        basis, _ = jax.lax.scan(orthonormalise, jnp.zeros_like(columns), (jnp.arange(size), columns))
+    return basis.T
 
 
 def _forget_bias(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:

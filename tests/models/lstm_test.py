@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.models import lstm
 from research.models.lstm import BiLstm
 from research.precision import Precision
 
@@ -110,6 +111,25 @@ def test_it_begins_with_open_forget_gates_and_orthogonal_recurrence():
         np.testing.assert_allclose(block @ block.T, np.eye(size), atol=1e-5)
         assert all(np.abs(block - other).max() > 0.1 for other in blocks[:number])
     assert params["input"]["kernel"].std() == pytest.approx(D**-0.5, rel=0.15)
+
+
+def test_the_recurrence_is_the_q_of_a_gaussian_matrix_whose_r_has_a_positive_diagonal():
+    """Which is uniform over the orthogonal matrices."""
+    size = 48
+    key = jax.random.key(3)
+    blocks = np.asarray(lstm._orthogonal(key, (2, size, 4 * size))).reshape(2, size, 4, size).transpose(0, 2, 1, 3).reshape(8, size, size)
+    for block, key in zip(blocks, jax.random.split(key, 8), strict=True):
+        q, r = np.linalg.qr(np.asarray(jax.random.normal(key, (size, size)), np.float64))
+        np.testing.assert_allclose(block, q * np.sign(np.diag(r)), atol=1e-4)
+        np.testing.assert_allclose(block.T @ block, np.eye(size), atol=2e-6)
+    np.testing.assert_allclose(np.abs(lstm._orthogonal(key, (2, 1, 4))), 1.0)
+
+
+def test_no_program_that_draws_parameters_calls_lapack():
+    """On a CPU with one device, two batched decompositions in one program can wait for each other without end."""
+    text = jax.jit(lambda key: BiLstm(H).init(key, jnp.asarray(X), jnp.asarray(SEGMENTS))).lower(jax.random.key(0)).as_text()
+    assert "custom_call" not in text and "while" in text
+    assert "lapack" in jax.jit(jax.vmap(jnp.linalg.qr)).lower(jnp.ones((2, 3, 3))).as_text()
 
 
 def test_bfloat16_is_near_float32_and_not_it():
