@@ -85,6 +85,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
             if (duration, unit) != ("total", "percent"):
                 c[f"{duration}_{unit}"] = placeholder(kind)
     c.total_epochs = 3.0
+    c.smoke = False  # set by the word smoke: the total is at least a step for each phase of the method
     c.warmup_percent = 10.0
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
@@ -133,8 +134,9 @@ def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
         override(c, FROM_NOTHING)
     if chosen["smoke"]:
         override(c, SMALL.get(c.model) or {"model": "tiny"})
-        override(c, {"data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2})
-        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1, "top_layers": 1, "feature_bilstm.size": 16})
+        override(c, {"data.source": "demo", "data.train_examples": 32, "data.eval_examples": 16, "total_steps": 2, "smoke": True})
+        override(c, {"max_length": 32, "batch_size": 8, "eval_batch_tokens": 256, "log_steps": 1})
+        override(c, {"top_layers": 1, "feature_bilstm.size": 16})
         override(c, {"eval_epochs": 1.0, "checkpoint_epochs": 1.0, "warmup_percent": 0.0})
     return c
 

@@ -40,9 +40,9 @@ def do(
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir)))
     elif mode == "plan":
-        data = experiments.load_data(config)
-        console.print(*data.notes, sep="\n")
-        print(experiments.build_model(config, data.labels, experiments.own_words(config, data)).summary(), end="")
+        planned = experiments.plan_of(config)
+        console.print(*planned.data.notes, sep="\n")
+        print(planned.model.summary(), end="")
     elif mode == "export":
         if not output:
             raise InputError("--mode=export needs --output=FOLDER")

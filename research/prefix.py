@@ -32,20 +32,32 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
     bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
     size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
     """
-    below = model.plan.frozen_stages(model.encoder.stages)
+    below, shape, dtype = needs(model, tokens)
     if not below:
         return None
-    dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
-    shape = int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))
     path = cache.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
     size = shape[0] * shape[1] * dtype.itemsize
     if not cache.intact(path, size):
-        if size > budget_gb * 1e9:
-            what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
-            raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
+        check_size(model, tokens, budget_gb)
         CONSOLE.print(f"computing the frozen stages once: {size / 1e6:.0f} MB in {path}")
         write(path, model, tokens, layout, below, shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def needs(model, tokens: Tokens) -> tuple[int, tuple[int, int], np.dtype]:
+    """How many stages are frozen, and the shape and type of what they give for `tokens`."""
+    below = model.plan.frozen_stages(model.encoder.stages)
+    dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
+    return below, (int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))), dtype
+
+
+def check_size(model, tokens: Tokens, budget_gb: float) -> None:
+    """Raises InputError where what the frozen stages give takes more than `budget_gb`. The model's parameters may be shapes."""
+    below, shape, dtype = needs(model, tokens)
+    size = shape[0] * shape[1] * dtype.itemsize if below else 0
+    if size > budget_gb * 1e9:
+        what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
+        raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
 
 
 def key(model, tokens: Tokens, below: int) -> str:

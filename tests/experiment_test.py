@@ -147,14 +147,43 @@ def test_evaluation_is_exact_whatever_the_shapes():
         ({"clip_norm": -1.0}, ["clip_norm=-1.0", "at least 0"]),
         ({"seed": -1}, ["seed=-1"]),
         ({"max_length": 2}, ["max_length=2"]),
-        ({"total_steps": 0}, ["0 steps"]),
+        ({"total_steps": 0}, ["total_steps=0"]),
+        ({"optimizer": "lion"}, ["'lion'"]),
+        ({"schedule": "warmup"}, ["'warmup'"]),
+        ({"total_epochs": 0.0}, ["total_epochs=0"]),
+        ({"eval_steps": -1}, ["eval_steps=-1"]),
+        ({"method": "linear_probe", "total_steps": 9, "prefix_cache_gb": 1e-6}, ["over prefix_cache_gb=1e-06"]),
     ],
 )
 def test_a_bad_field_is_one_line_that_names_it(changes, words):
     with pytest.raises(InputError) as error:
-        experiment.build(runs.config(**changes))
+        experiment.plan_of(runs.config(**changes))
     line = str(error.value)
     assert "\n" not in line and all(word in line for word in words), line
+    with pytest.raises(InputError) as error:
+        experiment.build(runs.config(**changes))
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize("method", ["full", "lora+bitfit", "gradual_unfreezing", "noisytune", "reinit_top", "linear_probe", "scalar_mix"])
+def test_the_plan_is_the_runs_and_computes_nothing(method, monkeypatch):
+    config = runs.config(method=method, pooling="first" if method == "scalar_mix" else "pooler")
+    built = experiment.build(config)
+    wanted, sizes = built.model.summary(), jax.tree.map(lambda x: x.shape, (built.model.trainable, built.model.frozen))
+    monkeypatch.setattr(jax.stages.Lowered, "compile", None)  # nothing is compiled ...
+    planned = experiment.plan_of(config)
+    assert planned.model.summary() == wanted and planned.total_steps == built.total_steps
+    leaves = jax.tree.leaves((planned.model.trainable, planned.model.frozen))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)  # ... and there are no numbers
+    assert jax.tree.map(lambda x: x.shape, (planned.model.trainable, planned.model.frozen)) == sizes
+
+
+@pytest.mark.parametrize(("method", "phases"), [("gradual_unfreezing", 4), ("chain_thaw", 5)])
+def test_a_smoke_run_has_a_step_for_each_phase(method, phases):
+    planned = experiment.plan_of(runs.config(method=method))
+    assert [(phase.start, phase.stop) for phase in planned.phases] == [(i, i + 1) for i in range(phases)]
+    with pytest.raises(InputError, match=f"phase 3 of {phases} would begin at step 2, but the training has 2"):
+        experiment.plan_of(runs.config(method=method, smoke=False))
 
 
 def test_split_and_merge_lose_nothing():

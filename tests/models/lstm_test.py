@@ -118,8 +118,8 @@ def test_the_recurrence_is_the_q_of_a_gaussian_matrix_whose_r_has_a_positive_dia
     size = 48
     key = jax.random.key(3)
     blocks = np.asarray(lstm._orthogonal(key, (2, size, 4 * size))).reshape(2, size, 4, size).transpose(0, 2, 1, 3).reshape(8, size, size)
-    for block, key in zip(blocks, jax.random.split(key, 8), strict=True):
-        q, r = np.linalg.qr(np.asarray(jax.random.normal(key, (size, size)), np.float64))
+    for block, own in zip(blocks, jax.random.split(key, 8), strict=True):
+        q, r = np.linalg.qr(np.asarray(jax.random.normal(own, (size, size)), np.float64))
         np.testing.assert_allclose(block, q * np.sign(np.diag(r)), atol=1e-4)
         np.testing.assert_allclose(block.T @ block, np.eye(size), atol=2e-6)
     np.testing.assert_allclose(np.abs(lstm._orthogonal(key, (2, 1, 4))), 1.0)
