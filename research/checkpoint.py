@@ -5,6 +5,10 @@ half-written one is never taken for whole. Frozen parameters are not saved: they
 """
 
 import functools
+import re
+import shutil
+import tempfile
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from research.errors import InputError
 from research.params.tree import Tree
 
 CHECKSUMS = "checksums"  # the name under which the metadata hold them
+PLAIN = re.compile(r"[A-Za-z0-9_./+=,@-]+")
 SMALL = 2**16  # elements: an array takes orbax a millisecond, be it ever so small, so those of `latest` up to here go together
 
 
@@ -30,7 +35,7 @@ class Checkpoints:
         handlers = {name: ocp.StandardCheckpointHandler() for name in self._trees}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
         self.folder = folder / kind
-        make = functools.partial(ocp.CheckpointManager, self.folder.absolute(), options=options, item_handlers=handlers)
+        make = functools.partial(ocp.CheckpointManager, self._plain_path(), options=options, item_handlers=handlers)
         self._manager = self._read(make)
 
     @property
@@ -85,6 +90,20 @@ class Checkpoints:
         """Bytes on disk of what trains."""
         root = self.folder / str(self.step) / "trainable"
         return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+    def _plain_path(self) -> Path:
+        """Return the full path of the folder, or that of a link to it, for as long as this object lives, where orbax would misread it.
+
+        orbax takes the path for a pattern (`runs/lr[1e-3]`) and for text.
+        """
+        path = self.folder.absolute()
+        if PLAIN.fullmatch(str(path)):
+            return path
+        path.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix="checkpoints-"))
+        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        (place / path.name).symlink_to(path)
+        return place / path.name
 
     def _restore(self, **items: Any) -> Any:
         """Read items of the checkpoint. Raises InputError where one is damaged: arrays are compared with their checksums."""

@@ -1,6 +1,7 @@
 """What each `--mode` does with a config and a workdir."""
 
 import dataclasses
+import functools
 import json
 import platform
 import sys
@@ -16,13 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from research import cache, curves, export, hints, parallel, provenance, telemetry, train, weights, whole
+from research import cache, curves, evaluations, export, hints, parallel, provenance, telemetry, train, weights, whole
 from research import experiment as experiments
+from research import predict as predictions
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
 from research.data.batches import Batches
 from research.data.describe import truncation
-from research.data.sources import Examples, read_inputs
+from research.data.examples import Examples, fingerprint
+from research.data.sources import read_inputs, stream_inputs
 from research.errors import InputError
 from research.evaluate import evaluate, prediction_rows, write_lines
 from research.params.tree import count, digest, merge
@@ -38,7 +41,7 @@ def do(
     if mode == "train":
         summarise(run(config, workdir, console), workdir, console)
     elif mode == "evaluate":
-        print(json.dumps(evaluate_run(config, workdir)))
+        print(json.dumps(evaluate_run(config, workdir, console, source)))
     elif mode == "plan":
         planned = experiments.plan_of(config)
         console.print(*planned.data.notes, sep="\n")
@@ -51,11 +54,13 @@ def do(
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
-        rows = predict(config, workdir, source)
+        predictions.check_output(output)
+        inputs = functools.partial(stream_inputs, source, catalog.get(config.task))
+        total = None if source == "-" else sum(1 for _ in inputs())  # a file is read and checked to its end before the model is loaded
+        model = load_trained(config, workdir)
+        predictions.write(predictions.stream(model, parallel.layout(config.parallel), inputs()), output, total, console)
         if output:
-            write_lines(output, rows)
-        else:
-            sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            console.print(f"{total or 'all'} predictions are in {output}")
 
 
 def keep_programs() -> None:
@@ -146,31 +151,43 @@ def score(
     return model.kind.scores(totals)
 
 
-def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
-    """The kept parameters of the run in `workdir` on dev and test."""
-    data, layout = experiments.load_data(config), parallel.layout(config.parallel)
-    model = load_trained(config, workdir, data.labels)
-    if data.labels != model.labels:
-        raise InputError(f"{workdir}: trained on labels {', '.join(model.labels)}, but the data has {', '.join(data.labels)}")
+def evaluate_run(config: ConfigDict, workdir: Path, console: Console, source: str | None = None) -> dict[str, dict[str, float]]:
+    """Return the metrics of the kept parameters of the run in `workdir` on dev and test, or on the labelled examples in the file `source`.
+
+    They are written with the predictions into a folder in `workdir`/evaluations; what the run itself has written stays as it is.
+    Raises InputError where there are no labels, or others than the run was trained on.
+    """
+    if source:
+        examples = read_inputs(source, catalog.get(config.task))
+        if not examples.labels:
+            raise InputError(f"{source}: no labels there, so nothing can be scored; --mode=predict writes the predictions")
+        model, splits = load_trained(config, workdir), {"input": examples}
+        data = {"source": source, "fingerprint": fingerprint({"test": examples}, model.labels)}
+    else:
+        found = experiments.load_data(config)
+        console.print(*found.notes, sep="\n")
+        model = load_trained(config, workdir, found.labels, ignore=(*workdirs.USE, "data."))
+        splits = {split: found.splits[split] for split in ("dev", "test")}
+        data = {"source": found.source, "fingerprint": found.fingerprint}
+        evaluations.compare(workdir, found.fingerprint, console)
+    evaluations.check_labels(splits, model.labels, data["source"])
+    layout = parallel.layout(config.parallel)
     program = train.eval_program(model, layout)
-    return {
-        split: score(model, data.splits[split], model.batches(data.splits[split], layout), layout, program, path)
-        for split, path in ((split, workdir / "predictions" / f"{split}.jsonl") for split in ("dev", "test"))
+    folder = evaluations.folder(workdir, data, config)
+    metrics = {
+        split: score(model, examples, model.batches(examples, layout), layout, program, folder / f"{split}.jsonl")
+        for split, examples in splits.items()
     }
+    evaluations.record(folder, config, data | {"sizes": {split: len(examples) for split, examples in splits.items()}}, metrics)
+    console.print(f"scores and predictions are in {folder}")
+    return metrics
 
 
-def predict(config: ConfigDict, workdir: Path, source: str) -> list[dict[str, Any]]:
-    """One dict for each text of the file `source` ("-" is standard input): id, prediction, probabilities; in order."""
-    examples = read_inputs(source, catalog.get(config.task))
-    model, layout = load_trained(config, workdir), parallel.layout(config.parallel)
-    batches = model.batches(dataclasses.replace(examples, labels=()), layout)
-    _, logits = evaluate(train.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
-    return [{"id": id, **said} for id, said in zip(examples.ids, model.kind.predictions(logits, model.labels), strict=True)]
-
-
-def load_trained(config: ConfigDict, workdir: Path, labels: tuple[str, ...] = ()) -> experiments.Model:
+def load_trained(
+    config: ConfigDict, workdir: Path, labels: tuple[str, ...] = (), ignore: tuple[str, ...] = workdirs.USE
+) -> experiments.Model:
     """The model of `config` with the kept parameters of the run in `workdir`; where nothing was trained there, but the config begins
-    with a trained head, as it begins, for `labels` or those of the task or of the checkpoint.
+    with a trained head, as it begins, for `labels` or those of the task or of the checkpoint. `ignore` is as in `workdir.check_same`.
 
     Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
     """
@@ -180,7 +197,7 @@ def load_trained(config: ConfigDict, workdir: Path, labels: tuple[str, ...] = ()
         return experiments.build_model(config, known)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
-    workdirs.check_same(workdir, config, ignore=workdirs.COSTS)
+    workdirs.check_same(workdir, config, ignore)
     meta = best.meta()
     model = experiments.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
     train.check_identity(workdir, meta, {"weights": model.weights_sha256})

@@ -184,12 +184,12 @@ class Model:
         once = flops.relative(plan, sizes, shape, rows, length, cached, added, extra)
         return once * self.recipe.passes
 
-    def tokens(self, examples: Examples) -> encode.Tokens:
-        """The token ids of `examples`, with places for what the method puts before a text.
+    def tokens(self, examples: Examples, keep: bool = True) -> encode.Tokens:
+        """The token ids of `examples`, with places for what the method puts before a text. `keep`: whether they are kept on disk.
 
         Raises InputError where the tokenizer tells more types of tokens apart than the model."""
         c = self.config
-        tokens = encode.encode(self.tokenizer, examples, c.max_length, c.truncation, c.truncation_head)
+        tokens = encode.encode(self.tokenizer, examples, c.max_length, c.truncation, c.truncation_head, keep)
         types = getattr(self.encoder.config, "type_vocab_size", 0)
         if types and tokens.types.max(initial=0) >= types:
             raise InputError(f"the tokenizer gives tokens of type {tokens.types.max()}, but the model has {types}; they are of two models")
@@ -210,9 +210,9 @@ class Model:
         """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""
         return max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
 
-    def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False) -> Batches:
-        """The batches of `examples`; without labels, the targets are zeros."""
-        c, tokens = self.config, self.tokens(examples)
+    def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False, keep: bool = True) -> Batches:
+        """The batches of `examples`; without labels, the targets are zeros. `keep`: whether their tokens are kept on disk."""
+        c, tokens = self.config, self.tokens(examples, keep)
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
         size, parts, seed = (c.batch_size, c.accumulate, c.seed) if training else (self.eval_batch_size(tokens, layout), 1, 0)
         return Batches(tokens, targets, size, seed=seed, layout=c.packing, multiple=layout.multiple * parts)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -160,25 +161,33 @@ def test_other_data_under_an_unfinished_run_is_refused(tmp_path):
     assert run(tmp_path)["status"] == "finished"
 
 
-def test_what_only_costs_may_differ_between_training_and_use(tmp_path):
-    run(tmp_path)
-    (tmp_path / "texts.txt").write_text("one\ntwo\n")
-    cheaper = runs.config(eval_batch_tokens=64, parallel="pmap")
-    assert len(job.predict(cheaper, tmp_path, str(tmp_path / "texts.txt"))) == 2
-    with pytest.raises(InputError, match="max_length"):
-        job.predict(runs.config(max_length=16), tmp_path, str(tmp_path / "texts.txt"))
-
-
 def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(tmp_path):
     run(tmp_path)
     with pytest.raises(InputError, match="learning_rate is 2e-05 there and 0.1 now"):
         run(tmp_path, learning_rate=0.1)
 
 
-def test_nothing_can_be_predicted_without_a_trained_model(tmp_path):
-    (tmp_path / "texts.txt").write_text("one\n")
-    with pytest.raises(InputError, match="no trained model there"):
-        job.predict(runs.config(), tmp_path / "none", str(tmp_path / "texts.txt"))
+def test_a_refused_run_leaves_nothing_behind(tmp_path):
+    for place in (tmp_path / "new" / "run", tmp_path / "there"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="method"):
+            run(place, method="full+top_k")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("name", ["lr[1e-3]", "a b*?", "%41#\u00e4\u4e2d", os.fsdecode(b"\xff")])
+def test_any_path_that_the_file_system_takes_is_a_workdir(tmp_path, name):
+    result = run(tmp_path / name)
+    assert json.loads((tmp_path / name / "result.json").read_text()) == result
+    assert job.load_trained(runs.config(), tmp_path / name).trainable.keys() == {"encoder", "head"}
+
+
+def test_the_default_name_is_safe_and_says_what_differs():
+    plain = workdir.default(runs.config()).name
+    assert plain.startswith("imdb-demo-tiny-full-") and plain == workdir.default(runs.config()).name
+    assert workdir.default(runs.config(weights__source="scratch", seed=3)).name.startswith("imdb-demo-tiny-scratch-full-seed3-")
+    odd = workdir.default(runs.config(model="/a/my model:x/", method="lora+bitfit"))
+    assert odd.parent.name == "runs" and odd.name.startswith("imdb-demo-my-model-x-lora+bitfit-")
 
 
 def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(tmp_path):

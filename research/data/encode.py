@@ -44,26 +44,33 @@ class Tokens:
         return dataclasses.replace(self, ids=np.insert(self.ids, after, 0), types=types, offsets=offsets, uncut=self.uncut + count)
 
 
-def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> Tokens:
+def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0, keep: bool = True) -> Tokens:
     """Token ids with special tokens, pairs as the tokenizer joins them, cut to `max_length`.
 
     `tokenizer` is a fast tokenizer of `transformers`. Of a longer text `truncation` leaves its "head", its "tail", or with "head_tail"
     the first `head` tokens and as many of the last as there is room for (Sun et al. 2019, section 5.3.1); special tokens stay, and
-    count. Of pairs, the longer text loses its end first. The result is cached; see `fingerprint`.
+    count. Of pairs, the longer text loses its end first. The result is kept on disk by its
+    `fingerprint`, unless `keep` is False.
     Raises InputError for another truncation, for one of pairs that is not "head", and for a `head` that leaves no room for a tail.
     """
     if truncation not in TRUNCATIONS:
         raise InputError(f"truncation {truncation!r}: {nearest(truncation, TRUNCATIONS)}")
     if truncation != "head" and len(examples.texts[0]) > 1:
         raise InputError(f"truncation={truncation} is for tasks of one text, and this one has pairs; use truncation=head")
+    if not keep:
+        return _tokenized(tokenizer, examples, max_length, truncation, head)
     path = cache.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length, truncation, head)}.npz"
     if cache.intact(path):
         with np.load(io.BytesIO(path.read_bytes()[: -cache.SEAL_BYTES])) as file:
             return Tokens(**file)
-    plain = truncation == "head"
-    tokens = _encode(tokenizer, examples, max_length) if plain else _around(tokenizer, examples, max_length, truncation, head)
+    tokens = _tokenized(tokenizer, examples, max_length, truncation, head)
     _write(path, tokens)
     return tokens
+
+
+def _tokenized(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
+    plain = truncation == "head"
+    return _encode(tokenizer, examples, max_length) if plain else _around(tokenizer, examples, max_length, truncation, head)
 
 
 def fingerprint(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> str:

@@ -6,11 +6,11 @@ from research.data import augment as augmentation
 from research.data import demo, describe, files, from_tfds
 from research.data import labels as classes
 from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, rows, stratified_order
-from research.data.files import read_inputs
+from research.data.inputs import read_inputs, stream_inputs
 from research.errors import InputError, nearest
 from research.tasks.task import Task
 
-__all__ = ["Dataset", "Examples", "load", "read_inputs"]
+__all__ = ["Dataset", "Examples", "load", "read_inputs", "stream_inputs"]
 
 STAND_IN_CLASSES = tuple(f"class_{k}" for k in range(6))
 

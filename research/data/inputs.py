@@ -1,0 +1,85 @@
+"""Reads the texts that a trained model is used on: one after the other, as they are asked for."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from research.data import files
+from research.data.examples import Examples
+from research.errors import InputError, nearest
+from research.tasks.task import Task
+
+
+class Input(NamedTuple):
+    """One example of an input; `label` is None where the input has none."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def read_inputs(path: str, task: Task) -> Examples:
+    """Return all examples of an input, as `stream_inputs` reads them; `labels` are () without any."""
+    return collected(stream_inputs(path, task))
+
+
+def collected(rows: Iterable[Input]) -> Examples:
+    """Return the examples of an input together."""
+    ids, texts, labels = zip(*rows, strict=True)
+    return Examples(ids, texts, labels if labels[0] is not None else ())
+
+
+def stream_inputs(path: str, task: Task) -> Iterator[Input]:
+    """Yield the examples of a file, or of stdin ("-").
+
+    A `.txt` has one text a line; `.tsv` (with a header) and `.jsonl` have the task's text fields, and `id` and the label where they like.
+    On stdin a JSON object or a TAB-separated header in the first line says which it is; anything else is one text a line. Without an
+    `id` the row number, from 0, is it. Labels are as they stand in the input. Raises InputError naming the file and the line.
+    """
+    name = "stdin" if path == "-" else path
+    kind = _kind(path)
+    lines = files.lines(name, None if path == "-" else Path(path))
+    first = next(lines)
+    kind, lines = kind or _sniff(first, task), itertools.chain([first], lines)
+    if kind == ".txt" and len(task.texts) != 1:
+        raise InputError(f"{name}: a line holds one text, and task {task.name!r} takes {' and '.join(task.texts)}; give .tsv or .jsonl")
+    table = ({task.texts[0]: line} for line in lines) if kind == ".txt" else files.PARSERS[kind](lines, name, task.texts)
+    return _checked(table, name, files.FIRST_LINE[kind], task)
+
+
+def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterator[Input]:
+    """Yield the rows of an input once they are checked; `first` is the number of the line of row 0."""
+    seen: dict[int, int] | None = None  # hash of an id -> its row; only from the first row with an id of its own on
+    labelled = None
+    for row, fields in enumerate(table):
+        place, key = f"{name}:{row + first}", str(fields.get("id", row))
+        for text in task.texts:
+            files.check_text(fields[text], place)
+        files.check_unicode(key, place, "id")
+        if seen is None and "id" in fields:
+            seen = {hash(str(before)): before for before in range(row)}
+        if seen is not None and (before := seen.setdefault(hash(key), row)) != row:
+            raise InputError(f"{place}: id {key!r} is that of {name}:{before + first} too; give each row its own")
+        labelled = task.label in fields if labelled is None else labelled
+        if (task.label in fields) != labelled:
+            raise InputError(f"{place}: field {task.label!r} is in some rows and not in others; give it to all or to none")
+        label = files.read_label(fields[task.label], place).strip() if labelled else None
+        yield Input(key, tuple(fields[text] for text in task.texts), label)
+
+
+def _kind(path: str) -> str:
+    """Return the format that the name of an input says; "" for stdin."""
+    if path == "-":
+        return ""
+    if not Path(path).is_file():
+        raise InputError(f"--input={path}: no such file; give a .txt, .tsv or .jsonl file, or - for stdin")
+    if (kind := files.kind(path)) not in files.FIRST_LINE:
+        raise InputError(f"--input={path}: {kind or 'no ending'!r} is not a format; {nearest(kind, files.FIRST_LINE)}")
+    return kind
+
+
+def _sniff(line: str, task: Task) -> str:
+    if line.startswith("{"):
+        return ".jsonl"
+    return ".tsv" if "\t" in line and set(task.texts) <= set(line.split("\t")) else ".txt"
