@@ -16,11 +16,9 @@ from research.errors import InputError
 from research.recorded import flat as flat  # of a config as a dict
 from research.whole import read_json, write_json
 
-# Beginnings of fields that may differ where a trained model is used: where it and what it reads are, and how it is computed.
-USE = (
-    *("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_"),
-    *("precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle"),
-)
+# Beginnings of fields: where and how fast a model runs; and beside these what may differ where a trained one is used.
+COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
+USE = (*COSTS, "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
 
 TRAIN_ON = (
     "To train it further: --mode=export --output=FOLDER, then another run (another --workdir) with --config.weights.source=FOLDER "
