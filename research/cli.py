@@ -59,12 +59,11 @@ def parse(argv: list[str]) -> list[str]:
     if {"--help", "-help", "-h"} & set(argv):
         print(sys.modules["__main__"].__doc__, flags.FLAGS.main_module_help(), sep="\n")
         sys.exit(0)
-    argv = [argv[0], *arranged(argv[1:])]
+    argv = [argv[0], *_of_base(arranged(argv[1:]))]
     try:
         with _program_arguments(argv):
             rest = flags.FLAGS(argv)
-        listed = "list" in flags.FLAGS and flags.FLAGS["list"].value
-        wanted = "config" in flags.FLAGS and not listed
+        wanted = "config" in flags.FLAGS and not ("list" in flags.FLAGS and flags.FLAGS["list"].value)
         config, is_file = (flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object") if wanted else (None, False)
         if is_file and config is not None and not isinstance(config, ConfigDict):
             raise OSError("a config file that cannot be read is left for later by the flags library")
@@ -105,6 +104,13 @@ def arranged(args: Sequence[str]) -> list[str]:
     if path is None:
         return rest
     return [f"--config={recorded.__file__}:{path}" if path.endswith("config.json") else located(f"--config={path}"), *rest]
+
+
+def _of_base(args: Sequence[str]) -> list[str]:
+    """Return the arguments, where the config is a sweep's, with `--config.NAME=VALUE` as values of the flag `base`."""
+    if "base" not in flags.FLAGS:
+        return list(args)
+    return [f"--base={arg}" if arg.lstrip("-").startswith(("config.", "noconfig.")) else arg for arg in args]
 
 
 def recorded_run() -> Path | None:

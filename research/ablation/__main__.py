@@ -2,6 +2,7 @@
 
 python -m research.ablation --config=configs/ablations/methods.py:task=trec,path=FOLDER
 python -m research.ablation --config=configs/ablations/methods.py:smoke --only=lora --dry_run
+python -m research.ablation --config=configs/ablations/methods.py:smoke --config.batch_size=16    # another base for all runs
 """
 
 import sys
@@ -12,13 +13,15 @@ from rich.console import Console
 
 from research import cli
 
-_CONFIG = flags.DEFINE_string("config", None, "FILE.py[:WORDS] with base(words) and sweep(words).")
+_CONFIG = flags.DEFINE_string("config", None, "FILE.py[:WORDS] with base(words) and sweep(words); --config.NAME=VALUE changes the base.")
+_BASE = flags.DEFINE_multi_string("base", [], "Where --config.NAME=VALUE ends up.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs go, each in a folder of its own; by default runs/NAME.")
 _ONLY = flags.DEFINE_string("only", "", "Only runs with this regular expression in `name=value name=value`.")
 _INDEX = flags.DEFINE_string("index", "", "I/N: only every N-th task from the I-th, for array jobs.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Processes side by side on this machine.", lower_bound=1)
 _FLEETS = flags.DEFINE_bool("fleets", True, "Train runs that differ in seed and scalars alone as one program.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would run.")
+_RERUN = flags.DEFINE_bool("rerun_outdated", False, "Remove finished runs on other data than there are now, and run them again.")
 _REPLAY = flags.DEFINE_string("replay", None, "The id of a finished run: run it again and compare the parameters.")
 
 
@@ -34,11 +37,14 @@ def main(_: list[str]) -> None:
 
         job.keep_programs()
         sys.exit(0 if replay(workdir, _REPLAY.value, console) else 1)
-    sweep = Sweep(_CONFIG.value, workdir, _ONLY.value, _FLEETS.value, _INDEX.value)
+    sweep = Sweep(_CONFIG.value, workdir, _ONLY.value, _FLEETS.value, _INDEX.value, _BASE.value)
     if _DRY_RUN.value:
         print(sweep.plan(), end="")
         return
+    sweep.check()
     sweep.own()
+    if _RERUN.value:
+        sweep.remove_outdated(console)
     try:
         sweep.run(_JOBS.value, console)
     finally:

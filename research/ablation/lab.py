@@ -2,27 +2,35 @@
 
 import importlib
 import shlex
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import whole
-from research.ablation import ledger, page, report, runner, sweep, verdict
+from configs import common
+from research import experiment, whole
+from research.ablation import ledger, page, remarks, report, runner, sweep, verdict
 from research.ablation.live import Board
 from research.ablation.run import Run
 from research.ablation.supervisor import Supervisor
+from research.adapt import methods
+from research.errors import InputError
 
 
 class Sweep:
     """The runs of the sweep in the file `path` (with its words) that have `only` in their labels, in `workdir`.
 
-    `fleets`: whether runs that can be trained together are; `index`: "I/N" for an array job's share. Raises InputError on whatever of
-    this cannot be used.
+    `fleets`: whether runs that can be trained together are; `index`: "I/N" for an array job's share; `changes`: arguments like
+    `--config.NAME=VALUE` for the base. Raises InputError on whatever of this cannot be used.
     """
 
-    def __init__(self, path: str, workdir: Path, only: str = "", fleets: bool = True, index: str = ""):
-        self._path, self._workdir = path, workdir
-        self._runs = runner.chosen(runner.identify(sweep.configs(*sweep.load(path))), only)
+    def __init__(self, path: str, workdir: Path, only: str = "", fleets: bool = True, index: str = "", changes: Sequence[str] = ()):
+        self._path, self._workdir, self._changes = path, workdir, changes
+        self._base, overrides = sweep.load(path, changes)
+        self._runs = runner.chosen(runner.identify(sweep.configs(self._base, overrides)), only)
         self._tasks = runner.tasks(self._runs, fleets, index)
 
     def plan(self) -> str:
@@ -35,6 +43,31 @@ class Sweep:
                 lines.append(f"{run_id} {state} {runner.label(self._runs[run_id][0])}{company}\n")
         return "".join(lines)
 
+    def check(self) -> None:
+        """Raise InputError, once, where the base cannot be run and its runs cannot for the same reason: nothing is begun then.
+
+        The first and the last run stand for all: what the sweep itself sets may mend a base.
+        """
+        todo = [self._runs[run_id][1] for task in self._todo() for run_id in task]
+        if not todo:
+            return
+        base = self._base()
+        methods.settle(base)
+        reason = _objection(base)
+        if reason and all(_objection(config) == reason for config in (todo[0], todo[-1])):
+            raise InputError(f"all {len(todo)} runs of the sweep would fail: {reason}")
+
+    def remove_outdated(self, console: Console) -> None:
+        """Remove the finished runs that read other data than there are now."""
+        current = {}
+        for run in self._found():
+            if run.result and remarks.data_of(run) not in current:
+                current[remarks.data_of(run)] = experiment.load_data(run.config).raw_fingerprint
+        for run in remarks.without_outdated(self._found(), current):
+            if run.outdated:
+                shutil.rmtree(run.folder)
+                console.print(f"{run.id} {runner.label(run.overrides)}: removed, as its data have changed")
+
     def own(self) -> None:
         """Makes the workdir this sweep's. Raises InputError where it is another's."""
         runner.own(self._workdir, self._path)
@@ -44,10 +77,9 @@ class Sweep:
         for task in self._tasks:
             for run_id in task:
                 (self._workdir / run_id / "error.txt").unlink(missing_ok=True)
-        todo = [task for task in self._tasks if any(not (self._workdir / run_id / "result.json").exists() for run_id in task)]
-        if not todo:
+        if not (todo := self._todo()):
             return
-        with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say) as supervisor:
+        with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say, self._changes) as supervisor:
             page.plotter()  # now, while the workers start, what takes the report time to load
             importlib.import_module("scipy.stats")
             while not supervisor.wait(1.0):
@@ -68,10 +100,31 @@ class Sweep:
             whole.write_text(self._workdir / name, text)
         return written["table.md"]
 
-    def _look(self) -> list[Run]:
+    def _todo(self) -> list[list[str]]:
+        """The tasks with a run that is not finished."""
+        return [task for task in self._tasks if any(not (self._workdir / run_id / "result.json").exists() for run_id in task)]
+
+    def _found(self) -> list[Run]:
         return runner.results(self._runs, self._workdir)
+
+    def _look(self) -> list[Run]:
+        """The runs as tables have them: without results on data that have changed since."""
+        found = self._found()
+        return remarks.without_outdated(found, remarks.newest(found))
 
     def _replay(self, run: Run) -> str:
         return shlex.join(
             ["python", "-m", "research.ablation", f"--config={self._path}", f"--workdir={self._workdir}", f"--replay={run.id}"]
         )
+
+
+def _objection(config: ConfigDict) -> str:
+    """Return why this run cannot be trained, as far as can be told without computing anything; "" if it may.
+
+    This process leaves accelerators to its workers, so how the run uses its devices is not looked at."""
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        experiment.plan_of(common.override(config.copy_and_resolve_references(), {"parallel": "jit"}))
+    except InputError as error:
+        return str(error)
+    return ""

@@ -21,7 +21,7 @@ class Board:
     def __init__(self, look: Callable[[], Sequence[Run]], console: Console):
         self._look, self._start = look, time.monotonic()
         self._before = self._ended(look())
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._console = console
 
     def __enter__(self) -> "Board":
@@ -32,6 +32,7 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
+            self.refresh()  # the last picture is the end
             self._live.stop()
 
     def say(self, text: str) -> None:
@@ -64,4 +65,4 @@ class Board:
 
     @staticmethod
     def _ended(runs: Sequence[Run]) -> int:
-        return sum(run.status in ("finished", "failed") for run in runs)
+        return sum(run.status in ("finished", "failed", "outdated") for run in runs)

@@ -46,7 +46,7 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
         counts=Counter(run.status for run in runs),
         columns=header[names:],
         settings=[(name, one, line[names:]) for name, one, line in zip(data["settings"], every, lines, strict=True)],
-        notes=(report.NOTE + report.power_note(runs)).strip().split("\n\n"),
+        notes=report.notes(runs).strip().split("\n\n"),
         runs=[(run, replay(run), _score(run)) for run in runs],
         data=data,
         vega=plotter(),

@@ -36,9 +36,9 @@ def scores(every: Sequence[Setting]) -> list[dict[str, Any]]:
     for name, one in zip(labels(every), every, strict=True):
         test = one.scores("test")
         if test:
-            known = statistics.interval(list(test.values())) if len(test) > 1 else None
+            known = statistics.interval(list(test.values())).cut(0, 100) if len(test) > 1 else None
             row = {"setting": name, "n": len(test), "mean": _round(np.mean(list(test.values())))}
-            row |= {"low": _round(known.low), "high": _round(known.high)} if known else {}
+            row |= {"low": _round(known.low), "high": _round(known.high)} if known and known.bounded else {}
             row |= {"seeds": [{"seed": seed, "score": _round(score)} for seed, score in test.items()]}
             row |= {"trainable": one.finished[0].result["params"]["trainable"], "seconds": _round(one.cost("train_s"))}
             found.append(row | {"tflop": _round(one.cost("train_flops") / 1e12)})

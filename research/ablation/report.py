@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from research.ablation import examples, statistics
+from research.ablation.remarks import remarks
 from research.ablation.run import Run
 
 COLUMNS = (
@@ -25,14 +26,16 @@ COLUMNS = (
     "relative to the first",
 )
 SURE = 0.05
+NO_SPREAD = "n/a: no spread"
 NOTE = """
 Scores are in percent: mean ± standard deviation over n seeds, and Student's 95% interval of the mean. "To the first" is the difference
-to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is
-two-sided, after Holm's correction over the table. "Over examples" is the difference in accuracy, seeds averaged, with its 95% bootstrap
-interval over the test examples: what other examples may change, as the columns before say what other seeds may; between single seeds it
-has McNemar's p (marked m), corrected likewise; it is blank where there are no predictions on the same examples. Bold is the best setting,
-only where it differs from every other one with p < 0.05, after Holm's correction over these; a single seed has neither interval nor
-test over seeds, and is never bold.
+to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is two-
+sided, after Holm's correction over the table. Intervals are cut at the ends of the scale: 0 and 100, of differences -100 and 100. "n/a:
+no spread" stands where all scores, or all differences, are equal: nothing is known of chance then. "Over examples" is the difference in
+accuracy, seeds averaged, with its 95% bootstrap interval over the test examples: what other examples may change, as the columns before
+say what other seeds may; between single seeds it has McNemar's p (marked m), corrected likewise; it is blank where there are no
+predictions on the same examples. Bold is the best setting, only where it differs from every other one with p < 0.05, after Holm's
+correction over these; a single seed has neither interval nor test over seeds, and is never bold.
 """
 
 
@@ -55,8 +58,8 @@ class Setting:
 
     @property
     def errors(self) -> list[str]:
-        """What went wrong, each once."""
-        return sorted({run.error for run in self.runs if run.error})
+        """What went wrong, each once: `failed: why`."""
+        return sorted({f"{run.status}: {run.error}" for run in self.runs if run.error})
 
     def scores(self, split: str) -> dict[int, float]:
         """Seed -> the task's own metric on `split`, in percent."""
@@ -91,7 +94,8 @@ def surely_best(found: Sequence[Setting]) -> Setting | None:
     done = [setting for setting in found if setting.results]
     best = max(done, key=lambda setting: np.mean(list(setting.scores("test").values())), default=None)
     tests = [difference(best, other) for other in done if other is not best]
-    return best if tests and all(tests) and max(statistics.holm([test.p for test, _ in tests])) < SURE else None
+    sure = tests and all(test and test[0].p is not None for test in tests)
+    return best if sure and max(statistics.holm([test.p for test, _ in tests])) < SURE else None
 
 
 def rows(found: Sequence[Run]) -> list[list[str]]:
@@ -115,9 +119,11 @@ def rows(found: Sequence[Run]) -> list[list[str]]:
     return lines
 
 
-def _corrected(ps: dict[int, float]) -> dict[int, str]:
-    """As they are printed, after Holm's correction."""
-    return {i: "< 0.001" if p < 0.001 else f"{p:.3f}" for i, p in zip(ps, statistics.holm(list(ps.values())), strict=True)}
+def _corrected(ps: dict[int, float | None]) -> dict[int, str]:
+    """As they are printed, after Holm's correction over those that there are."""
+    there = {i: p for i, p in ps.items() if p is not None}
+    corrected = dict(zip(there, statistics.holm(list(there.values())), strict=True))
+    return {i: NO_SPREAD if p is None else "< 0.001" if corrected[i] < 0.001 else f"{corrected[i]:.3f}" for i, p in ps.items()}
 
 
 def _scores(one: Setting, best: bool) -> list[str]:
@@ -125,8 +131,13 @@ def _scores(one: Setting, best: bool) -> list[str]:
     said = f"**{mean(scores)}**" if best else mean(scores)
     if len(scores) < 2:
         return [said, ""]
-    known = statistics.interval(scores)
-    return [said, f"{known.low:.1f} to {known.high:.1f}"]
+    return [said, span(scores)]
+
+
+def span(scores: Sequence[float], digits: int = 1) -> str:
+    """The 95% interval of the mean of two scores or more, in percent, cut at 0 and 100."""
+    known = statistics.interval(scores).cut(0, 100)
+    return f"{known.low:.{digits}f} to {known.high:.{digits}f}" if known.bounded else NO_SPREAD
 
 
 def mean(scores: Sequence[float]) -> str:
@@ -139,8 +150,9 @@ def mean(scores: Sequence[float]) -> str:
 def _difference(estimate: statistics.Estimate | None = None, paired: bool = True) -> str:
     if not estimate:
         return ""
-    span = f" ({estimate.low:+.1f} to {estimate.high:+.1f})" if np.isfinite(estimate.low) else ""
-    return f"{estimate.mean:+.1f}{span}{'' if paired else ' w'}"
+    cut = estimate.cut(-100, 100)
+    apart = f" ({cut.low:+.1f} to {cut.high:+.1f})" if cut.bounded else f" ({NO_SPREAD})" if cut.p is None else ""
+    return f"{estimate.mean:+.1f}{apart}{'' if paired else ' w'}"
 
 
 def _over_examples(estimate: statistics.Estimate | None, p: str | None) -> str:
@@ -173,11 +185,16 @@ def power_note(found: Sequence[Run]) -> str:
     return f"\nTo find a difference of 1.0 to the first four times in five, the usual spread here ({typical:.1f}) needs {seeds} seeds.\n"
 
 
+def notes(found: Sequence[Run]) -> str:
+    """What stands under a table: what there is to know of its runs, then what was computed."""
+    return remarks(found) + NOTE + power_note(found)
+
+
 def markdown(found: Sequence[Run]) -> str:
     """The table, and under it what was computed."""
     header, *body = rows(found)
     lines = [f"| {' | '.join(line)} |" for line in ([header, *body])]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n" + NOTE + power_note(found)
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n" + notes(found)
 
 
 def latex(found: Sequence[Run]) -> str:
@@ -186,8 +203,8 @@ def latex(found: Sequence[Run]) -> str:
     lines = [f"{' & '.join(line)} \\\\" for line in body]
     columns = "l" * (len(header) - len(COLUMNS) - 1) + "r" * (len(COLUMNS) + 1)
     table = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{' & '.join(header)} \\\\", "\\midrule", *lines, "\\bottomrule"]
-    notes = [f"% {line}" for line in (NOTE + power_note(found)).splitlines() if line]
-    return "\n".join([*table, "\\end{tabular}", *notes]) + "\n"
+    comments = [f"% {line}" for line in notes(found).splitlines() if line]
+    return "\n".join([*table, "\\end{tabular}", *comments]) + "\n"
 
 
 def _tex(cell: str) -> str:

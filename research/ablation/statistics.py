@@ -3,6 +3,7 @@
 A score here is a number of a run (one a seed) or of an example (one a text); higher is better. What depends on chance takes a `seed`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,12 +19,23 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in the scores' unit, its interval, and, of a difference, the two-sided p value before any correction."""
+    """A mean in the scores' unit, its interval, and, of a difference, the two-sided p value before any correction.
+
+    Where there is no spread at all, nothing is known of chance: the interval is unbounded and there is no p."""
 
     mean: float
     low: float
     high: float
     p: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+    def cut(self, low: float, high: float) -> "Estimate":
+        """Return it with an interval that ends where the scale ends: no mean of scores lies beyond."""
+        return dataclasses.replace(self, low=max(self.low, low), high=min(self.high, high)) if self.bounded else self
 
 
 def mean_and_sd(scores: ArrayLike) -> tuple[float, float]:
@@ -54,7 +66,7 @@ def bootstrap_interval(scores: ArrayLike, level: float = 0.95, seed: int = 0, re
     values, counts = np.unique(x, return_counts=True)
     mean, rng = float(counts @ values / len(x)), np.random.default_rng(seed)
     if len(values) == 1:
-        return Estimate(mean, mean, mean)
+        return Estimate(mean, -np.inf, np.inf)
     redrawn = rng.multinomial(len(x), counts / len(x), resamples) @ values / len(x)
     bias = scipy.special.ndtri(((redrawn < mean).mean() + (redrawn <= mean).mean()) / 2)
     skew = counts @ (values - mean) ** 3 / (6 * (counts @ (values - mean) ** 2) ** 1.5)  # what the jackknife gives for a mean
@@ -66,15 +78,14 @@ def bootstrap_interval(scores: ArrayLike, level: float = 0.95, seed: int = 0, re
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of a - b, [n] each, pair by pair, by the paired t test.
 
-    Differences without any spread say nothing of chance: p is 1 then, the interval unbounded. Raises InputError where the lengths
-    differ or n < 2.
+    Raises InputError where the lengths differ or n < 2.
     """
     d = _differences(a, b)
     return _student(float(d.mean()), float(scipy.stats.sem(d)), len(d) - 1, level, tested=True)
 
 
 def unpaired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of a [n] less that of b [m], of unequal variances (Welch 1947). Without spread as above. Raises InputError below two."""
+    """Mean of a [n] less that of b [m], of unequal variances (Welch 1947). Raises InputError below two."""
     x, y = _sample(a), _sample(b)
     u, v = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
     return _student(float(x.mean() - y.mean()), float(np.sqrt(u + v)), _welch_freedom(u, v, len(x), len(y)), level, tested=True)
@@ -85,8 +96,8 @@ def published_difference(scores: ArrayLike, value: float, sd: float | None = Non
 
     Where no deviation is published, it is taken to be that of the scores; where no number of runs, to be one: then the interval is that
     of a further run's distance from the mean of these. A value taken as exact instead would differ from five runs of its own law in a
-    third of all cases (tests/ablation/coverage_test.py). Without spread as above. Raises InputError below two scores, and where `sd` is
-    given without an `n` of at least two.
+    third of all cases (tests/ablation/coverage_test.py). Raises InputError below two scores, and where `sd` is given without an `n` of
+    at least two.
     """
     x = _sample(scores)
     u = x.var(ddof=1) / len(x)
@@ -197,8 +208,8 @@ def _differences(a: ArrayLike, b: ArrayLike) -> np.ndarray:
 
 
 def _student(mean: float, error: float, freedom: float, level: float, tested: bool = False) -> Estimate:
-    if tested and error <= 1e-12 * max(1.0, abs(mean)):  # what rounding leaves of equal differences is not their spread
-        return Estimate(mean, -np.inf, np.inf, 1.0)
+    if error <= 1e-12 * max(1.0, abs(mean)):  # what rounding leaves of equal scores is not their spread
+        return Estimate(mean, -np.inf, np.inf)
     half = float(scipy.special.stdtrit(freedom, (1 + level) / 2)) * error
     return Estimate(mean, mean - half, mean + half, float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)) if tested else None)
 

@@ -15,8 +15,8 @@ from research import process, whole
 
 
 class Supervisor:
-    """Hands tasks (lists of run ids) of the sweep in the file `path` to `jobs` workers, each with its share of the cores. Use it as a
-    context: at its end the workers are stopped.
+    """Hands tasks (lists of run ids) of the sweep in the file `path`, with `changes` of its base, to `jobs` workers, each with its share
+    of the cores. Use it as a context: at its end the workers are stopped.
 
     A worker that dies is started again. Runs that were trained together then go on together, and are tried one by one where their
     worker dies once more; one that was alone is marked with `error.txt`. `say` is told, from several threads, what there is to tell.
@@ -24,8 +24,10 @@ class Supervisor:
 
     command = sys.executable, "-m", "research.ablation.worker"
 
-    def __init__(self, path: str, workdir: Path, tasks: Iterable[list[str]], jobs: int, say: Callable[[str], None]):
-        self._path, self._workdir, self._tasks, self._say = path, workdir, deque(tasks), say
+    def __init__(
+        self, path: str, workdir: Path, tasks: Iterable[list[str]], jobs: int, say: Callable[[str], None], changes: Iterable[str] = ()
+    ):
+        self._workdir, self._tasks, self._say, self._arguments = workdir, deque(tasks), say, (path, str(workdir), *changes)
         self._stopped, self._workers, self._died, self._lock = False, {}, set(), threading.Lock()
         self._shares, self._pool = process.shares(jobs), futures.ThreadPoolExecutor(jobs)
 
@@ -69,7 +71,7 @@ class Supervisor:
             if self._stopped:
                 return None
             # A group of its own: Ctrl-C is for us alone, or the worker's end could pass for a failure of its run.
-            self._workers[number] = subprocess.Popen([*self.command, self._path, self._workdir], stderr=errors, process_group=0, **pipes)
+            self._workers[number] = subprocess.Popen([*self.command, *self._arguments], stderr=errors, process_group=0, **pipes)
             return self._workers[number]
 
     def _end(self, number: int) -> int:

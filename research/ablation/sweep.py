@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from research.errors import InputError
@@ -69,10 +70,11 @@ def module(path: str) -> tuple[ModuleType, str]:
     return found, words
 
 
-def load(path: str) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
+def load(path: str, changes: Sequence[str] = ()) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
     """What makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
 
-    Raises InputError where it cannot be read or lacks one of them.
+    `changes` are arguments like `--config.NAME=VALUE` that change the base. Raises InputError where the file cannot be read or lacks one
+    of the functions, and on a change that is not understood, or of a field that the sweep itself sets.
     """
     file, (found, words) = path.partition(":")[0], module(path)
     for name in ("base", "sweep"):
@@ -80,7 +82,30 @@ def load(path: str) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
             raise InputError(f"{file}: nothing of this table can run yet; it waits for {', '.join(found.ledger().waits)}")
         if not hasattr(found, name):
             raise InputError(f"{file}: no function {name}(words) there; an ablation has base(words) and sweep(words)")
-    return functools.partial(found.base, words), found.sweep(words)
+    sweep, base = found.sweep(words), functools.partial(found.base, words)
+    for name in _names(changes):
+        if any(name in overrides for overrides in sweep):
+            raise InputError(f"--config.{name}: the sweep of {file} sets {name} itself; leave it out, or choose runs with --only")
+    return (functools.partial(changed, base, tuple(changes)) if changes else base), sweep
+
+
+def changed(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDict:
+    """The base config with changes like `--config.NAME=VALUE`. Raises InputError on one that is not understood."""
+    config, values = base(), flags.FlagValues()
+    for name in _names(changes):
+        common.check_field(config, name)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *changes])
+        values(["", *changes])
+    except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:
+        raise InputError(str(error).splitlines()[0]) from None
+    config = values["config"].value
+    common.settle_units(config, _names(changes))
+    return config
+
+
+def _names(changes: Iterable[str]) -> list[str]:
+    return [change.lstrip("-").partition("=")[0].removeprefix("no").removeprefix("config.") for change in changes]
 
 
 def configs(base: Callable[[], ConfigDict], sweep: Iterable[Overrides]) -> list[tuple[Overrides, ConfigDict]]:

@@ -2,7 +2,8 @@
 
 within          the whole 95% interval of ours - paper lies inside the table's margin, whether or not it excludes 0
 above, below    it excludes 0: our number is higher, lower; why says whether that is better or worse (an error is better when lower)
-underpowered    neither can be said, or there are not two of our runs; why says how many seeds would be needed
+underpowered    neither can be said, or there is a single run of ours; why says how many seeds would be needed
+failed, not run there is no result of ours; why says what went wrong
 not comparable  the runs' config is not the paper's, or differs from it in a way that the table knows of; why says in what
 shape only      a stand-in for the paper's model or data: it shows that the pipeline works, and reproduces nothing
 waiting         the project cannot do this yet
@@ -12,21 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from research import workdir
-from research.ablation import statistics
+from research.ablation import report, statistics
 from research.ablation.ledger import METRICS, Cell, Table, of_setting
 from research.ablation.run import Run
 from research.errors import InputError
 
 # What may differ between our runs and the paper's: chance, where the data lie, what a run costs, how its numbers are rounded and laid out.
-FREE = ("seed", "data.seed", "data.path", "weights.pickle", "checkpoint_", *workdir.COSTS)
-FREE += ("precision", "packing", "accumulate")
+FREE = ("seed", "data.seed", "data.path", "weights.pickle", "checkpoint_")
+FREE += ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_", "precision", "packing", "accumulate")
 STAND_INS = ("model", "weights.source", "weights.sha256", "task", "data.source", "data.train_examples", "data.eval_examples")
 SAME_DATA = ("tfds", "files")
 NOTE = """
 Numbers are in percent, in the paper's own metric (an error stays an error): mean ± standard deviation, n runs, Student's 95% interval of
 our mean. "Ours - paper" has its 95% interval: by Welch's test from both means and deviations where the paper gives its own over n runs;
 else with our deviation for the paper's too, and, where it does not say of how many runs a number is, of one. within: the whole
-interval is inside ± {margin:g} points. above, below: it excludes 0. underpowered: neither. not comparable: the runs' config is not the
+interval is inside ± {margin:g} points. above, below: it excludes 0. underpowered: neither. Intervals are cut at the ends of the scale,
+0 and 100. failed, not run: there is no run of ours. not comparable: the runs' config is not the
 paper's. shape only: a stand-in model or stand-in data, no reproduction. waiting: cannot be run yet. There is no correction over the table:
 of twenty cells that are reproduced, one is expected to be said to be above or below.
 """
@@ -50,7 +52,8 @@ def judge(table: Table, cell: Cell, runs: Sequence[Run]) -> Verdict:
     own = [run for run in runs if of_setting(cell.setting, run.overrides)]
     done = [run for run in own if run.result]
     if not done:
-        return Verdict(cell, "underpowered", next((f"failed: {run.error.splitlines()[0]}" for run in own if run.error), "not run"))
+        broken = next((run for run in own if run.error), None)
+        return Verdict(cell, broken.status, broken.error.splitlines()[0]) if broken else Verdict(cell, "not run", "no run has finished")
     of_run = METRICS[table.metric_of(cell)]
     scores = tuple(of_run(run.result["metrics"][cell.split]) for run in done)
     stand_ins, deviations = _unlike(table, cell, done)
@@ -134,13 +137,13 @@ def _row(table: Table, verdict: Verdict, digits: int) -> list[str]:
     own = span = apart = ""
     if len(scores) > 1:
         mean, sd = statistics.mean_and_sd(scores)
-        known = statistics.interval(scores)
-        own, span = _said(mean, sd, len(scores), digits), f"{known.low:.{digits}f} to {known.high:.{digits}f}"
+        own, span = _said(mean, sd, len(scores), digits), report.span(scores, digits)
     elif scores:
         own = _said(scores[0], None, 1, digits)
     if verdict.difference:
-        d = verdict.difference
-        apart = f"{d.mean:+.{digits}f} ({d.low:+.{digits}f} to {d.high:+.{digits}f})"
+        d = verdict.difference.cut(-100, 100)
+        ends = f"{d.low:+.{digits}f} to {d.high:+.{digits}f}" if d.bounded else report.NO_SPREAD
+        apart = f"{d.mean:+.{digits}f} ({ends})"
     row = f"{cell.row} ({metric})" if metric and metric != table.metric else cell.row
     why = " ".join(verdict.why.replace("|", "/").split())
     return [row, _said(cell.value, cell.sd, cell.n, digits), own, span, apart, verdict.name, why, cell.source]

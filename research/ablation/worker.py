@@ -21,14 +21,14 @@ from research.ablation import fleet, runner, sweep
 from research.errors import InputError
 
 
-def main(path: str, workdir: Path) -> None:
-    """Does tasks of the sweep in the file `path` (with its words), in `workdir`."""
+def main(path: str, workdir: Path, *changes: str) -> None:
+    """Does tasks of the sweep in the file `path` (with its words), whose base has these `changes`, in `workdir`."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log, not between our lines
     tasks: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
     job.keep_programs()
-    runs = runner.identify(sweep.configs(*sweep.load(path)))
+    runs = runner.identify(sweep.configs(*sweep.load(path, changes)))
 
     def tell(**message: Any) -> None:
         print(json.dumps(message), file=out, flush=True)
@@ -91,6 +91,6 @@ def _what(error: Exception) -> str:
 if __name__ == "__main__":
     process.prepare()
     try:
-        main(sys.argv[1], Path(sys.argv[2]))
+        main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,8 +6,12 @@ import re
 import signal
 
 import pytest
+from rich.console import Console
 
-from tests.ablation import commands
+from research import experiment
+from research.ablation import lab
+from research.errors import InputError
+from tests.ablation import commands, sweeps
 
 SIX = f"--config={commands.TINY}:runs=6,steps=4"
 
@@ -89,6 +93,68 @@ def test_a_share_of_an_array_job_writes_no_tables(tmp_path):
     assert not list(tmp_path.glob("table.*")) and len(list(tmp_path.glob("*/result.json"))) == 1
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("*/result.json"))
     assert result["config"]["data"]["seed"] == 2
+
+
+FREEZING = "configs/ablations/freezing.py:smoke,seeds=1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--config.data.source=files", "--config.data.path=/nowhere"], "/nowhere"),
+        (["--config.model=bert-bse"], "bert-bse"),
+        (["--config.schedule=warmup"], "warmup"),
+    ],
+)
+def test_an_error_that_all_runs_share_is_one_line_before_the_first(changes, words, tmp_path):
+    sweep = lab.Sweep(FREEZING, tmp_path / "runs", changes=changes)
+    with pytest.raises(InputError, match=rf"^all \d+ runs of the sweep would fail: .*{words}") as error:
+        sweep.check()
+    assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
+
+
+def test_an_error_of_some_runs_stops_none_of_the_others(tmp_path):
+    (tmp_path / "some.py").write_text(
+        "from configs import trec\n\ndef base(_):\n    return trec.get_config('smoke')\n\n"
+        "def sweep(_):\n    return [{'max_length': 16}, {'max_length': 3_000}]\n"
+    )
+    lab.Sweep(str(tmp_path / "some.py"), tmp_path / "runs").check()
+    lab.Sweep(FREEZING, tmp_path / "runs").check()
+
+
+def test_changes_of_the_base_are_those_of_every_run(tmp_path):
+    plain = lab.Sweep(FREEZING, tmp_path).plan().splitlines()
+    sixteen = lab.Sweep(FREEZING, tmp_path, changes=["--config.batch_size=16", "--config.total_epochs=2"])
+    assert len(sixteen.plan().splitlines()) == len(plain) and not {line.split()[0] for line in plain} & set(sixteen._runs)
+    for _, config in sixteen._runs.values():
+        assert (config.batch_size, config.total_epochs, config.total_steps) == (16, 2.0, None)
+    for change, words in (
+        ("--config.batch_siz=3", "did you mean 'batch_size'"),
+        ("--config.batch_size=x", "batch_size=x"),
+        ("--config.top_layers=1", "--config.top_layers: the sweep of .*freezing.py sets top_layers itself"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            lab.Sweep(FREEZING, tmp_path, changes=[change])
+        assert "\n" not in str(error.value)
+
+
+def test_runs_on_data_that_have_changed_are_left_out_and_removed_on_request(tmp_path):
+    for split, texts in (("train", 400), ("test", 24)):
+        rows = "".join(f"text {i} of {split}\t{'yes' if i % 2 else 'no'}\n" for i in range(texts))
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + rows)
+    changes = ["--config.task=custom", "--config.data.source=files", f"--config.data.path={tmp_path}"]
+    sweep = lab.Sweep(FREEZING, tmp_path / "runs", changes=changes)
+    now = experiment.load_data(next(iter(sweep._runs.values()))[1]).raw_fingerprint
+    for run_id, data in zip(sweep._runs, ("before", now), strict=False):
+        (tmp_path / "runs" / run_id).mkdir(parents=True)
+        result = sweeps.result(0.5) | {"data": {"raw_fingerprint": data}}
+        (tmp_path / "runs" / run_id / "result.json").write_text(json.dumps(result))
+    assert [run.status for run in sweep._look()][:2] == ["outdated", "finished"]
+    assert "Left out: 1 run on other data than the newest run" in sweep.report()
+    old, new = list(sweep._runs)[:2]
+    sweep.remove_outdated(Console(quiet=True))
+    assert not (tmp_path / "runs" / old).exists() and (tmp_path / "runs" / new / "result.json").exists()
+    assert "Left out" not in sweep.report()
 
 
 @pytest.mark.slow

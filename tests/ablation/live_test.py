@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from research import telemetry
 from research.ablation import live
 from research.ablation.run import Run
 from tests.ablation import sweeps
@@ -83,6 +84,15 @@ def test_the_time_left_is_by_the_runs_that_ended_here(found, monkeypatch):
     assert shown(console).count("left") == 1 and "6 of 6 runs ended; 50 s" in shown(console)
 
 
+def test_the_last_picture_is_the_end_and_stays(found):
+    there, console = board(found)
+    with there:
+        for i in range(6):
+            end(found, i, 0.9)
+    assert cells(console, "lora") == ["lora", "3 of 3", "90.0 ± 0.0", "91.0 ± 0.0"] and "6 of 6 runs ended" in shown(console)
+    assert "\x1b[2K" not in console.file.getvalue().rpartition("6 of 6 runs ended")[2], "it is not wiped out"
+
+
 def test_many_settings_are_cut(tmp_path):
     many = [Run(str(i), {"learning_rate": i}, ConfigDict(), tmp_path) for i in range(live.MOST_ROWS + 3)]
     with board(many)[0] as there:
@@ -103,4 +113,4 @@ def test_without_a_terminal_there_is_what_is_said_and_nothing_else(found):
 
 
 def test_durations_for_people():
-    assert [live.duration(s) for s in (0.4, 99, 100, 5999, 6000, 90000)] == ["0 s", "99 s", "2 min", "100 min", "1.7 h", "25.0 h"]
+    assert [telemetry.duration(s) for s in (0.4, 99, 100, 5999, 6000, 90000)] == ["0 s", "99 s", "2 min", "100 min", "1.7 h", "25.0 h"]

@@ -66,7 +66,11 @@ def test_the_best_is_bold_only_where_it_surely_is():
     near = {**SURE, "dora": [95.3, 95.6, 97.1, 95.5]}
     assert not any("**" in line["test"] for line in cells(found(**near)).values()), "lora and dora are not told apart"
     same = {"full": [90, 91], "lora": [95, 96]}
-    assert cells(found(**same))["lora"]["p"] == "1.000", "differences without spread"
+    assert cells(found(**same))["lora"]["p"] == "n/a: no spread", "not 1.000: nothing is known of chance"
+    assert cells(found(**same))["lora"]["to the first"] == "+5.0 (n/a: no spread)" and "n/a" not in report.rows(found(**SURE))[2]
+    mixed = cells(found(**same, probe=[80, 83]))
+    assert mixed["lora"]["p"] == "n/a: no spread" and mixed["probe"]["p"] == f"{statistics.paired_difference([80, 83], [90, 91]).p:.3f}"
+    assert cells(found(full=[50, 50, 50]))["full"]["95% interval"] == "n/a: no spread"
     assert "**" not in report.markdown(found(**same)) and "**" in report.markdown(found(**SURE))
 
 
@@ -86,7 +90,7 @@ def test_seeds_and_examples_are_two_questions(tmp_path):
     low, high = stats.bootstrap((apart,), np.mean, rng=rng).confidence_interval
     mean, *ends = map(float, re.findall(r"[-+][\d.]+", table["lora"]["over examples"]))
     assert (mean, *ends) == pytest.approx((apart.mean(), low, high), abs=0.25)
-    assert table["full"]["over examples"] == "" and table["same"]["over examples"] == "+0.0 (+0.0 to +0.0)"
+    assert table["full"]["over examples"] == "" and table["same"]["over examples"] == "+0.0 (n/a: no spread)"
     assert report.markdown(runs).count(table["lora"]["over examples"]) == 1
     assert table["lora"]["over examples"].replace("+", "$+$") in report.latex(runs)
 
@@ -122,10 +126,10 @@ def test_without_the_same_predictions_there_is_nothing_over_examples(tmp_path):
 def test_predictions_that_change_are_read_again(tmp_path):
     right = np.ones((2, 60), bool)
     runs = predicted(tmp_path, full=right, lora=right)
-    assert cells(runs)["lora"]["over examples"] == "+0.0 (+0.0 to +0.0)"
+    assert cells(runs)["lora"]["over examples"] == "+0.0 (n/a: no spread)"
     for one in runs[2:]:
         sweeps.write_predictions(one.folder, ~right[0])
-    assert cells(runs)["lora"]["over examples"] == "-100.0 (-100.0 to -100.0)"
+    assert cells(runs)["lora"]["over examples"] == "-100.0 (n/a: no spread)"
 
 
 def test_tables_of_a_hundred_runs_take_seconds(tmp_path):
@@ -142,7 +146,9 @@ def test_what_is_not_finished_says_so_everywhere(tmp_path):
     (tmp_path / "config.json").touch()
     table = cells([*runs, begun, *found(lora=[50, 51])])
     assert table["probe"]["test"] == "unfinished"
-    assert table["top_k"]["test"] == "top_layers=9: too many" and table["full"]["test"] == "not run" and table["full"]["n"] == "0 of 1"
+    assert (
+        table["top_k"]["test"] == "failed: top_layers=9: too many" and table["full"]["test"] == "not run" and table["full"]["n"] == "0 of 1"
+    )
     assert table["lora"]["to the first"] == "" == table["lora"]["relative to the first"]
     lines = list(csv.DictReader(io.StringIO(report.comma_separated([*runs, *found(lora=[50, 51])]))))
     assert [line["status"] for line in lines] == ["failed", "not run", "finished", "finished"]
@@ -169,3 +175,21 @@ def test_latex_has_every_cell_and_no_bare_sign():
 )
 def test_the_note_says_how_many_seeds_a_point_needs(scores, said):
     assert ("needs" in report.markdown(found(**scores))) == said and "Holm" in report.markdown(found(**scores))
+
+
+def test_no_interval_is_wider_than_the_scale():
+    table = cells(found(full=[99, 100, 97], lora=[0, 3, 1], probe=[1, 100, 99]))
+    assert table["full"]["95% interval"].endswith("to 100.0") and table["lora"]["95% interval"].startswith("0.0 to")
+    assert table["probe"]["to the first"].endswith("(-100.0 to +100.0)") and "cut at the ends of the scale" in report.NOTE.replace(
+        "\n", " "
+    )
+
+
+def test_an_error_of_many_runs_is_one_line_under_the_table():
+    runs = [run("full", seed, error="OSError: no space\nat all") for seed in range(108)] + [run("lora", 0, error="KeyError: 1")]
+    lines = report.markdown(runs).splitlines()
+    assert [line for line in lines if " failed: " in line and not line.startswith("|")] == [
+        f"108 runs failed: OSError: no space ({', '.join(f'full{seed}' for seed in range(10))} and 98 more)",
+        "1 run failed: KeyError: 1 (lora0)",
+    ]
+    assert "failed" not in report.remarks(found(**SURE))

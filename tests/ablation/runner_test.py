@@ -46,7 +46,7 @@ def test_finished_runs_are_skipped_broken_ones_are_marked_and_the_table_holds_bo
     accuracies = [100 * json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in before]
     assert f"| linear_probe |  | 2 | {sum(accuracies) / 2:.1f} ± " in table[2]
     assert "| full |  | 0 of 2 | not run |" in table[3]
-    assert "| top_k | 9 | 0 of 1 | top_layers=9: the encoder has 2 layers" in table[4]
+    assert "| top_k | 9 | 0 of 1 | failed: top_layers=9: the encoder has 2 layers" in table[4]
 
 
 def test_an_error_of_any_kind_leaves_the_others_and_is_gone_when_the_run_succeeds(tmp_path, monkeypatch):

@@ -36,8 +36,9 @@ def test_pairs_find_what_welch_does_not():
 def test_equal_differences_are_no_evidence():
     for apart in (0.0, 0.1, 30.0):
         found = statistics.paired_difference([0.3, 0.6, 0.7], [0.3 - apart, 0.6 - apart, 0.7 - apart])
-        assert (found.p, found.low, found.high) == (1.0, -np.inf, np.inf)
-    assert statistics.unpaired_difference([1, 1], [0, 0]).p == 1.0
+        assert (found.p, found.low, found.high) == (None, -np.inf, np.inf)
+    assert statistics.unpaired_difference([1, 1], [0, 0]).p is None
+    assert not statistics.interval([90.0, 90.0, 90.0]).bounded and statistics.interval([90.0, 90.1]).bounded
     assert statistics.paired_difference([1, 2, 3.01], [0, 1, 2]).p < 1e-4, "a little spread is evidence"
 
 
@@ -57,7 +58,7 @@ def test_the_bootstrap_is_for_examples():
     found, exact = statistics.bootstrap_interval(right), stats.binomtest(150, 200).proportion_ci(method="wilson")
     assert found.mean == 0.75 and (found.low, found.high) == pytest.approx(tuple(exact), abs=0.015)
     assert statistics.bootstrap_interval(right, seed=1) != found == statistics.bootstrap_interval(right)
-    assert statistics.bootstrap_interval(np.ones(60)) == statistics.Estimate(1, 1, 1)
+    assert statistics.bootstrap_interval(np.ones(60)) == statistics.Estimate(1, -np.inf, np.inf)
     with pytest.raises(InputError, match="50 or more"):
         statistics.bootstrap_interval(FIRST)
 
@@ -158,9 +159,15 @@ def test_a_published_number_without_a_deviation_has_that_of_the_scores():
         found = statistics.published_difference(scores, 89.0, n=n)
         half = stats.t.ppf(0.975, 3) * error
         assert (found.low, found.high) == pytest.approx((1.3 - half, 1.3 + half))
-    assert statistics.published_difference([90.0, 90.0], 89.0).p == 1.0, "no spread says nothing of chance"
+    assert statistics.published_difference([90.0, 90.0], 89.0).p is None, "no spread says nothing of chance"
     for sd, n in ((0.5, None), (0.5, 1)):
         with pytest.raises(InputError, match="needs the number of runs that it is of"):
             statistics.published_difference(scores, 89.0, sd, n)
     with pytest.raises(InputError, match="2 or more finite scores"):
         statistics.published_difference([90.0], 89.0)
+
+
+def test_an_interval_ends_where_the_scale_ends():
+    known = statistics.interval([99.0, 100.0, 97.0])
+    assert known.high > 100 and known.cut(0, 100) == statistics.Estimate(known.mean, known.low, 100)
+    assert known.cut(0, 200) == known and statistics.interval([1.0, 1.0]).cut(0, 100) == statistics.interval([1.0, 1.0])

@@ -71,9 +71,10 @@ def test_with_the_papers_deviation_it_is_welchs_test(shift, sd, n):
 
 def test_too_few_runs_say_nothing_and_it_is_said_how_many_would():
     assert said([99.0]) == ("underpowered", "a single run has no spread; two are the least")
-    assert judge(TABLE, CELL, runs([90.0] * 3, method="lora")).why == "not run", "those are another setting's"
+    others = judge(TABLE, CELL, runs([90.0] * 3, method="lora"))
+    assert (others.name, others.why) == ("not run", "no run has finished"), "those are another setting's"
     failed = [dataclasses.replace(run, result=None, error="no memory\nat all") for run in runs([1.0])]
-    assert (judge(TABLE, CELL, failed).name, judge(TABLE, CELL, failed).why) == ("underpowered", "failed: no memory")
+    assert (judge(TABLE, CELL, failed).name, judge(TABLE, CELL, failed).why) == ("failed", "no memory")
     sd = np.std(WIDE, ddof=1)
     assert f"takes {statistics.seeds_needed(0.5, sd, sd)} seeds of each; here are 5, the paper has one, as far as it says" in said(WIDE)[1]
     assert f"takes {statistics.seeds_needed(0.5, sd, 3.9)} seeds of each; here are 5, the paper has 25" in said(WIDE, sd=3.9, n=25)[1]
@@ -165,3 +166,11 @@ def test_the_table_has_a_line_for_each_cell_and_says_what_was_computed():
     assert lines[5].startswith("| two | 91.25 | 91.00, n 1 |  |  | underpowered | a single run")
     assert lines[6] == "| three (matthews) | 50.00 |  |  |  | waiting | for a / task | Table 1, three |"
     assert "- A note." in lines and any("± 0.5 points" in line for line in lines)
+
+
+def test_a_row_has_no_interval_beyond_the_scale_and_says_where_there_is_none():
+    row = lambda scores: markdown(TABLE, runs(scores)).splitlines()[4]  # noqa: E731
+    assert "to 100.0 |" in row([99.0, 100.0, 97.0])
+    assert "| 91.0 ± 0.0, n 3 | n/a: no spread | +1.0 (n/a: no spread) | underpowered | the runs show no spread at all |" in row([91.0] * 3)
+    failed = [dataclasses.replace(run, result=None, error="no memory") for run in runs([1.0])]
+    assert "| failed | no memory |" in markdown(TABLE, failed)
