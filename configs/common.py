@@ -4,6 +4,7 @@
 any config into a run of two steps with a tiny model on made-up data. No config imports jax, so `--help` is instant.
 """
 
+import copy
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from research.errors import InputError, nearest
 
 UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
 DURATIONS = tuple(ranges.DURATIONS)
+AUTO = "auto"  # a value that the program decides, and says
 check_ranges = ranges.check_ranges
 
 
@@ -59,7 +61,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.eval_batch_tokens = 2048  # an evaluation batch is as many examples as have about so many; on accelerators, raise it
     c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
 
-    c.pooling = placeholder(str)  # pooler | first | mean | max; empty: as the method wants, the encoder's own pooler for most
+    c.pooling = AUTO  # auto | pooler (the family's own) | first | last | mean | max; auto: as research/pooling.py decides; the plan says
     c.dropout = 0.1  # of hidden states, from the first stage that trains
     c.attention_dropout = placeholder(float)  # of attention weights; empty: as `dropout`; at 0, GPUs train with fused attention
     c.label_smoothing = 0.0  # part of the target that is spread over all classes
@@ -152,6 +154,11 @@ def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
         (c[owner] if owner else c)[field] = value
     settle_units(c, changes)
     return c
+
+
+def copied(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
+    """Return a copy with these changes, made as by `override`."""
+    return override(copy.deepcopy(c), changes)
 
 
 def settle_units(c: ConfigDict, given: Iterable[str]) -> None:

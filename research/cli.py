@@ -63,7 +63,8 @@ def parse(argv: list[str]) -> list[str]:
     try:
         with _program_arguments(argv):
             rest = flags.FLAGS(argv)
-        wanted = "config" in flags.FLAGS and not ("list" in flags.FLAGS and flags.FLAGS["list"].value)
+        listed = "list" in flags.FLAGS and flags.FLAGS["list"].value
+        wanted = "config" in flags.FLAGS and not listed
         config, is_file = (flags.FLAGS["config"].value, flags.FLAGS["config"].flag_type() == "config object") if wanted else (None, False)
         if is_file and config is not None and not isinstance(config, ConfigDict):
             raise OSError("a config file that cannot be read is left for later by the flags library")

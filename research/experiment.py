@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import common
-from research import durations, findings, models, optim, parallel, phases, prefix, setup, weights
+from research import durations, findings, models, optim, parallel, phases, pooling, prefix, setup, weights
 from research.adapt import methods
 from research.adapt.recipe import Recipe
 from research.data import sources
@@ -42,9 +42,11 @@ def models_of(
     task, keys = catalog.get(config.task), named_keys(config.seed)
     kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
     style = models.family(checkpoint.config).style(checkpoint.config)
+    recipe = methods.recipe(models.build(checkpoint.config).stages, config)
+    used, why = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
+    config = common.copied(config, {"pooling": used})
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = _tokenizer(checkpoint, config.max_length, pair=len(task.texts) == 2)
-    recipe = methods.recipe(encoder.stages, config)
     _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
     head = kind.head(labels, config, reader, style)
@@ -81,14 +83,14 @@ def models_of(
             encoder=encoder,
             head=head,
             tokenizer=tokenizer,
-            config=config,
+            config=common.copied(config, {"pooling": used}),
             recipe=recipe,
             trainable=trainable,
             frozen=frozen,
             plan=plan,
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
-            note=checkpoint.note,
+            notes=(f"pooling: {used} ({why})", *checkpoint.notes(config, flatten(shapes))),
         )
 
     return build

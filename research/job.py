@@ -110,14 +110,14 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
         if finished:
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
-        e = build(config)
+        e = build(workdirs.settled(workdir, config))
         tokens = {"train": e.train.tokens, "dev": e.dev.tokens, "test": e.test.tokens}
         console.print(*e.data.notes, truncation(tokens, config.max_length), sep="\n")
-        workdirs.record(workdir, config)
+        workdirs.record(workdir, e.model.config)
         summary = e.model.summary()
         whole.write_text(workdir / "plan.txt", summary)
         console.print(summary)
-        result = train_and_test(e, workdir, console)
+        result = train_and_test(e, workdir, console) | {"config_hash": workdirs.config_hash(config)}
         whole.write_json(workdir / "result.json", result)
         return result
 
@@ -191,6 +191,7 @@ def load_trained(
 
     Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
     """
+    config = workdirs.settled(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
         known = labels or catalog.get(config.task).labels or weights.begin(config).labels
@@ -211,8 +212,7 @@ def describe(
     params = merge(kept.trainable, kept.frozen)
     return {
         "status": "finished",
-        "config": e.config.to_dict(),
-        "config_hash": workdirs.config_hash(e.config),
+        "config": e.model.config.to_dict(),
         "seed": e.config.seed,
         "selected_step": best.step,
         "selection": {"split": "dev", "metric": kept.task.metric},

@@ -47,7 +47,7 @@ class Model:
     plan: plans.Plan
     widths: tuple[int, ...]  # how many features each stage's states have
     weights_sha256: str  # "" where nothing was read
-    note: str = ""  # what is to be said of where the parameters come from
+    notes: tuple[str, ...] = ()  # lines of the plan about the pooling and about where the parameters come from
     found: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
 
     def logits(
@@ -159,7 +159,7 @@ class Model:
         The cost is in FLOPs, beside full fine-tuning, for rows of `max_length` tokens.
         """
         described = lambda things: ", ".join(f"{x.name}({', '.join(f'{k}={v}' for k, v in _fields(x))})" for x in things)  # noqa: E731
-        lines = [self.note] if self.note else []
+        lines = [*self.notes]
         lines += [f"{what}: {described(things)}" for what, things in self.recipe.additions().items() if things]
         if phases := self.plan.phases:
             given = {f"phase_{unit}": value for unit in UNITS if (value := self.config.get(f"phase_{unit}"))}

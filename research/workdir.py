@@ -11,16 +11,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import common
 from research import recorded
 from research.errors import InputError
 from research.recorded import flat as flat  # of a config as a dict
 from research.whole import read_json, write_json
 
-# Beginnings of fields that may differ where a trained model is used: where it and what it reads are, and how it is computed.
-USE = (
-    *("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_"),
-    *("precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle"),
-)
+# Beginnings of fields: where and how fast a model runs; and beside these what may differ where a trained one is used.
+COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
+USE = (*COSTS, "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
 
 TRAIN_ON = (
     "To train it further: --mode=export --output=FOLDER, then another run (another --workdir) with --config.weights.source=FOLDER "
@@ -75,6 +74,14 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None
                         folder.rmdir()
 
 
+def settled(workdir: Path, config: ConfigDict) -> ConfigDict:
+    """Return the config, in which `pooling=auto` has the value that the run in `workdir` used, if one began there."""
+    path = workdir / "config.json"
+    if config.pooling != common.AUTO or not path.exists():
+        return config
+    return common.copied(config, {"pooling": recorded.get_config(str(path)).pooling})
+
+
 def record(workdir: Path, config: ConfigDict) -> None:
     """Writes the config that the workdir belongs to from now on."""
     write_json(workdir / "config.json", config.to_dict())
@@ -88,7 +95,7 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
     path = workdir / "config.json"
     if not path.exists():
         return
-    before, now = flat(recorded.get_config(str(path)).to_dict()), flat(config.to_dict())
+    before, now = flat(recorded.get_config(str(path)).to_dict()), flat(settled(workdir, config).to_dict())
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not name.startswith(ignore or "\0")]
     if changed:
         name = changed[0]

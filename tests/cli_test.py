@@ -129,7 +129,9 @@ def test_a_config_file_that_fails_is_one_line(tmp_path):
 
 def test_output_is_utf8_in_any_locale_and_a_closed_pipe_is_a_quiet_end():
     code = """if True:
+    from absl import flags
     from research import cli
+    flags.DEFINE_string("config", "some", "a program without --list")
     def main(_):
         for i in range(100_000):
             print("\\N{GREEK SMALL LETTER ALPHA}", "x" * 100)

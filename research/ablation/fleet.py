@@ -15,6 +15,7 @@ from rich.console import Console
 
 from research import experiment as experiments
 from research import job, meeting, parallel
+from research import workdir as workdirs
 from research.params.tree import count, flatten, unflatten
 
 LARGEST = 5_000_000  # trainable parameters of all members: beyond, a step's time is the work itself, which is not shared
@@ -37,6 +38,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
     builders: dict[str, Callable[[ConfigDict], experiments.Experiment]] = {}
     built, failed = {}, {}
     for run_id, config in configs.items():
+        config = workdirs.settled(workdir / run_id, config)
         try:
             build = builders.get(_kind(config)) or builders.setdefault(_kind(config), experiments.experiments_of(config))
             built[run_id] = build(config)
@@ -61,7 +63,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
 
     with tempfile.TemporaryDirectory() as nowhere:
         members = {run_id: functools.partial(member, run_id, workdir / run_id) for run_id in built if run_id not in finished}
-        kinds = {_kind(configs[run_id]) for run_id in built}
+        kinds = {_kind(e.config) for e in built.values()}
         ghosts = {run_id: functools.partial(member, run_id, Path(nowhere) / run_id) for run_id in finished if len(kinds) > 1}
         ended = table.hold(members, ghosts)
     if len({id(result) for result in ended.values()}) == 1 < len(ended):  # one error for all: their being together did not work

@@ -19,8 +19,8 @@ from research.ablation.run import Run
 from research.errors import InputError
 
 # What may differ between our runs and the paper's: chance, where the data lie, what a run costs, how its numbers are rounded and laid out.
-FREE = ("seed", "data.seed", "data.path", "weights.pickle", "checkpoint_")
-FREE += ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_", "precision", "packing", "accumulate")
+FREE = ("seed", "data.seed", "data.path", "weights.pickle", "checkpoint_", *workdir.COSTS)
+FREE += ("precision", "packing", "accumulate")
 STAND_INS = ("model", "weights.source", "weights.sha256", "task", "data.source", "data.train_examples", "data.eval_examples")
 SAME_DATA = ("tfds", "files")
 NOTE = """

@@ -94,13 +94,15 @@ def known(method: str) -> list[str]:
     return names
 
 
+def wanted(method: str, field: str) -> list[Any]:
+    """What the methods of `method` that want something of `field` ("rate", "pooling") want, in order."""
+    return [WANTS[name][field] for name in known(method) if field in WANTS.get(name, {})]
+
+
 def settle(config: Any) -> None:
-    """Fills what the config leaves to the method, `learning_rate` and `pooling`, and to the run, `data.seed`. Of methods that want
-    different rates, the slowest has its way: what is pretrained is lost at the rate of what is added."""
-    wants = [WANTS[name] for name in known(config.method) if name in WANTS]
+    """Fill what the config leaves to the method, `learning_rate`, and to the run, `data.seed`. Of methods that want different rates, the
+    lowest is taken: pretrained parameters are lost at the rate of added ones."""
     if config.learning_rate is None:
-        config.learning_rate = config.base_learning_rate * min((want["rate"] for want in wants), default=1)
-    if config.pooling is None:
-        config.pooling = next((want["pooling"] for want in wants if "pooling" in want), "pooler")
+        config.learning_rate = config.base_learning_rate * min(wanted(config.method, "rate"), default=1)
     if config.data.seed is None:
         config.data.seed = config.seed

@@ -14,12 +14,13 @@ import numpy as np
 from research import models
 from research.errors import InputError
 from research.models.heads import Whole
-from research.weights import baseline, classes, hub, read, vocabulary
+from research.weights import baseline, classes, hub, read, remarks, sentence, vocabulary
 from research.weights.baseline import Baseline
 from research.weights.graft import graft
 from research.weights.names import Table, head_kind, to_ours, with_one_bias
 from research.weights.tables import TABLES
 
+NEW = ("encoder/pooler",)  # what may begin random beside a new head: checkpoints of masked language models have no pooler
 UNUSED = ("head", "encoder/pooler")  # by a run: a head that knew other labels; a pooler that is read but not wanted
 
 
@@ -33,7 +34,6 @@ class Checkpoint:
     config: dict[str, Any]
     sha256: str
     pickle: bool = False
-    note = ""  # what a run should say of it
 
     def __post_init__(self):
         models.family(self.config, known=TABLES)  # a baseline has no folder
@@ -42,6 +42,11 @@ class Checkpoint:
     def table(self) -> Table:
         """How this family's parameters are called."""
         return TABLES[self.config["model_type"]]
+
+    @functools.cached_property
+    def modules(self) -> sentence.Modules | None:
+        """What its folder says of pooling, where it is one of sentence-transformers."""
+        return sentence.read(self.folder)
 
     @functools.cached_property
     def kind(self) -> str | None:
@@ -85,7 +90,12 @@ class Checkpoint:
         tensors, source = self.tensors(), str(self.folder)
         if "head" in params:
             tensors = classes.in_order(tensors, self.labels, labels, source)
-        return graft(params, tensors, allow_left_over=tuple(part for part in UNUSED if part not in params), source=source)
+        unused = tuple(part for part in UNUSED if part not in params)
+        return graft(params, tensors, allow_missing=() if "head" in params else NEW, allow_left_over=unused, source=source)
+
+    def notes(self, config: Any, names: Iterable[str]) -> tuple[str, ...]:
+        """Return lines for the plan of a run with this config and parameters of these names."""
+        return remarks.remarks(self, config, [name for name in names if name.startswith("encoder/") and name not in self._ours])
 
     def tokenizer(self):
         """Its fast tokenizer, or None where it has none."""
@@ -100,6 +110,9 @@ class Untrained(Checkpoint):
 
     def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
         return params
+
+    def notes(self, config: Any, names: Iterable[str]) -> tuple[str, ...]:
+        return ()
 
 
 def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:

@@ -9,6 +9,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from research.errors import InputError
 from research.weights import peft
 from research.weights.graft import graft as grafted
+from research.weights.read import read_object
+
+
+def has_head(folder: str) -> bool:
+    """Whether the adapter was trained with a classifier. Raises InputError where its config cannot be read."""
+    return read_object(Path(folder) / peft.CONFIG).get("task_type") == peft.CLASSIFIER
 
 
 def graft(folder: Path, params: dict[str, Any], checkpoint: Any, config: Any) -> dict[str, Any]:

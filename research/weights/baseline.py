@@ -29,6 +29,7 @@ class Baseline:
     words: tuple[str, ...]
     path: Path | None
     sha256: str
+    modules = None  # as of a `Checkpoint`
 
     @functools.cached_property
     def vectors(self) -> dict[str, np.ndarray]:
@@ -40,13 +41,12 @@ class Baseline:
             raise InputError(f"{self.path}: no vector for any of the {len(self.words):,} words of the training texts")
         return found
 
-    @property
-    def note(self) -> str:
+    def notes(self, config: Any, names: Sequence[str]) -> tuple[str, ...]:
         """How many words have a vector, where there is a file of them."""
         if self.path is None:
-            return ""
+            return ()
         found, total = len(self.vectors), len(self.words)
-        return f"word vectors: {found:,} of {total:,} words ({found / total:.0%}) are in {self.path}; the others begin random"
+        return (f"word vectors: {found:,} of {total:,} words ({found / total:.0%}) are in {self.path}; the others begin random",)
 
     def tokenizer(self):
         """The fast tokenizer of its words."""

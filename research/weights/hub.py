@@ -11,7 +11,8 @@ from research.weights import tiny
 from research.weights.read import MSGPACK, PICKLE, weight_files
 
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
-DESCRIPTION = ("config.json", *TOKENIZER)
+SENTENCE = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json", "*_Dense/*")  # of sentence-transformers
+DESCRIPTION = ("config.json", *TOKENIZER, *SENTENCE)
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 HUB_SECONDS = 5  # a network that drops packets is found out after this long, instead of after minutes
 

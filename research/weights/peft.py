@@ -15,6 +15,7 @@ from research.weights.read import read_object, read_safetensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 BEFORE, BEFORE_PREFIX = "base_model.model.", "base_model."  # what stands before names; before the head's beside a prefix
+CLASSIFIER = "SEQ_CLS"  # the `task_type` of adapters that have a classifier
 TYPES = {"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prefix": "PREFIX_TUNING"}
 # How a delta's leaf is called there, and whether it is transposed on the way.
 LEAVES = {"a": ("lora_A.weight", True), "b": ("lora_B.weight", True), "magnitude": ("lora_magnitude_vector", False)}
@@ -33,7 +34,7 @@ def write(folder: Path, name: str, options: Mapping[str, Any], own: Tensors, hea
     theirs = to_theirs({f"head/{leaf}": array for leaf, array in head.items()}, table, "classifier")
     saved = sorted({leaf.split(".")[0] for leaf in theirs})
     tensors = {f"{BEFORE_PREFIX if name == 'prefix' else BEFORE}{leaf}": array for leaf, array in theirs.items()}
-    config = {"peft_type": TYPES[name], "task_type": "SEQ_CLS", "base_model_name_or_path": base, "inference_mode": True}
+    config = {"peft_type": TYPES[name], "task_type": CLASSIFIER, "base_model_name_or_path": base, "inference_mode": True}
     if name == "prefix":
         config |= {"num_virtual_tokens": options["tokens"], "token_dim": shape.hidden_size, "num_layers": shape.num_hidden_layers}
         config |= {"num_attention_heads": shape.num_attention_heads, "num_transformer_submodules": 1, "prefix_projection": False}

@@ -69,7 +69,7 @@ def test_the_number_of_runs_is_that_of_the_docstring_and_few_in_smoke(name):
 def test_every_value_is_one_that_the_code_knows(name):
     for config in configs(name):
         assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
-        assert config.pooling in (None, *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
+        assert config.pooling in ("auto", *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
         methods.settle(config)  # raises where a method is not known
         common.check_ranges(config)
 

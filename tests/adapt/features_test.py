@@ -190,7 +190,7 @@ def test_no_size_is_under_1(option):
 @EACH
 def test_the_method_says_how_fast_and_how_to_pool_and_the_pooler_is_refused(method):
     c = config(method)
-    assert c.pooling == "mean" and c.learning_rate >= 20 * c.base_learning_rate
+    assert methods.WANTS[method]["pooling"] == "mean" and c.learning_rate >= 20 * c.base_learning_rate
     with pytest.raises(InputError, match="pooling='pooler'.*use mean, first or max"):
         model_of(method, pooling="pooler")
 

@@ -153,13 +153,13 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
 
 
 def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
-    wanted = (("full", 1, "pooler"), ("linear_probe", 200, "mean"), ("lora", 40, "pooler"), ("l2sp", 1, "pooler"))
-    joined = (("prefix+lora", 40, "pooler"), ("bitfit+gradual_unfreezing", 1, "pooler"), ("lora+chosen_layer+l2sp", 40, "mean"))
-    for method, factor, pooling in (*wanted, *joined):
+    rate = {name: methods.WANTS[name]["rate"] for name in ("linear_probe", "lora", "bitfit")}
+    joined = (("prefix+lora", rate["lora"]), ("bitfit+gradual_unfreezing", 1), ("lora+chosen_layer+l2sp", rate["lora"]))
+    for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
         c = common.override(common.base("imdb", common.words("")), {"method": method, "base_learning_rate": 2e-5})
-        assert (c.learning_rate, c.pooling) == (None, None)
+        assert (c.learning_rate, c.pooling) == (None, "auto")
         methods.settle(c)
-        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == pooling
+        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "auto"
     c = common.override(common.base("imdb", common.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
     methods.settle(c)
     assert (c.learning_rate, c.pooling) == (3e-3, "mean")
