@@ -5,14 +5,16 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import whole, workdir
+from research import parallel, train, whole, workdir
+from research.data.batches import Batches
 from research.data.examples import Examples
 from research.errors import InputError, nearest
+from research.evaluate import evaluate, prediction_rows, write_lines
+from research.model import Model
 
 
 def compare(run: Path, fingerprint: str, console: Console) -> None:
@@ -27,20 +29,42 @@ def compare(run: Path, fingerprint: str, console: Console) -> None:
         )
 
 
-def check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:
-    """Raise InputError for an example whose label is none of those that the run was trained on."""
+def measure(
+    model: Model, splits: Mapping[str, Examples], data: Mapping[str, str], run: Path, config: ConfigDict, console: Console
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of a trained model on each of `splits`, and write them with the predictions into a folder of their own.
+
+    It stands in `run`/evaluations, another one for whatever is different in `data` (their `source` and `fingerprint`) or in the config.
+    Raises InputError for an example whose label is none of those that the model was trained on.
+    """
+    _check_labels(splits, model.labels, data["source"])
+    layout = parallel.layout(config.parallel)
+    program = train.eval_program(model, layout)
+    what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
+    folder = run / "evaluations" / f"{workdir.safe(Path(data['source']).stem)}-{what[:8]}"
+    metrics = {
+        split: score(model, examples, model.batches(examples, layout), layout, program, folder / f"{split}.jsonl")
+        for split, examples in splits.items()
+    }
+    sizes = {split: len(examples) for split, examples in splits.items()}
+    whole.write_json(
+        folder / "scores.json", {"metrics": metrics, "data": {**data, "sizes": sizes}, "config": config.to_dict(), "argv": sys.argv}
+    )
+    console.print(f"scores and predictions are in {folder}")
+    return metrics
+
+
+def score(
+    model: Model, examples: Examples, batches: Batches, layout: parallel.Layout, program: parallel.Program, path: Path
+) -> dict[str, float]:
+    """Return the metrics of `model` on `examples`, laid out in `batches`; its predictions go to `path`."""
+    totals, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
+    write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
+    return model.kind.scores(totals)
+
+
+def _check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:
     for examples in splits.values():
         for id, label in zip(examples.ids, examples.labels, strict=True):
             if label not in known:
                 raise InputError(f"{source}: label {label!r} of {id} is not a class of the trained model; {nearest(label, known)}")
-
-
-def folder(run: Path, data: Mapping[str, str], config: ConfigDict) -> Path:
-    """Return the folder for the results of a config on `data` (`source` and `fingerprint`): another one for whatever is different."""
-    what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
-    return run / "evaluations" / f"{workdir.safe(Path(data['source']).stem)}-{what[:8]}"
-
-
-def record(folder: Path, config: ConfigDict, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Write `scores.json`: the metrics, the data that they are of, the config as it was used, and the command."""
-    whole.write_json(folder / "scores.json", {"metrics": metrics, "data": data, "config": config.to_dict(), "argv": sys.argv})

@@ -1,11 +1,10 @@
 """What each `--mode` does with a config and a workdir."""
 
 import dataclasses
-import functools
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,10 @@ from research import experiment as experiments
 from research import predict as predictions
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
-from research.data.batches import Batches
 from research.data.describe import truncation
-from research.data.examples import Examples, fingerprint
+from research.data.examples import fingerprint
 from research.data.sources import read_inputs, stream_inputs
 from research.errors import InputError
-from research.evaluate import evaluate, prediction_rows, write_lines
 from research.params.tree import count, digest, merge
 from research.tasks import catalog
 
@@ -41,7 +38,7 @@ def do(
     if mode == "train":
         summarise(run(config, workdir, console), workdir, console)
     elif mode == "evaluate":
-        print(json.dumps(evaluate_run(config, workdir, console, source)))
+        print(json.dumps(evaluate_run(config, workdir, source, console)))
     elif mode == "plan":
         planned = experiments.plan_of(config)
         console.print(*planned.data.notes, sep="\n")
@@ -55,10 +52,9 @@ def do(
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
         predictions.check_output(output)
-        inputs = functools.partial(stream_inputs, source, catalog.get(config.task))
-        total = None if source == "-" else sum(1 for _ in inputs())  # a file is read and checked to its end before the model is loaded
-        model = load_trained(config, workdir)
-        predictions.write(predictions.stream(model, parallel.layout(config.parallel), inputs()), output, total, console)
+        rows = stream_inputs(source, catalog.get(config.task))
+        total = None if source == "-" else sum(1 for _ in rows)  # a file is read and checked to its end before the model is loaded
+        predictions.write(predict(config, workdir, source), output, total, console)
         if output:
             console.print(f"{total or 'all'} predictions are in {output}")
 
@@ -133,7 +129,7 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     with futures.ThreadPoolExecutor(1) as aside:
         sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
         metrics = {
-            split: score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
+            split: evaluations.score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
             for split, batches in (("dev", e.dev), ("test", e.test))
         }
     c, metric = e.config, e.model.task.metric
@@ -142,16 +138,18 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     return describe(e, kept, metrics, speed, best, sha256.result())
 
 
-def score(
-    model: experiments.Model, examples: Examples, batches: Batches, layout: parallel.Layout, program: parallel.Program, path: Path
-) -> dict[str, float]:
-    """Metrics of `model` on `examples`, laid out in `batches`; its predictions go to `path`."""
-    totals, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
-    write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
-    return model.kind.scores(totals)
+def predict(config: ConfigDict, workdir: Path, source: str) -> Iterator[dict[str, Any]]:
+    """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-" is standard input), as in `predict.stream`."""
+    model = load_trained(config, workdir)
+    return predictions.stream(model, parallel.layout(config.parallel), stream_inputs(source, catalog.get(config.task)))
 
 
-def evaluate_run(config: ConfigDict, workdir: Path, console: Console, source: str | None = None) -> dict[str, dict[str, float]]:
+def evaluate_run(
+    config: ConfigDict,
+    workdir: Path,
+    source: str | None = None,
+    console: Console = Console(quiet=True),  # noqa: B008
+) -> dict[str, dict[str, float]]:
     """Return the metrics of the kept parameters of the run in `workdir` on dev and test, or on the labelled examples in the file `source`.
 
     They are written with the predictions into a folder in `workdir`/evaluations; what the run itself has written stays as it is.
@@ -170,17 +168,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console, source: st
         splits = {split: found.splits[split] for split in ("dev", "test")}
         data = {"source": found.source, "fingerprint": found.fingerprint}
         evaluations.compare(workdir, found.fingerprint, console)
-    evaluations.check_labels(splits, model.labels, data["source"])
-    layout = parallel.layout(config.parallel)
-    program = train.eval_program(model, layout)
-    folder = evaluations.folder(workdir, data, config)
-    metrics = {
-        split: score(model, examples, model.batches(examples, layout), layout, program, folder / f"{split}.jsonl")
-        for split, examples in splits.items()
-    }
-    evaluations.record(folder, config, data | {"sizes": {split: len(examples) for split, examples in splits.items()}}, metrics)
-    console.print(f"scores and predictions are in {folder}")
-    return metrics
+    return evaluations.measure(model, splits, data, workdir, config, console)
 
 
 def load_trained(

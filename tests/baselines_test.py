@@ -53,7 +53,7 @@ def test_a_run_is_trained_then_evaluated_then_used_without_its_training_texts(na
     monkeypatch.setattr(experiment, "load_data", None)  # there is nothing to read
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     (tmp_path / "texts.txt").write_text("".join(f"{row['text']}\n" for row in rows))
-    said = job.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt"))
+    said = list(job.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt")))
     assert [row["prediction"] for row in said] == [row["prediction"] for row in rows]
     for one, other in zip(said, rows, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
