@@ -153,7 +153,15 @@ def deal_by_length(lengths: np.ndarray, batch_size: int, rng: np.random.Generato
 
 
 def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
-    """Which examples go to which row, or None where they do not fit.
+    """Return which examples go to which row, or None where they do not fit."""
+    if len(lengths) > shape.rows * shape.places:
+        return None
+    rows, longest = spread(lengths, shape)
+    return rows if longest <= shape.length else None
+
+
+def spread(lengths: np.ndarray, shape: Shape) -> tuple[list[list[int]], int]:
+    """Return which examples go to which row, and how long the longest row is, which may be more than the shape's.
 
     Longest first, each to the emptiest row with a place left (Graham 1969); then, while a row is too full, the exchange
     with the emptiest rows that evens the two best.
@@ -162,16 +170,15 @@ def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
     rows: list[list[int]] = [[] for _ in heap]
     longest_first, each = np.argsort(-lengths, kind="stable").tolist(), lengths.tolist()  # one by one, numpy's numbers are slow
     for k in longest_first:
-        if not heap:
-            return None
         total, row = heapq.heappop(heap)
         rows[row].append(k)
         if len(rows[row]) < shape.places:
             heapq.heappush(heap, (total + each[k], row))
-    return _even_out(rows, each, shape.length)
+    return rows, _even_out(rows, each, shape.length)
 
 
-def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> list[list[int]] | None:
+def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
+    """Exchange examples between rows until none is longer than `limit`, or no exchange helps; return the length of the longest row."""
     totals = [sum(lengths[k] for k in row) for row in rows]
     while max(totals) > limit:
         full = max(range(len(rows)), key=totals.__getitem__)
@@ -182,43 +189,48 @@ def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> list[lis
             if off < gap:
                 break
         else:
-            return None
+            break
         rows[full][rows[full].index(a)], rows[other][rows[other].index(b)] = b, a
         moved = lengths[a] - lengths[b]
         totals[full], totals[other] = totals[full] - moved, totals[other] + moved
-    return rows
+    return max(totals)
 
 
 def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> Shape:
-    """The shape in which batches of these lengths cost least: padding against attention over long rows.
+    """Return the shape that holds each of these batches (given by their lengths) and costs least: padding against long rows.
 
-    Attention to a row of L tokens adds about L / ATTENTION of a token's other work.
+    Attention to a row of L tokens adds about L / ATTENTION of a token's other work. The shapes are tried in the order of what they
+    would cost at the least, and those that could not be better are left out.
     """
-    full = [lengths for lengths in batches if len(lengths) == batch_size] or batches
-    sample = full[:: max(1, len(full) // 16)]
-    total, longest = max(b.sum() for b in full), max(b.max() for b in batches)
-    best = None
+    total = max(b.sum() for b in batches)
+    longest = max(b.max() for b in batches)
+    candidates = []
     for rows in range(multiple, _up(batch_size, multiple) + 1, multiple):
-        places = min(batch_size, 2 * -(-batch_size // rows))
-        floor = max(longest, -(-total // rows))
-        if rows > multiple and floor < 32:
-            break
-        length = _fitting_length(sample, rows, places, floor)
-        cost = rows * length * (1 + length / ATTENTION)
-        if best is None or cost < best[0]:
-            best = cost, rows, places, floor
-    _, rows, places, floor = best
-    return Shape(rows, _fitting_length(batches, rows, places, floor), places)
+        floor = _up(int(max(longest, -(-total // rows))), 8)
+        if rows == multiple or floor >= 32:
+            candidates.append((_cost(rows, floor), Shape(rows, floor, min(batch_size, 2 * -(-batch_size // rows)))))
+    best = np.inf, candidates[0][1]
+    for least, shape in sorted(candidates, key=lambda candidate: candidate[0]):
+        if least < best[0]:
+            best = min(best, _fitted(batches, shape, best[0]), key=lambda found: found[0])
+    return best[1]
 
 
-ATTENTION = 1500
+ATTENTION = 6 * 384  # in FLOPs, for 384 features (MiniLM); wider models mind long rows less
 
 
-def _fitting_length(batches: list[np.ndarray], rows: int, places: int, floor: int) -> int:
-    length = _up(int(floor), 8)
-    while any(assign(lengths, Shape(rows, length, places)) is None for lengths in batches):
-        length += 8
-    return length
+def _cost(rows: int, length: int) -> float:
+    return rows * length * (1 + length / ATTENTION)
+
+
+def _fitted(batches: list[np.ndarray], shape: Shape, most: float) -> tuple[float, Shape]:
+    """Return the cost of `shape`, made as long as all batches need, and the shape; infinity where it would cost `most` or more."""
+    for lengths in batches:
+        _, longest = spread(lengths, shape)
+        shape = dataclasses.replace(shape, length=max(shape.length, _up(longest, 8)))
+        if _cost(shape.rows, shape.length) >= most:
+            return np.inf, shape
+    return _cost(shape.rows, shape.length), shape
 
 
 def _row_lengths(lengths: np.ndarray, buckets: int) -> list[int]:

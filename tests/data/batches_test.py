@@ -1,5 +1,6 @@
 """Which examples, in which rows: every example is rebuilt from the batches by hand."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research import weights
 from research.data import batches as b
-from research.data.encode import Tokens
+from research.data import sources
+from research.data.encode import Tokens, encode
 from research.errors import InputError
+from research.tasks import catalog
+from tests import runs
+from tests.runs import DATA
 
 LENGTHS = np.clip(np.exp(np.random.default_rng(0).normal(3.0, 0.6, 640)).astype(int) + 2, 4, 64)  # of sentences, cut at 64
 
@@ -151,6 +157,34 @@ def test_three_epochs_have_a_handful_of_shapes(layout, most):
     made = make(layout=layout)
     shapes = {batch["tokens"].shape for epoch in range(3) for batch in made.epoch(epoch)}
     assert 1 <= len(shapes) <= most
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_no_other_shape_that_holds_all_batches_costs_less(seed, multiple):
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.exp(rng.normal(3.6, 0.5, 400)).astype(int) + 2, 4, 128)
+    batches = [lengths[batch] for batch in b.deal_evenly(lengths, 32, rng)]
+    chosen = b.packed_shape(batches, 32, multiple)
+    assert all(b.assign(batch, chosen) is not None for batch in batches)
+    costs = {}
+    for rows in range(multiple, 33, multiple):
+        shape = b.Shape(rows, 8 * -(-int(lengths.max()) // 8), min(32, 2 * -(-32 // rows)))
+        while any(b.assign(batch, shape) is None for batch in batches):
+            shape = dataclasses.replace(shape, length=shape.length + 8)
+        costs[rows] = b._cost(rows, shape.length)
+    assert b._cost(chosen.rows, chosen.length) == min(costs.values()) == costs[chosen.rows]
+    assert len(set(costs.values())) > 4
+
+
+@pytest.mark.data
+def test_two_thousand_real_examples_leave_little_padding():
+    data = sources.load(catalog.get("ag_news"), source="files", path=str(DATA / "ag_news"), train_examples=2000)
+    tokens = encode(weights.begin(runs.config(arg="model=minilm,data=demo")).tokenizer(), data.splits["train"], 128)
+    made = b.Batches(tokens, np.zeros(2000, np.int32), 32, seed=0)
+    segments = [batch["segments"] for seed in range(2) for batch in made.reseeded(seed).epoch(0)]
+    assert 1 - sum((s > 0).sum() for s in segments) / sum(s.size for s in segments) <= 0.05
+    assert len({s.shape for s in segments}) == 1
 
 
 def test_assign_fills_rows_within_length_and_places():
