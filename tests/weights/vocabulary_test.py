@@ -1,5 +1,7 @@
 """Which words there are in texts, and the tokenizer that knows them."""
 
+import pytest
+
 from research.data import encode
 from research.data.examples import Examples
 from research.weights import vocabulary
@@ -38,3 +40,30 @@ def test_it_goes_through_the_encoding_of_data_and_is_part_of_its_fingerprint():
     one, other = vocabulary.tokenizer(("a", "fine", "film")), vocabulary.tokenizer(("fine", "a", "film"))
     assert encode.encode(one, texts, 2).ids.tolist() == [3, 4, 1]  # cut to two words each
     assert encode.fingerprint(one, texts, 2) != encode.fingerprint(other, texts, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("我喜欢这部电影。", "我 喜 欢 这 部 电 影 。"),
+        ("iPhone15很好, it's 好用!", "iphone15 很 好 , it 's 好 用 !"),
+        ("コーヒーを飲む人々", "コ ー ヒ ー を 飲 む 人 々"),
+        ("ที่นี่ดี", "ที่ นี่ ดี"),
+        ("한국어 영화", "한국어 영화"),
+        ("Ужасный фильм", "ужасный фильм"),
+        ("don't我n't", "do n't 我 n't"),
+    ],
+)
+def test_characters_are_words_in_scripts_without_blanks_and_in_no_others(text, found):
+    assert set(vocabulary.words([text])) == set(found.split())
+    pieces = vocabulary._split(vocabulary.tokenizer(()).backend_tokenizer, text)
+    assert pieces == found.split()  # and nothing is lost
+
+
+def test_a_vocabulary_from_before_keeps_the_rule_that_it_was_made_by():
+    before = vocabulary.tokenizer(("这部电影", "很好", "film"))
+    assert before("这部电影 很好 film 我")["input_ids"] == [3, 4, 5, 1]
+    now = vocabulary.tokenizer(("很", "好", "film"))
+    assert now("很好 film 我们")["input_ids"] == [3, 4, 5, 1, 1]
+    texts = Examples(("0",), (("很好 film",),), ())
+    assert encode.fingerprint(before, texts, 8) != encode.fingerprint(now, texts, 8)
