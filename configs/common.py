@@ -47,6 +47,8 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     """Every field with its default, for `task` and the chosen words."""
     c = ConfigDict()
     c.task = task  # a row of research/tasks/catalog.py; --list=tasks
+    c.metric = ""  # which dev score selects what is kept: accuracy | f1 | precision | recall | macro_f1 | ...; empty: the task's
+    c.positive = ""  # the class that f1, precision and recall are of; empty: the second of two, the mean over classes above two
     c.method = chosen["method"]  # one of --list=methods, or several joined by +
     c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny; bilstm, textcnn; --list=models
     c.seed = 0  # of everything that is left to chance

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from research import parallel, train, whole, workdir
 from research.data.batches import Batches
+from research.data.describe import truncation
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.evaluate import evaluate, prediction_rows, write_lines
@@ -42,8 +44,10 @@ def measure(
     program = train.eval_program(model, layout)
     what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
     folder = run / "evaluations" / f"{workdir.safe(Path(data['source']).stem)}-{what[:8]}"
+    batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
+    console.print(truncation({split: one.tokens for split, one in batches.items()}, config.max_length))
     metrics = {
-        split: score(model, examples, model.batches(examples, layout), layout, program, folder / f"{split}.jsonl")
+        split: model.scores(totals(model, examples, batches[split], layout, program, folder / f"{split}.jsonl"))
         for split, examples in splits.items()
     }
     sizes = {split: len(examples) for split, examples in splits.items()}
@@ -54,13 +58,13 @@ def measure(
     return metrics
 
 
-def score(
+def totals(
     model: Model, examples: Examples, batches: Batches, layout: parallel.Layout, program: parallel.Program, path: Path
-) -> dict[str, float]:
-    """Return the metrics of `model` on `examples`, laid out in `batches`; its predictions go to `path`."""
-    totals, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
+) -> dict[str, np.ndarray]:
+    """Return what the metrics of `model` on `examples`, laid out in `batches`, are made of; its predictions go to `path`."""
+    sums, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
     write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
-    return model.kind.scores(totals)
+    return sums
 
 
 def _check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:

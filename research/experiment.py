@@ -39,7 +39,7 @@ def models_of(
 ) -> Callable[[ConfigDict], Model]:
     """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
     relies on. With `shapes_only` their parameters are ShapeDtypeStructs, and nothing is computed."""
-    task, keys = catalog.get(config.task), named_keys(config.seed)
+    task, keys = catalog.of(config), named_keys(config.seed)
     kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
     style = models.family(checkpoint.config).style(checkpoint.config)
     recipe = methods.recipe(models.build(checkpoint.config).stages, config)
@@ -128,7 +128,7 @@ def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
 
 def load_data(config: ConfigDict) -> Dataset:
     """The task's examples, as `config.data` says: its fields are the arguments of `sources.load`."""
-    return sources.load(catalog.get(config.task), **config.data.to_dict())
+    return sources.load(catalog.of(config), **config.data.to_dict())
 
 
 def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:

@@ -13,10 +13,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from research import cache, curves, evaluations, export, hints, parallel, provenance, telemetry, train, weights, whole
+from research import cache, confusion, curves, evaluations, export, parallel, provenance, summary, train, weights, whole
 from research import experiment as experiments
 from research import predict as predictions
 from research import workdir as workdirs
@@ -36,7 +34,7 @@ def do(
     keep_programs()
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if mode == "train":
-        summarise(run(config, workdir, console), workdir, console)
+        summary.summarise(run(config, workdir, console), workdir, console)
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir, source, console)))
     elif mode == "plan":
@@ -52,7 +50,7 @@ def do(
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
         predictions.check_output(output)
-        rows = stream_inputs(source, catalog.get(config.task))
+        rows = stream_inputs(source, catalog.of(config))
         total = None if source == "-" else sum(1 for _ in rows)  # a file is read and checked to its end before the model is loaded
         predictions.write(predict(config, workdir, source), output, total, console)
         if output:
@@ -64,36 +62,6 @@ def keep_programs() -> None:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
-    """The few lines at the end of a run: how good, at what cost, and what to try next."""
-    metric, speed, params = result["selection"]["metric"], result["speed"], result["params"]
-    dev, test = (result["metrics"][split] for split in ("dev", "test"))
-    c = result["config"]
-    title = f"{c['task']} ({c['data']['source']}) · {result['weights']['source']} · {c['method']} · seed {c['seed']}"
-    table = Table(title=Text(title), title_justify="left")
-    for name in ("split", "accuracy", "f1", "macro_f1", "loss"):
-        table.add_column(name, justify="left" if name == "split" else "right")
-    for split, scores in (("dev", dev), ("test", test)):
-        table.add_row(split, *(f"{scores[name]:.4f}" for name in ("accuracy", "f1", "macro_f1", "loss")))
-    console.print(table)
-    console.print(
-        f"kept step {result['selected_step']} (best dev {metric}); trained {params['trainable']:,} of {params['total']:,} parameters "
-        f"({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
-    )
-    rates = f"{speed['examples_per_s'] or 0:,.0f} examples/s, {speed['real_tokens_per_s'] or 0:,.0f} real tokens/s,"
-    shares = f"{speed['padding_fraction'] or 0:.1%} padding, {speed['waiting_fraction'] or 0:.1%} waiting for data"
-    memory = f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB at most, {speed['compilations']} compilations"
-    mfu = f", {speed['mfu']:.0%} MFU" if speed["mfu"] else ""
-    console.print(f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {rates} {shares}, {memory}{mfu}")
-    console.print(f"everything is in {workdir}: result.json, curves.png, predictions/, checkpoints/")
-    predictions = workdir / "predictions" / "dev.jsonl"
-    if predictions.exists():
-        with predictions.open(encoding="utf8") as lines:
-            rows = [whole.parse_json(line, str(predictions)) for line in lines]
-        for hint in hints.hints(c, metric, result["selected_step"], telemetry.read_metrics(workdir), rows):
-            console.print(f"hint: {hint}")
 
 
 def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
@@ -110,9 +78,9 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
         tokens = {"train": e.train.tokens, "dev": e.dev.tokens, "test": e.test.tokens}
         console.print(*e.data.notes, truncation(tokens, config.max_length), sep="\n")
         workdirs.record(workdir, e.model.config)
-        summary = e.model.summary()
-        whole.write_text(workdir / "plan.txt", summary)
-        console.print(summary)
+        planned = e.model.summary()
+        whole.write_text(workdir / "plan.txt", planned)
+        console.print(planned)
         result = train_and_test(e, workdir, console) | {"config_hash": workdirs.config_hash(config)}
         whole.write_json(workdir / "result.json", result)
         return result
@@ -128,20 +96,22 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     with futures.ThreadPoolExecutor(1) as aside:
         sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
-        metrics = {
-            split: evaluations.score(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
+        totals = {
+            split: evaluations.totals(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
             for split, batches in (("dev", e.dev), ("test", e.test))
         }
     c, metric = e.config, e.model.task.metric
-    curves.draw(workdir, f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}", metric, best.step)
+    title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
+    curves.draw(workdir, title, metric, best.step)
+    confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
     speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
-    return describe(e, kept, metrics, speed, best, sha256.result())
+    return describe(e, kept, totals, speed, best, sha256.result())
 
 
 def predict(config: ConfigDict, workdir: Path, source: str) -> Iterator[dict[str, Any]]:
     """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-" is standard input), as in `predict.stream`."""
     model = load_trained(config, workdir)
-    return predictions.stream(model, parallel.layout(config.parallel), stream_inputs(source, catalog.get(config.task)))
+    return predictions.stream(model, parallel.layout(config.parallel), stream_inputs(source, catalog.of(config)))
 
 
 def evaluate_run(
@@ -156,7 +126,7 @@ def evaluate_run(
     Raises InputError where there are no labels, or others than the run was trained on.
     """
     if source:
-        examples = read_inputs(source, catalog.get(config.task))
+        examples = read_inputs(source, catalog.of(config))
         if not examples.labels:
             raise InputError(f"{source}: no labels there, so nothing can be scored; --mode=predict writes the predictions")
         model, splits = load_trained(config, workdir), {"input": examples}
@@ -182,7 +152,7 @@ def load_trained(
     config = workdirs.settled(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
-        known = labels or catalog.get(config.task).labels or weights.begin(config).labels
+        known = labels or catalog.of(config).labels or weights.begin(config).labels
         return experiments.build_model(config, known)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
@@ -194,7 +164,7 @@ def load_trained(
 
 
 def describe(
-    e: experiments.Experiment, kept: experiments.Model, metrics: dict, speed: dict, best: Checkpoints, sha256: str
+    e: experiments.Experiment, kept: experiments.Model, totals: dict, speed: dict, best: Checkpoints, sha256: str
 ) -> dict[str, Any]:
     """The contents of `result.json`. `sha256` is over the parameters that were kept and tested, frozen ones included."""
     params = merge(kept.trainable, kept.frozen)
@@ -203,8 +173,11 @@ def describe(
         "config": e.model.config.to_dict(),
         "seed": e.config.seed,
         "selected_step": best.step,
-        "selection": {"split": "dev", "metric": kept.task.metric},
-        "metrics": metrics,
+        "selection": {"split": "dev", "metric": kept.task.metric, "positive": kept.positive},
+        "metrics": {split: kept.scores(sums) for split, sums in totals.items()},
+        "labels": list(kept.labels),
+        "classes": {split: kept.kind.by_class(sums, kept.labels) for split, sums in totals.items()},
+        "confusion": {split: sums["confusion"].astype(int).tolist() for split, sums in totals.items()},
         "params": {
             "total": count(params),
             "trainable": count(kept.trainable),

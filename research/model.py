@@ -24,6 +24,7 @@ from research.errors import InputError
 from research.models.encoded import Encoded
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
+from research.tasks import metrics
 from research.tasks.task import Task
 
 Batch = dict[str, jax.Array]
@@ -195,6 +196,20 @@ class Model:
             raise InputError(f"the tokenizer gives tokens of type {tokens.types.max()}, but the model has {types}; they are of two models")
         first = sum(delta.first_position for delta in self.recipe.deltas)
         return dataclasses.replace(tokens.with_places(self.extra_tokens), first_position=first)
+
+    @property
+    def positive(self) -> str | None:
+        """The class that precision, recall and f1 are of; None where they are means over the classes."""
+        return metrics.positive_class(self.labels, self.task.positive)
+
+    @property
+    def metric_title(self) -> str:
+        """The selecting metric as people read it: `f1 of 'spam'`."""
+        return metrics.title(self.task.metric, self.positive)
+
+    def scores(self, totals: dict[str, np.ndarray]) -> dict[str, float]:
+        """Return the metrics of added-up totals."""
+        return self.kind.scores(totals, None if self.positive is None else self.labels.index(self.positive))
 
     @property
     def learnt(self) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from research import whole
 from research.errors import InputError
+from research.tasks import metrics
 
 
 class Telemetry:
@@ -66,12 +67,17 @@ class Telemetry:
             parts += [f"{examples / seconds:,.1f} examples/s", f"about {duration(left)} left"]
         self.say(f"{doing}: step {step:,} of {self._total:,}: {', '.join(parts)}")
 
-    def judge(self, step: int, scores: dict[str, float], metric: str, highest: float | None, of_step: int | None) -> None:
-        """Prints dev scores, `metric` first, and whether they are the best so far; `highest` is the best one before, `of_step` its step."""
-        names = [metric, *(name for name in scores if name in ("accuracy", "f1", "macro_f1", "loss") and name != metric)]
+    def judge(
+        self, step: int, scores: dict[str, float], metric: str, highest: float | None, of_step: int | None, positive: str | None = None
+    ) -> None:
+        """Prints dev scores, `metric` first, and whether they are the best so far; `highest` is the best one before, `of_step` its step.
+
+        `positive` is the class that f1 is of; None where it is a mean over classes."""
+        names = [metric, *(name for name in scores if name in (*metrics.shown(positive), "loss") and name != metric)]
         better = highest is None or scores[metric] > highest
         verdict = "the best so far" if better else f"not better than {highest:.4f} at step {of_step:,}"
-        self.say(f"dev after step {step:,}: {', '.join(f'{name} {scores[name]:.4f}' for name in names)}; {verdict}")
+        values = ", ".join(f"{metrics.title(name, positive)} {scores[name]:.4f}" for name in names)
+        self.say(f"dev after step {step:,}: {values}; {verdict}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one point of each TensorBoard curve."""

@@ -171,10 +171,10 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                 if due("eval", step):
                     telemetry.show("evaluating")
                     kept = running.kept()
-                    scores = model.kind.scores(evaluate(evaluated, kept, frozen, e.dev, layout)[0])
+                    scores = model.scores(evaluate(evaluated, kept, frozen, e.dev, layout)[0])
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
                     score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
-                    telemetry.judge(step, scores, model.task.metric, highest, best.step)
+                    telemetry.judge(step, scores, model.task.metric, highest, best.step, model.positive)
                     if highest is None or score > highest:
                         best.save(running.whole(kept), e.position(step), {**identity, "score": score, **model.learnt})
                     stopped = bool(patience) and step - best.step >= patience
@@ -183,7 +183,7 @@ def fit(experiment, workdir: Path, evaluated: parallel.Program, latest: Checkpoi
                     latest.save(running.whole(), e.position(step), identity | then)
                 meter.skip()
                 if stopped:
-                    telemetry.say(f"step {step}: stopped, as dev {model.task.metric} has not been better since step {best.step}")
+                    telemetry.say(f"step {step}: stopped, as dev {model.metric_title} has not been better since step {best.step}")
                     break
             whole, compilations = running.whole(), compilations + running.program.compilations
     return meter, compilations
@@ -239,7 +239,7 @@ class Window:
     def scores(self) -> dict[str, float]:
         """Training metrics over all steps since the last call."""
         self._fetch()
-        scores = self._e.model.kind.scores(self._sum)
+        scores = self._e.model.scores(self._sum)
         optimizer = {"learning_rate": float(self._e.rates[self._step - 1]), "grad_norm": float(np.mean(self._norms))}
         self._sum, self._norms = None, []
         return {f"train/{name}": value for name, value in scores.items()} | optimizer

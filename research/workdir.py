@@ -19,7 +19,7 @@ from research.whole import read_json, write_json
 
 # Beginnings of fields: where and how fast a model runs; and beside these what may differ where a trained one is used.
 COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
-USE = (*COSTS, "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
+USE = (*COSTS, "metric", "positive", "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
 
 TRAIN_ON = (
     "To train it further: --mode=export --output=FOLDER, then another run (another --workdir) with --config.weights.source=FOLDER "

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import job, train, workdir
+from research import job, summary, train, workdir
 from research.checkpoint import Checkpoints
 from research.data import sources
 from research.errors import InputError
@@ -29,12 +29,21 @@ def run(workdir, *args, **changes):
 
 def test_the_workdir_holds_what_the_contract_names(tmp_path):
     result = run(tmp_path)
-    for name in ("config.json", "plan.txt", "metrics.jsonl", "checkpoints", "predictions/test.jsonl", "curves.png", "result.json"):
+    for name in (
+        "config.json",
+        "plan.txt",
+        "metrics.jsonl",
+        "checkpoints",
+        "predictions/test.jsonl",
+        "curves.png",
+        "confusion.png",
+        "result.json",
+    ):
         assert (tmp_path / name).exists(), name
     assert list((tmp_path / "tensorboard").iterdir())
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert {"status", "config", "config_hash", "seed", "selected_step", "weights", "data", "environment"} < result.keys()
-    assert result["selection"] == {"split": "dev", "metric": "accuracy"}
+    assert result["selection"] == {"split": "dev", "metric": "accuracy", "positive": "pos"}
     assert result["params"].keys() == {"total", "trainable", "checkpoint_bytes", "sha256"}
     speed = {"first_step_s", "steps_per_s", "examples_per_s", "real_tokens_per_s", "padding_fraction", "step_flops"}
     assert speed < result["speed"].keys()
@@ -65,6 +74,39 @@ def test_predictions_repeat_the_texts_and_agree_with_the_metrics(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
     assert rows[0].keys() == {"id", "text", "label", "prediction", "probabilities"}
     assert np.mean([row["label"] == row["prediction"] for row in rows]) == result["metrics"]["test"]["accuracy"]
+
+
+def test_the_scores_of_each_class_and_the_confusion_matrix_are_those_of_the_predictions(tmp_path):
+    result = run(tmp_path, metric="f1", positive="neg")
+    assert result["selection"] == {"split": "dev", "metric": "f1", "positive": "neg"} and result["labels"] == ["neg", "pos"]
+    for split in ("dev", "test"):
+        rows = [json.loads(line) for line in (tmp_path / "predictions" / f"{split}.jsonl").read_text().splitlines()]
+        counts = [
+            [sum((row["label"], row["prediction"]) == (true, said) for row in rows) for said in ("neg", "pos")] for true in ("neg", "pos")
+        ]
+        assert result["confusion"][split] == counts
+        each, scores = result["classes"][split], result["metrics"][split]
+        assert [each[label]["support"] for label in ("neg", "pos")] == [sum(row) for row in counts]
+        assert scores["f1"] == each["neg"]["f1"] and scores["macro_f1"] == pytest.approx((each["neg"]["f1"] + each["pos"]["f1"]) / 2)
+    best = Checkpoints(tmp_path / "checkpoints", "best").meta()
+    assert best["score"] == result["metrics"]["dev"]["f1"]
+
+
+def test_the_tables_at_the_end_name_the_class_and_leave_out_what_says_nothing(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    summary.summarise(job.run(runs.config(positive="neg", metric="recall"), tmp_path / "two", QUIET), tmp_path / "two", console)
+    summary.summarise(job.run(runs.config("trec"), tmp_path / "six", QUIET), tmp_path / "six", console)
+    two, six = console.file.getvalue().split("trec (demo)")
+    assert "f1 of 'neg'" in two and "best dev recall of 'neg'" in two and "macro_f1" in two
+    (header,) = (line for line in six.splitlines() if "macro_f1" in line)
+    assert header.count("f1") == 1 and "class_5" in six
+
+
+def test_a_metric_or_a_class_that_is_not_there_is_refused_before_anything_is_built(tmp_path):
+    for changes, said in (({"metric": "f2"}, "metric 'f2' is not known; did you mean 'f1'"), ({"positive": "Pos"}, "did you mean 'pos'")):
+        for mode in ("plan", "train"):
+            with pytest.raises(InputError, match=said):
+                job.do(mode, runs.config(**changes), tmp_path)
 
 
 def test_the_same_config_gives_the_same_parameters_and_another_seed_others(tmp_path):

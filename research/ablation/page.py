@@ -10,6 +10,7 @@ from typing import Any
 from research import workdir
 from research.ablation import plots, report
 from research.ablation.run import Run
+from research.tasks.metrics import title as metric_title
 
 HERE = Path(__file__).parent
 FACTS = ("task", "model", "method", "data.source", "data.path", "precision")
@@ -85,5 +86,5 @@ def _written(value: Any) -> str:
 def _score(run: Run) -> str:
     if not run.result:
         return ""
-    metric = run.result["selection"]["metric"]
-    return f"test {metric} {100 * run.result['metrics']['test'][metric]:.1f}"
+    metric, positive = run.result["selection"]["metric"], run.result["selection"].get("positive")
+    return f"test {metric_title(metric, positive)} {100 * run.result['metrics']['test'][metric]:.1f}"

@@ -8,6 +8,7 @@ import numpy as np
 from research import telemetry
 from research.ablation import statistics
 from research.ablation.report import Setting
+from research.tasks.metrics import title
 
 POINTS = 100  # of a curve at most; of longer ones, neighbouring steps are averaged
 LEAST = 3  # settings of a method under a curve of expected maxima
@@ -25,8 +26,9 @@ def labels(every: Sequence[Setting]) -> list[str]:
 
 
 def metric(every: Sequence[Setting]) -> str:
-    """The metric of the finished runs, `score` where they have several."""
-    found = {run.result["selection"]["metric"] for one in every for run in one.finished}
+    """Return the metric of the finished runs as people read it ("f1 of 'spam'"), `score` where they have several."""
+    selections = [run.result["selection"] for one in every for run in one.finished]
+    found = {title(selection["metric"], selection.get("positive")) for selection in selections}
     return found.pop() if len(found) == 1 else "score"
 
 

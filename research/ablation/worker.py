@@ -19,6 +19,7 @@ from rich.console import Console
 from research import job, process, whole
 from research.ablation import fleet, runner, sweep
 from research.errors import InputError
+from research.tasks.metrics import title
 
 
 def main(path: str, workdir: Path, *changes: str) -> None:
@@ -80,8 +81,8 @@ def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds
         say(f"{label}: failed: {_what(result).splitlines()[0]}")
         return
     (folder / "error.txt").unlink(missing_ok=True)
-    metric = result["selection"]["metric"]
-    say(f"{label}: test {metric} {result['metrics']['test'][metric]:.4f}, {seconds:.1f} s")
+    metric, positive = result["selection"]["metric"], result["selection"].get("positive")
+    say(f"{label}: test {title(metric, positive)} {result['metrics']['test'][metric]:.4f}, {seconds:.1f} s")
 
 
 def _what(error: Exception) -> str:

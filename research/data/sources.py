@@ -43,6 +43,8 @@ def load(
     whole, blanks = classes.stripped(raw.splits)
     raw = dataclasses.replace(raw, splits=whole)
     labels = task.labels or classes.in_order(whole["train"].labels)
+    if task.positive and task.positive not in labels:
+        raise InputError(f"positive={task.positive!r} is not a class of {raw.source}; {nearest(task.positive, labels)}")
     for split in raw.splits:
         _check(raw, split, labels)
     splits = raw.splits if "dev" in raw.splits else _cut_dev(raw.splits, dev_fraction, seed)

@@ -1,6 +1,11 @@
 """The rows. Adding a task is adding one."""
 
+import dataclasses
+
+from ml_collections import ConfigDict
+
 from research.errors import InputError, nearest
+from research.tasks import metrics
 from research.tasks.task import Task, Tfds
 
 PAIR = ("text_a", "text_b")
@@ -39,3 +44,14 @@ def get(name: str) -> Task:
     if name not in TASKS:
         raise InputError(f"task {name!r} is not in the catalog; {nearest(name, TASKS)}")
     return TASKS[name]
+
+
+def of(config: ConfigDict) -> Task:
+    """Return the task of a config, with the metric and the positive class that the config asks for.
+
+    Raises InputError naming the nearest task or metric."""
+    task = get(config.task)
+    metric = config.metric or task.metric
+    if metric not in metrics.NAMES:
+        raise InputError(f"metric {metric!r} is not known; {nearest(metric, metrics.NAMES)}")
+    return dataclasses.replace(task, metric=metric, positive=config.positive or task.positive)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from research.models.heads import Classifier, Style
-from research.tasks.metrics import classification_scores
+from research.tasks.metrics import classification_scores, of_classes
 
 
 def head(labels: Sequence[str], config, reader=None, style: Style = Style()) -> Classifier:  # noqa: B008
@@ -52,10 +52,16 @@ def totals(logits: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Arra
     return {"loss": loss_sum(logits, batch), "confusion": jnp.einsum("bet,bep->tp", true, predicted)}
 
 
-def scores(totals: dict[str, np.ndarray]) -> dict[str, float]:
-    """Metrics of the added-up `totals`: mean loss and `metrics.classification_scores`."""
+def scores(totals: dict[str, np.ndarray], positive: int | None = None) -> dict[str, float]:
+    """Return the metrics of the added-up `totals`: mean loss and `metrics.classification_scores`."""
     count = np.asarray(totals["confusion"]).sum()
-    return {"loss": float(totals["loss"] / count), **classification_scores(totals["confusion"])}
+    return {"loss": float(totals["loss"] / count), **classification_scores(totals["confusion"], positive)}
+
+
+def by_class(totals: dict[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return precision, recall, f1 and support of each class, by name."""
+    columns = of_classes(totals["confusion"])
+    return {label: {name: column[i].item() for name, column in columns.items()} for i, label in enumerate(labels)}
 
 
 def predictions(logits: np.ndarray, labels: Sequence[str]) -> list[dict]:

@@ -20,7 +20,8 @@ class Task:
     """One row of the catalog.
 
     `texts` names the text columns of a file (two for pairs), `label` its target column. `labels` fixes the order of the
-    classes; empty means the sorted labels of the training split. `metric` selects the checkpoint on dev (higher is better).
+    classes; empty means the labels of the training split in natural order. `metric` selects the checkpoint on dev (higher is better).
+    Precision, recall and f1 are those of the class `positive`; empty means the second of two classes, and the macro means above two.
     """
 
     name: str
@@ -28,5 +29,6 @@ class Task:
     label: str = "label"
     labels: tuple[str, ...] = ()
     metric: str = "accuracy"
+    positive: str = ""
     kind: str = "classification"
     tfds: Tfds | None = None

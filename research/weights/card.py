@@ -9,6 +9,8 @@ def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str,
     `library` the Python package that loads it ("transformers" or "peft"), `command` what made it."""
     config, params = result["config"], result["params"]
     task, metric, scores = config["task"], result["selection"]["metric"], result["metrics"]
+    positive = result["selection"].get("positive")
+    of_one = f" Precision, recall and f1 are those of the class {positive}." if positive is not None else ""
     rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _names(scores))} |\n" for split, value in scores.items())
     trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
     cls = "AutoModelForSequenceClassification" if library == "transformers" else "AutoPeftModelForSequenceClassification"
@@ -37,7 +39,7 @@ Trained with `method={config["method"]}` (seed {result["seed"]}): {trained}. Dat
 | split | {" | ".join(_names(scores))} |
 |---|{"---|" * len(_names(scores))}
 {rows}
-The step was chosen on {result["selection"]["split"]} by {metric}; test was used once. One seed says little about a method: the
+The step was chosen on {result["selection"]["split"]} by {metric}; test was used once.{of_one} One seed says little about a method: the
 difference between two cards like this one can be chance.
 
 ```python

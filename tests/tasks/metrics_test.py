@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from research.errors import InputError
+from research.tasks import metrics as m
 from research.tasks.metrics import classification_scores
 
 BINARY = [[50, 10], [5, 35]]  # rows the truth: 60 negatives, 40 positives
@@ -34,6 +36,30 @@ def test_macro_scores_are_unweighted_means_over_classes():
         assert got[name] == got[f"macro_{name}"]
     weighted = (5 * 8 / 11 + 6 * 6 / 10 + 9 * 18 / 19) / 20
     assert got["macro_f1"] != pytest.approx(weighted)
+
+
+def test_scores_are_of_the_class_that_is_asked_for():
+    got = classification_scores(BINARY, 0)
+    assert (got["precision"], got["recall"]) == (pytest.approx(50 / 55), pytest.approx(50 / 60))
+    assert got["macro_f1"] == classification_scores(BINARY)["macro_f1"] and got["f1"] != classification_scores(BINARY)["f1"]
+    three = classification_scores(THREE, 2)
+    assert three["f1"] == pytest.approx(18 / 19) and three["macro_f1"] == classification_scores(THREE)["macro_f1"] != three["f1"]
+
+
+def test_the_scores_of_each_class_stand_side_by_side():
+    each = m.of_classes(THREE)
+    assert each["precision"] == pytest.approx([4 / 6, 3 / 4, 9 / 10]) and each["recall"] == pytest.approx([4 / 5, 3 / 6, 1])
+    assert each["support"].tolist() == [5, 6, 9]
+
+
+def test_the_positive_class_is_named_where_there_is_one():
+    assert m.positive_class(("neg", "pos"), "") == "pos" and m.positive_class(("neg", "pos"), "neg") == "neg"
+    assert m.positive_class(("a", "b", "c"), "") is None and m.positive_class(("a", "b", "c"), "c") == "c"
+    with pytest.raises(InputError, match="positive='posi' is not a class; did you mean 'pos'"):
+        m.positive_class(("neg", "pos"), "posi")
+    assert [m.title(name, "pos") for name in ("f1", "macro_f1", "accuracy")] == ["f1 of 'pos'", "macro_f1", "accuracy"]
+    assert m.title("f1", None) == "f1" and m.shown(None) == ("accuracy", "macro_f1")
+    assert set(m.NAMES) == set(classification_scores(BINARY))
 
 
 def test_binary_macro_is_not_the_second_class():
