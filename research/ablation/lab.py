@@ -94,7 +94,7 @@ class Sweep:
             "table.md": report.markdown(found) + beside,
             "table.csv": report.comma_separated(found),
             "table.tex": report.latex(found),
-            "page.html": page.html(found, Path(self._path.partition(":")[0]).stem, self._replay),
+            "page.html": page.html(found, Path(self._path.partition(":")[0]).stem, self._replay, sweep.question(self._path)),
         }
         for name, text in written.items():
             whole.write_text(self._workdir / name, text)

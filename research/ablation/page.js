@@ -38,32 +38,46 @@ async function draw(id, spec, height = 300) {
   views.push(view);
 }
 
-function cost(field, title, more) {
-  const x = numeric(field, title, more);
+/** The scale of percentages: as wide as what is shown, never beyond 0 and 100. */
+function percent(values) {
+  const known = values.filter(Number.isFinite);
+  const low = Math.min(...known), high = Math.max(...known), room = Math.max(1, 0.06 * (high - low));
+  return { scale: { domain: [Math.max(0, Math.floor(low - room)), Math.min(100, Math.ceil(high + room))], nice: false, zero: false } };
+}
+
+const ends = percent(scores.flatMap((one) => [one.low, one.high, ...one.seeds.map((seed) => seed.score)]));
+
+/** Costs are ratios: on a logarithmic axis, away from its ends, a probe is a mark of its own and not part of the axis. */
+function cost(field, title) {
+  const log = scores.every((one) => one[field] > 0);
+  const type = log ? { type: "log" } : { zero: false };
+  const x = numeric(field, title, { scale: { ...type, nice: false, padding: 16 }, axis: { format: "~s", grid: false } });
   return {
     data: { values: scores },
     transform: [{ filter: visible }],
     encoding: { x, color, tooltip: said },
     layer: [
-      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y: numeric("low", tested), y2: { field: "high" } } },
-      { mark: { type: "point", filled: true, opacity: 1, size: 70, cursor: "pointer" }, encoding: { y: numeric("mean", tested) } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y: numeric("low", tested, ends), y2: { field: "high" } } },
+      { mark: { type: "point", filled: true, opacity: 1, size: 70, cursor: "pointer" }, encoding: { y: numeric("mean", tested, ends) } },
     ],
   };
 }
 
 function learning(curves, title, points) {
+  const [least, most] = points ? [0, 100] : [-Infinity, Infinity];
   const values = curves.flatMap((one) => one.step.map((step, i) => ({
-    setting: one.setting, step, mean: one.mean[i], low: one.mean[i] - one.sd[i], high: one.mean[i] + one.sd[i],
+    setting: one.setting, step, mean: one.mean[i], low: Math.max(one.mean[i] - one.sd[i], least), high: Math.min(one.mean[i] + one.sd[i], most),
   }))).filter((one) => one.mean !== null);
+  const y = points ? percent(values.flatMap((one) => [one.low, one.high])) : {};
   const tooltip = points ? [{ field: "setting" }, { field: "step" }, { field: "mean", title, format: ".2f" }] : [{ field: "setting" }];
   return {
     data: { values },
     transform: [{ filter: visible }],
-    encoding: { x: numeric("step", "step", { scale: { zero: true, nice: false } }), color },
+    encoding: { x: numeric("step", "step", { scale: { zero: false, nice: false, padding: 6 } }), color },
     layer: [
       { mark: { type: "area", opacity: { expr: "length(chosen) && length(chosen) < 7 ? 0.18 : 0.05" } },
-        encoding: { y: numeric("low", title), y2: { field: "high" } } },
-      { mark: { type: "line", strokeWidth: 1.5, point: points && { size: 24 }, cursor: "pointer" }, encoding: { y: numeric("mean", title), tooltip } },
+        encoding: { y: numeric("low", title, y), y2: { field: "high" } } },
+      { mark: { type: "line", strokeWidth: 1.5, point: points && { size: 24 }, cursor: "pointer" }, encoding: { y: numeric("mean", title, y), tooltip } },
     ],
   };
 }
@@ -75,10 +89,10 @@ function strip() {
     data: { values: scores },
     encoding: { y, color, opacity: { condition: { test: visible, value: 1 }, value: 0.1 } },
     layer: [
-      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { x: numeric("low", tested), x2: { field: "high" }, tooltip: said } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { x: numeric("low", tested, ends), x2: { field: "high" }, tooltip: said } },
       { data: { values: seeds }, mark: { type: "point", size: 36, strokeWidth: 1.5, fill: "white", cursor: "pointer" },
-        encoding: { x: numeric("score", tested), tooltip: [{ field: "setting" }, { field: "seed" }, { field: "score", title: tested, format: ".2f" }] } },
-      { mark: { type: "tick", thickness: 2.5, size: 14 }, encoding: { x: numeric("mean", tested), tooltip: said } },
+        encoding: { x: numeric("score", tested, ends), tooltip: [{ field: "setting" }, { field: "seed" }, { field: "score", title: tested, format: ".2f" }] } },
+      { mark: { type: "tick", thickness: 2.5, size: 14 }, encoding: { x: numeric("mean", tested, ends), tooltip: said } },
     ],
   };
 }
@@ -139,9 +153,9 @@ document.getElementById("find").addEventListener("input", (event) => {
   document.getElementById("found").textContent = words.length ? `${left} of ${runs.length}` : "";
 });
 
-await draw("trainable", cost("trainable", "trainable parameters", { scale: { type: "log" }, axis: { format: "~s", grid: false } }));
-await draw("tflop", cost("tflop", "training TFLOP", { scale: { zero: true } }));
-await draw("seconds", cost("seconds", "training time (s)", { scale: { zero: true } }));
+await draw("trainable", cost("trainable", "trainable parameters"));
+await draw("tflop", cost("tflop", "training TFLOP"));
+await draw("seconds", cost("seconds", "training time (s)"));
 await draw("dev", learning(data.curves.dev, `dev ${data.metric} (%)`, true));
 await draw("loss", learning(data.curves.loss, "training loss", false));
 await draw("strip", strip(), 60 + scores.length * (count > 12 ? 20 : 28));

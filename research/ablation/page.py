@@ -13,11 +13,14 @@ from research.ablation.run import Run
 from research.tasks.metrics import title as metric_title
 
 HERE = Path(__file__).parent
+FILES = ("predictions/test.jsonl", "predictions/dev.jsonl", "curves.png", "metrics.jsonl", "result.json")
 FACTS = ("task", "model", "method", "data.source", "data.path", "precision")
 
 
-def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
-    """The page of `runs`, of which there is at least one; `replay` gives the command that runs one of them again.
+def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str], question: str = "") -> str:
+    """The page of `runs`, of which there is at least one; `replay` gives the command that runs one of them again, `question` is what the
+    runs are to answer. The page is titled with task and model, too, where the runs share them, and has links into the runs' folders
+    beside it.
 
     Everything is in it: the plots are Vega-Lite's, whose program (0.9 MB) is most of the page. The page's own policy forbids it to load
     or send anything.
@@ -41,14 +44,15 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str]) -> str:
     header, *lines = report.rows(runs)
     names = len(header) - len(report.COLUMNS) - 1  # the page has them in one column
     return templates.get_template("page.html.jinja").render(
-        title=title,
+        title=" · ".join([title, *(str(shared[name]) for name in ("task", "model") if shared.get(name))]),
+        question=question,
         date=datetime.date.today(),
         facts=_facts(runs, shared),
         counts=Counter(run.status for run in runs),
         columns=header[names:],
         settings=[(name, one, line[names:]) for name, one, line in zip(data["settings"], every, lines, strict=True)],
         notes=report.notes(runs).strip().split("\n\n"),
-        runs=[(run, replay(run), _score(run)) for run in runs],
+        runs=[(run, replay(run), _score(run), [name for name in FILES if (run.folder / name).exists()]) for run in runs],
         data=data,
         vega=plotter(),
         style=(HERE / "page.css").read_text(encoding="utf8"),

@@ -29,13 +29,13 @@ SURE = 0.05
 NO_SPREAD = "n/a: no spread"
 NOTE = """
 Scores are in percent: mean ± standard deviation over n seeds, and Student's 95% interval of the mean. "To the first" is the difference
-to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is two-
-sided, after Holm's correction over the table. Intervals are cut at the ends of the scale: 0 and 100, of differences -100 and 100. "n/a:
-no spread" stands where all scores, or all differences, are equal: nothing is known of chance then. "Over examples" is the difference in
-accuracy, seeds averaged, with its 95% bootstrap interval over the test examples: what other examples may change, as the columns before
-say what other seeds may; between single seeds it has McNemar's p (marked m), corrected likewise; it is blank where there are no
-predictions on the same examples. Bold is the best setting, only where it differs from every other one with p < 0.05, after Holm's
-correction over these; a single seed has neither interval nor test over seeds, and is never bold.
+to the first setting with its 95% interval: by the paired t test where both have the same seeds, else by Welch's (marked w). p is
+two-sided, after Holm's correction over the table. Intervals are cut at the ends of the scale: 0 and 100, of differences -100 and 100.
+"n/a: no spread" stands where all scores, or all differences, are equal: nothing is known of chance then. "Over examples" is the
+difference in accuracy, seeds averaged, with its 95% bootstrap interval over the test examples: what other examples may change, as the
+columns before say what other seeds may; between single seeds it has McNemar's p (marked m), corrected likewise; it is blank where there
+are no predictions on the same examples. Bold is the best setting, only where it differs from every other one with p < 0.05, after
+Holm's correction over these; a single seed has neither interval nor test over seeds, and is never bold.
 """
 
 

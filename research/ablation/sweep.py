@@ -70,6 +70,11 @@ def module(path: str) -> tuple[ModuleType, str]:
     return found, words
 
 
+def question(path: str) -> str:
+    """The first paragraph of what the sweep's file says of itself."""
+    return " ".join((module(path)[0].__doc__ or "").strip().partition("\n\n")[0].split())
+
+
 def load(path: str, changes: Sequence[str] = ()) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
     """What makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
 

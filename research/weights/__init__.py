@@ -126,7 +126,8 @@ def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
         raise InputError(f"weights.{field} is of a pretrained model, but model={config.model} begins from scratch; leave it out")
     if config.model in hub.BASELINES:
         return baseline.begin(config.model, config[config.model], words, "" if scratch else w.source, w.sha256)
-    found = open(config.model if scratch else w.source or config.model, w.sha256, w.pickle)
+    source, field = (config.model, "model") if scratch or not w.source else (w.source, "weights.source")
+    found = open(source, w.sha256, w.pickle, field)
     return Untrained(found.source, found.folder, found.config, "") if scratch else found
 
 
@@ -135,13 +136,13 @@ def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
     return vocabulary.words(texts, config[config.model].min_count) if config.model in hub.BASELINES else ()
 
 
-def open(source: str, sha256: str = "", pickle: bool = False) -> Checkpoint:
+def open(source: str, sha256: str = "", pickle: bool = False, field: str = "weights.source") -> Checkpoint:
     """Finds a model by name, folder or hub id and verifies its weights: against `sha256`, or the one pinned for its name.
 
     With `pickle`, `pytorch_model.bin` is read where there is nothing else, by PyTorch, which makes tensors of it and nothing else.
-    Raises InputError where it is not found, its config cannot be read, or the digest is another.
+    `field` of the config named it. Raises InputError where it is not found, its config cannot be read, or the digest is another.
     """
-    folder = hub.find(source, pickle)
+    folder = hub.find(source, pickle, field)
     return Checkpoint(source, folder, read.read_config(folder), hub.verify(folder, sha256 or hub.pinned(source), pickle), pickle)
 
 

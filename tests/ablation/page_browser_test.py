@@ -52,7 +52,14 @@ class Window:
     def __init__(self, html: str, folder: Path, width: int = 1280, height: int = 2400, act: bool = False):
         path, shot = folder / "page.html", folder / f"{width}.png"
         path.write_text(html, encoding="utf8")
-        flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND")
+        flags = (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--allow-file-access-from-files",
+        )
         says = ("--enable-logging=stderr", "--v=0", "--dump-dom", f"--screenshot={shot}", f"--user-data-dir={folder / 'profile'}")
         size = (f"--window-size={width},{height}", "--virtual-time-budget=20000")
         address = path.as_uri() + ("#act" if act else "")
@@ -118,6 +125,20 @@ def test_nothing_is_wider_than_the_window(html, tmp_path, width):
     assert (window.seen["hidden"] == "0") == (width == 1280), "the table fits, or else has a bar of its own"
     wide = Window(html.replace("<h1>", '<h1 style="width: 1500px">'), tmp_path, width)
     assert int(wide.seen["width"]) >= 1500, "and a page that is wider is noticed"
+
+
+FRAME = """<body><iframe src="inner.html" style="width: 420px; height: 3000px; border: 0"></iframe><script type="module">
+const inner = () => document.querySelector("iframe").contentDocument;
+while (!inner()?.body?.dataset.drawn) await new Promise((done) => setTimeout(done, 50));
+document.body.dataset.width = inner().documentElement.scrollWidth;
+</script></body>"""
+
+
+def test_nothing_is_wider_than_a_telephone(html, tmp_path):
+    (tmp_path / "inner.html").write_text(html, encoding="utf8")  # in a frame: a window of Chromium is never so narrow
+    assert Window(FRAME, tmp_path).seen["width"] == "420"
+    (tmp_path / "inner.html").write_text(html.replace("<h1>", '<h1 style="width: 440px">'), encoding="utf8")
+    assert int(Window(FRAME, tmp_path).seen["width"]) > 440, "and a page that is wider is noticed"
 
 
 def test_a_reader_can_point_choose_open_and_find(html, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from research import telemetry, workdir
-from research.ablation import page, plots, report, statistics
+from research.ablation import page, plots, report, statistics, sweep
 from research.ablation.run import Run
 from tests import runs as small
 from tests.ablation import sweeps
@@ -49,7 +49,8 @@ class Outline(HTMLParser):
 
 def loads(html: str) -> list[str]:
     """What a browser would fetch for the page: addresses in elements and styles."""
-    found = [had[name] for _, had, _ in Outline(html).found for name in ("src", "href", "srcset", "data", "action") if name in had]
+    elements = [(tag, had) for tag, had, _ in Outline(html).found if tag != "a"]  # a link is followed by the reader alone
+    found = [had[name] for _, had in elements for name in ("src", "href", "srcset", "data", "action") if name in had]
     return found + re.findall(r"@import[^;]*|url\([^)]*\)", " ".join(Outline(html).all("style")))
 
 
@@ -83,7 +84,7 @@ def test_it_is_one_small_file_that_loads_nothing(whole):
 
 def test_the_head_says_what_ran_and_what_came_of_it(whole, hundred):
     text = whole[1].all("header")[0]
-    assert "How small? 100 runs of 20 settings 96 finished 2 failed 1 unfinished 1 not run" in text
+    assert "How small? · trec · tiny 100 runs of 20 settings 96 finished 2 failed 1 unfinished 1 not run" in text
     assert whole[1].all("dd") == ["trec", "tiny", "demo", "bfloat16", "3.12.0", "0.10.2", "cpu"]
     assert re.search(r"\d+ \w+ 20\d\d", text)
     assert "failed" not in made(hundred[5:20])[1].all("header")[0]
@@ -121,6 +122,19 @@ def test_each_run_has_its_config_its_command_and_its_error(whole, hundred):
     assert outline.all("span", **{"class": "status unfinished"}) == ["1 unfinished", "unfinished"]
 
 
+def test_a_run_links_to_what_it_left(whole, hundred):
+    links = [had["href"] for tag, had, _ in whole[1].found if tag == "a"]
+    assert f"{hundred[5].folder.name}/predictions/test.jsonl" in links and f"{hundred[5].folder.name}/metrics.jsonl" in links
+    assert f"{hundred[0].folder.name}/metrics.jsonl" not in links, "it never began"
+    assert all((hundred[0].folder.parent / link).is_file() for link in links)
+
+
+def test_the_page_says_what_its_question_is(hundred):
+    html = page.html(hundred[:5], "methods", lambda run: "", question="Which <way> is best?")
+    assert "Which <way> is best?" in Outline(html).all("header")[0] and "<title>methods · trec · tiny</title>" in html
+    assert sweep.question("configs/ablations/methods.py:smoke").endswith((".", "?"))
+
+
 def check_escaped(hundred) -> None:
     odd, runs = "</script><script>alert(1)</script>", []
     for run in hundred[-3:]:
@@ -128,7 +142,7 @@ def check_escaped(hundred) -> None:
         runs.append(dataclasses.replace(run, overrides={**run.overrides, "data.path": odd}, config=config))
     html, outline = made(runs, title=odd)
     assert len(outline.all("script")) == 3 and odd not in html
-    assert outline.all("h1") == [odd] and data(outline)["shared"]["data.path"] == odd
+    assert outline.all("h1") == [f"{odd} · trec · tiny"] and data(outline)["shared"]["data.path"] == odd
     assert all(odd in text for text in outline.all("summary")) and "document.title = 1" in outline.all("pre", **{"class": "error"})[0]
 
 

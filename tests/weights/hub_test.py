@@ -12,8 +12,10 @@ import pytest
 from flax.serialization import msgpack_serialize
 from huggingface_hub import constants
 
+from research import weights
 from research.errors import InputError
 from research.weights import hub
+from tests import runs
 from tests.weights import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -198,3 +200,12 @@ def test_a_download_of_a_model_with_pickles_alone_is_an_error(nowhere, monkeypat
     with served(monkeypatch, {"config.json": b"{}", "pytorch_model.bin": b"x"}):
         with pytest.raises(InputError, match="no model.safetensors"):
             hub.find("org/tiny")
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "field"), [("bert", "", "model"), ("bert", "scratch", "model"), ("tiny", "bert", "weights.source")]
+)
+def test_the_field_that_was_set_is_named(model, source, field):
+    config = runs.config(model=model, weights__source=source)
+    with pytest.raises(InputError, match=f"^{field} 'bert': no such folder, name or hub id; did you mean 'bert-"):
+        weights.begin(config)
