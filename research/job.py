@@ -50,8 +50,8 @@ def do(
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
         predictions.check_output(output)
-        rows = stream_inputs(source, catalog.of(config))
-        total = None if source == "-" else sum(1 for _ in rows)  # a file is read and checked to its end before the model is loaded
+        # A file is read and checked to its end before the model is loaded; standard input can be read only once.
+        total = None if source == "-" else sum(1 for _ in stream_inputs(source, catalog.of(config)))
         predictions.write(predict(config, workdir, source), output, total, console)
         if output:
             console.print(f"{total or 'all'} predictions are in {output}")
