@@ -40,11 +40,12 @@ def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: st
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
     with huggingface.new_folder(output) as part:
         (part / "README.md").write_text(described, encoding="utf8")
-        huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer)
+        huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer, style.padding, model.config.truncation)
         if form == "huggingface":
             _whole(part, model, checkpoint, _merged(model, params))
         else:
             _delta(part, model, checkpoint, params)
+        huggingface.check_tokenizer(part, model.tokenizer, _texts(model))
 
 
 def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -74,6 +75,7 @@ def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: d
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
     peft.write(folder, delta.name, model.config[delta.name].to_dict(), own, head, checkpoint.table, shape, base)
+    huggingface.write_config(folder, checkpoint.config, "classifier", model.labels)  # the names of the head's classes
     _, _, own, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
     read = {f"delta/{delta.name}/{name}": leaf for name, leaf in own.items()} | {f"head/{name}": leaf for name, leaf in head.items()}
     batch = _batch(model)
@@ -84,9 +86,14 @@ def _under(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
 
 
+def _texts(model: Model) -> tuple[str, ...]:
+    """A few texts, among them some that hold each of the tokenizer's special tokens in the middle and at the end."""
+    return (*SAID, *(f"One{token} more {token}" for token in model.tokenizer.all_special_tokens))
+
+
 def _batch(model: Model) -> dict[str, np.ndarray]:
     """A few texts, one a row."""
-    texts = tuple((text,) * len(model.task.texts) for text in SAID)
+    texts = tuple((text,) * len(model.task.texts) for text in _texts(model))
     tokens = model.tokens(Examples(tuple(map(str, range(len(texts)))), texts, ()))
     length = int(tokens.lengths.max())
     rows = [slice(*tokens.offsets[i : i + 2]) for i in range(len(tokens))]

@@ -11,7 +11,7 @@ from research import experiment, export, job, weights
 from research.data.examples import Examples
 from research.errors import InputError
 from research.params.tree import flatten
-from research.weights import tiny as tiny_model
+from research.weights import huggingface
 from tests import runs
 from tests.adapt.small import noisy
 from tests.weights import families, tiny
@@ -80,7 +80,7 @@ def test_every_family_is_what_transformers_takes_it_for(tmp_path, name):
     from transformers import AutoModelForSequenceClassification
 
     source = families.save(tmp_path / "base", name, families.classifier(name))
-    tiny_model._tokenizer().save(str(source / "tokenizer.json"))
+    families.save_tokenizer(source)
     c = runs.config(precision="float32", weights__source=str(source))
     model = experiment.build_model(c, ("neg", "pos"))
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
@@ -94,6 +94,46 @@ def test_every_family_is_what_transformers_takes_it_for(tmp_path, name):
     np.testing.assert_allclose(found(**given).logits.detach().numpy(), export._logits(model, batch)[:, 0], atol=1e-4, rtol=0)
     assert found.config.id2label == {0: "neg", 1: "pos"}
     assert np.ptp(export._logits(model, batch)) > 1e-3
+
+
+@pytest.mark.torch
+def test_gpt2_reads_the_same_last_token_as_transformers_whatever_ends_a_text(tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    source = families.save(tmp_path / "base", "gpt2", families.classifier("gpt2"), pad_token_id=None, eos_token_id=3)  # 3 is [SEP]
+    families.save_tokenizer(source)
+    model = experiment.build_model(runs.config(precision="float32", weights__source=str(source)), ("neg", "pos"))
+    model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
+    (tmp_path / "out").mkdir()
+    huggingface.copy_tokenizer(source, tmp_path / "out", model.tokenizer, model.head.style.padding)
+    export._whole(tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()})
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = ["fine", "fine[SEP]", "a [SEP] in the middle", "two [SEP][SEP]", "[SEP]", "[PAD]"]
+    given = tokenizer(texts, padding=True, return_tensors="np", add_special_tokens=False)
+    ours = export._logits(model, weights.padded_batch(given["input_ids"], given["attention_mask"]))[:, 0]
+    other = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    arrays = {name: torch_of(given[name]) for name in ("input_ids", "attention_mask")}
+    np.testing.assert_allclose(other(**arrays).logits.detach().numpy(), ours, atol=1e-4, rtol=0)
+    assert (other.config.pad_token_id, tokenizer.pad_token) == (3, "[SEP]")
+
+
+def test_what_autotokenizer_would_read_otherwise_is_refused_and_contradictions_are_not_handed_on(tmp_path):
+    tiny_model.write(tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    described = json.loads(path.read_text()) | {"do_lower_case": False, "truncation_side": "left"}
+    path.write_text(json.dumps(described))  # its tokenizer.json makes letters small
+    tokenizer = weights.load(str(tmp_path / "base"))[2]
+    (tmp_path / "out").mkdir()
+    huggingface.copy_tokenizer(tmp_path / "base", tmp_path / "out", tokenizer)
+    huggingface.check_tokenizer(tmp_path / "out", tokenizer, ["A FILM", "a film [SEP]"])
+    rules = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    assert rules["normalizer"]["lowercase"] is False
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["truncation_side"] == "right"
+    huggingface.copy_tokenizer(tmp_path / "base", tmp_path / "out", tokenizer, truncation="tail")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["truncation_side"] == "left"
+    (tmp_path / "out" / "tokenizer_config.json").write_text(json.dumps(described | {"do_lower_case": True}))
+    with pytest.raises(InputError, match="AutoTokenizer reads 'A FILM' as .* by the files written, but the run as .*; it is not kept"):
+        huggingface.check_tokenizer(tmp_path / "out", tokenizer, ["a film", "A FILM"])
 
 
 @pytest.mark.torch

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import json
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from research import cache, whole
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 
-VERSION = 2  # part of the fingerprint: raise it when the same texts would be encoded differently
+VERSION = 3  # part of the fingerprint: raise it when the same texts would be encoded differently
 TRUNCATIONS = ("head", "tail", "head_tail")
 
 
@@ -74,25 +75,42 @@ def _tokenized(tokenizer, examples: Examples, max_length: int, truncation: str, 
 
 
 def fingerprint(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> str:
-    """sha256 of all that decides the token ids: the tokenizer, the texts, the length, what is cut and this module's version."""
+    """sha256 of all that decides the token ids: the tokenizer and its library, the texts, the length, what is cut and this module's
+    version. On which side the tokenizer itself would cut decides nothing."""
     cut = {"head": [], "tail": ["tail"], "head_tail": ["head_tail", head]}[truncation]
-    sha = hashlib.sha256(json.dumps([VERSION, max_length, *cut]).encode())
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend = tokenizer.backend_tokenizer
+    of_tokenizer = [metadata.version("tokenizers"), backend.encode_special_tokens, _has_types(tokenizer)]  # which the rules do not say
+    sha = hashlib.sha256(json.dumps([VERSION, max_length, *cut, of_tokenizer]).encode())
+    rules = json.loads(backend.to_str())
     sha.update(json.dumps(rules | {"truncation": None, "padding": None}).encode())  # these two are left behind by the latest call
     sha.update(json.dumps(examples.texts).encode())
     return sha.hexdigest()
 
 
 def _encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
-    columns = [list(column) for column in zip(*examples.texts, strict=True)]
-    out = tokenizer(*columns, truncation="longest_first", max_length=max_length, return_token_type_ids=True, return_attention_mask=False)
-    tokens = _joined(out["input_ids"], out["token_type_ids"])
+    columns, side = [list(column) for column in zip(*examples.texts, strict=True)], tokenizer.truncation_side
+    tokenizer.truncation_side = "right"  # whatever its files say: which part is left is the run's to decide
+    try:
+        tokens = _joined(*_called(tokenizer, columns, truncation="longest_first", max_length=max_length))
+    finally:
+        tokenizer.truncation_side = side
     full = np.flatnonzero(tokens.lengths >= max_length)
     if len(full):
-        longest = [[column[i] for i in full] for column in columns]
-        out = tokenizer(*longest, return_attention_mask=False, verbose=False)
-        tokens.uncut[full] = [len(row) for row in out["input_ids"]]
+        ids, _ = _called(tokenizer, [[column[i] for i in full] for column in columns])
+        tokens.uncut[full] = [len(row) for row in ids]
     return tokens
+
+
+def _called(tokenizer, columns: list[list[str]], **options) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids and types of each text, or pair, of the columns."""
+    out = tokenizer(*columns, return_token_type_ids=True, return_attention_mask=False, verbose=False, **options)
+    types = out["token_type_ids"] if _has_types(tokenizer) else [[0] * len(row) for row in out["input_ids"]]
+    return out["input_ids"], types
+
+
+def _has_types(tokenizer) -> bool:
+    """Return whether the tokenizer tells types of tokens apart, for models that do; else all are of type 0."""
+    return "token_type_ids" in tokenizer.model_input_names
 
 
 def _around(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
@@ -102,8 +120,8 @@ def _around(tokenizer, examples: Examples, max_length: int, truncation: str, hea
         room = f"give {leading + 1} to {max_length - trailing - 1}, so that something is left of both ends"
         raise InputError(f"truncation_head={head} of max_length={max_length}: {room}")
     begin = head if truncation == "head_tail" else leading
-    out = tokenizer([text for (text,) in examples.texts], return_token_type_ids=True, return_attention_mask=False, verbose=False)
-    columns, uncut = (out["input_ids"], out["token_type_ids"]), [len(row) for row in out["input_ids"]]
+    columns = _called(tokenizer, [[text for (text,) in examples.texts]])
+    uncut = [len(row) for row in columns[0]]
     for row in (row for column in columns for row in column):
         del row[begin : begin + max(len(row) - max_length, 0)]
     return dataclasses.replace(_joined(*columns), uncut=np.asarray(uncut, np.int64))

@@ -1,12 +1,14 @@
 """Which encoder, and which heads, a `config.json` describes."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
 
 from research.errors import InputError, nearest
+from research.models import bert
 from research.models.bert import Bert, BertConfig
 from research.models.bilstm import BiLstmConfig, BiLstmEncoder
 from research.models.deberta import Deberta, DebertaConfig
@@ -38,6 +40,12 @@ def _before_words(config: Config, activation: str = "", epsilon: float = 0.0) ->
     return Style("", activation or shape.hidden_act, epsilon or shape.layer_norm_eps)
 
 
+def _padding(config: Config, end: int) -> int | None:
+    """Return the id that a classifier takes for padding: the config's own, else that of the token that ends texts, `end` by default."""
+    padding, end = config.get("pad_token_id"), config.get("eos_token_id", end)
+    return end if padding is None else padding
+
+
 def _modernbert_style(config: Config) -> Style:
     return Style(
         pooling={"cls": "first", "mean": "mean"}[config.get("classifier_pooling", "cls")],
@@ -49,14 +57,18 @@ def _modernbert_style(config: Config) -> Style:
     )
 
 
-_ROBERTA = Family(Bert, BertConfig.from_hf, lambda _: Style("first", "tanh"), lambda config: _before_words(config, "gelu"))
+def _shape(traits: bert.Traits) -> Callable[[Config], BertConfig]:
+    return functools.partial(BertConfig.from_hf, traits=traits)
+
+
+_ROBERTA = Family(Bert, _shape(bert.ROBERTA), lambda _: Style("first", "tanh"), lambda config: _before_words(config, "gelu"))
 FAMILIES: dict[str, Family] = {
     "bert": Family(Bert, BertConfig.from_hf),
     "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "distilbert": Family(Bert, BertConfig.from_hf, lambda _: Style("first", "relu"), rates=("dropout", "attention_dropout")),
-    "electra": Family(Bert, BertConfig.from_hf, lambda _: Style("first", "gelu"), lambda config: _before_words(config, "gelu")),
-    "albert": Family(Bert, BertConfig.from_hf, rate=0.0),
+    "xlm-roberta": dataclasses.replace(_ROBERTA, shape=_shape(bert.XLM_ROBERTA)),
+    "distilbert": Family(Bert, _shape(bert.DISTILBERT), lambda _: Style("first", "relu"), rates=("dropout", "attention_dropout")),
+    "electra": Family(Bert, _shape(bert.ELECTRA), lambda _: Style("first", "gelu"), lambda config: _before_words(config, "gelu")),
+    "albert": Family(Bert, _shape(bert.ALBERT), rate=0.0),
     "modernbert": Family(
         ModernBert,
         ModernBertConfig.from_hf,
@@ -68,7 +80,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "deberta-v2": Family(Deberta, DebertaConfig.from_hf, lambda c: Style("first", c.get("pooler_hidden_act", "gelu"))),
     "gpt2": Family(
-        Gpt2, Gpt2Config.from_hf, lambda _: Style("last", bias=False), lambda _: Style(), lambda _: False, ("resid_pdrop", "attn_pdrop")
+        Gpt2,
+        Gpt2Config.from_hf,
+        lambda config: Style("last", bias=False, padding=_padding(config, 50256)),
+        lambda _: Style(),
+        lambda _: False,
+        ("resid_pdrop", "attn_pdrop"),
     ),
     "bilstm": Family(BiLstmEncoder, BiLstmConfig.of, lambda _: Style("max"), rate=0.5),
     "textcnn": Family(TextCnn, TextCnnConfig.of, lambda _: Style("max"), rate=0.5),

@@ -5,6 +5,7 @@ Letters in shapes are those of `blocks`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +21,40 @@ from research.models.encoded import Encoded
 from research.models.lean import Embed, LayerNorm
 from research.precision import Precision
 
-_ROBERTA = {"type_vocab_size": 2, "pad_token_id": 1}
-# What a config.json of a `model_type` means where it says nothing and that is not BERT's.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "roberta": {"vocab_size": 50265, **_ROBERTA},
-    "xlm-roberta": {"vocab_size": 30522, **_ROBERTA},
-    "electra": {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
-    "albert": {
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """How a family differs from BERT.
+
+    `defaults` are what its `config.json` means where it says nothing, `names` how it calls what BERT's has, `fixed` what holds whatever
+    it says. `after_padding`: an example's first token has the position after the padding's id. `projects`: embeddings always pass
+    through a dense layer.
+    """
+
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    after_padding: bool = False
+    projects: bool = False
+
+
+BERT = Traits()
+ROBERTA = Traits({"vocab_size": 50265, "type_vocab_size": 2, "pad_token_id": 1}, after_padding=True)
+XLM_ROBERTA = Traits({**ROBERTA.defaults, "vocab_size": 30522}, after_padding=True)
+DISTILBERT = Traits(
+    {"num_hidden_layers": 6},
+    {
+        "dim": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "hidden_dim": "intermediate_size",
+        "activation": "hidden_act",
+    },
+    fixed={"type_vocab_size": 0},
+)
+ELECTRA = Traits({"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128})
+ALBERT = Traits(
+    {
         "vocab_size": 30000,
         "hidden_size": 4096,
         "num_attention_heads": 64,
@@ -35,11 +63,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_hidden_groups": 1,
         "hidden_act": "gelu_new",
     },
-    "distilbert": {"num_hidden_layers": 6},
-}
-# How DistilBERT's config calls what BERT's has.
-DISTILBERT = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size"}
-DISTILBERT |= {"activation": "hidden_act"}
+    projects=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +92,18 @@ class BertConfig:
     num_hidden_groups: int = 0
 
     @classmethod
-    def from_hf(cls, config: dict[str, Any]) -> "BertConfig":
-        """From the contents of a `config.json`. Raises InputError on what this encoder does not do."""
-        family = config.get("model_type", "bert")
+    def from_hf(cls, config: Mapping[str, Any], traits: Traits = BERT) -> "BertConfig":
+        """From the contents of a `config.json` of a family with these traits. Raises InputError on what this encoder does not do."""
         blocks.only(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
-        config = DEFAULTS.get(family, {}) | config
-        if family == "distilbert":
-            config = {DISTILBERT.get(name, name): value for name, value in config.items()} | {"type_vocab_size": 0}
+        config = {**traits.defaults, **{traits.names.get(name, name): value for name, value in config.items()}, **traits.fixed}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
         layers = shape.num_hidden_layers
         shape = dataclasses.replace(
             shape,
             embedding_size=shape.embedding_size or shape.hidden_size,
             num_hidden_groups=shape.num_hidden_groups or layers,
-            projects=family == "albert" or shape.embedding_size not in (0, shape.hidden_size),
-            first_position=config["pad_token_id"] + 1 if family in ("roberta", "xlm-roberta") else 0,
+            projects=traits.projects or shape.embedding_size not in (0, shape.hidden_size),
+            first_position=config["pad_token_id"] + 1 if traits.after_padding else 0,
         )
         blocks.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         if not 1 <= shape.num_hidden_groups <= layers:

@@ -27,15 +27,16 @@ class Style:
     dense_bias: bool = True
     norm_bias: bool = True
     bias: bool = True
+    padding: int | None = None  # where the last token is read: the id that counts as none
     tags_like_this: bool = False  # whether classifiers of tokens have the layer too
 
 
-def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str) -> jax.Array:
+def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str, padding: int | None = None) -> jax.Array:
     """One vector for each example: [B, L, D] -> [B, E, D].
 
-    `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `last` the last one's, `mean`
-    the mean over the example's tokens, `max` the largest of each feature over them; without tokens, both are 0. Raises InputError
-    for another name, or for `pooler` where the encoder has none.
+    `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `last` that of the last token
+    that is not `padding` (the first, where all are), `mean` the mean over the example's tokens, `max` the largest of each feature over
+    them; without tokens, both are 0. Raises InputError for another name, or for `pooler` where the encoder has none.
     """
     if pooling == "pooler" and encoded.pooled is None:
         raise InputError("pooling='pooler', but this encoder has no pooler; use --config.pooling=first, mean or max")
@@ -46,8 +47,9 @@ def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str) -> jax.Arr
     places = batch["anchors"].shape[1]
     if pooling == "last":
         place = jnp.broadcast_to(jnp.arange(encoded.last.shape[1]), batch["segments"].shape)
+        place = place if padding is None else jnp.where(batch["tokens"] == padding, -1, place)
         last = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(place, batch["segments"])[:, 1:]
-        return jnp.take_along_axis(encoded.last, jnp.maximum(last, 0)[:, :, None], axis=1)
+        return jnp.take_along_axis(encoded.last, jnp.where(last < 0, batch["anchors"], last)[:, :, None], axis=1)
     if pooling == "max":
         # By segment, not over a mask: [B, E, L, D] would be as many times the states as a row has places.
         highest = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(encoded.last, batch["segments"])[:, 1:]
@@ -89,7 +91,7 @@ class Classifier(nn.Module):
             if self.pooling == "pooler":
                 raise InputError("pooling='pooler' reads the encoder's last states, but the method has a reader; use mean, first or max")
             encoded = Encoded(self.reader(encoded, batch), ())
-        x = pool(encoded, batch, style.pooling)
+        x = pool(encoded, batch, style.pooling, style.padding)
         rows = mix(batch["examples"].astype(jnp.uint32))[:, :, None] if self.has_rng("dropout") else None
         x = Dropout(self.dropout)(x, rows)
         init = nn.initializers.normal(self.initializer_range)

@@ -14,7 +14,7 @@ import numpy as np
 from research import models
 from research.errors import InputError
 from research.models.heads import Whole
-from research.weights import baseline, classes, hub, read, remarks, sentence, vocabulary
+from research.weights import baseline, classes, hub, read, remarks, sentence, tokenizer, vocabulary
 from research.weights.baseline import Baseline
 from research.weights.graft import graft
 from research.weights.names import Table, head_kind, to_ours, with_one_bias
@@ -99,7 +99,7 @@ class Checkpoint:
 
     def tokenizer(self):
         """Its fast tokenizer, or None where it has none."""
-        return read.read_tokenizer(self.folder, self.config["model_type"], models.family(self.config).shape(self.config).vocab_size)
+        return tokenizer.read(self.folder, self.table.tokenizer, self.config, models.family(self.config).shape(self.config).vocab_size)
 
 
 class Untrained(Checkpoint):

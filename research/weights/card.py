@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+# What is left of a longer text, by the config's `truncation`; the tokenizer that is exported cuts at its head or its tail.
+CUT = {"head": "", "tail": " (the last ones)", "head_tail": " (the first and the last ones, which no tokenizer does by itself)"}
+
 
 def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str, library: str) -> str:
     """Markdown with the front matter that the hub reads. `result` is a run's `result.json`, `base` what the model was trained from,
@@ -14,6 +17,7 @@ def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str,
     rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _names(scores))} |\n" for split, value in scores.items())
     trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
     cls = "AutoModelForSequenceClassification" if library == "transformers" else "AutoPeftModelForSequenceClassification"
+    cut = CUT[config["truncation"]]
     return f"""---
 base_model: {base}
 library_name: {library}
@@ -34,7 +38,7 @@ model-index:
 # {base} for {task}
 
 Trained with `method={config["method"]}` (seed {result["seed"]}): {trained}. Data: {result["data"]["source"]},
-{result["data"]["sizes"]["train"]:,} training examples, at most {config["max_length"]} tokens each. Classes: {", ".join(labels)}.
+{result["data"]["sizes"]["train"]:,} training examples, at most {config["max_length"]} tokens each{cut}. Classes: {", ".join(labels)}.
 
 | split | {" | ".join(_names(scores))} |
 |---|{"---|" * len(_names(scores))}

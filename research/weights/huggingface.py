@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from research import models
 from research.errors import InputError
 from research.models.heads import Style
 from research.weights.hub import TOKENIZER
 from research.weights.names import KINDS, to_theirs
 from research.weights.tables import TABLES
+from research.weights.tokenizer import CONFIG, RULES
 
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert", "electra": "Electra"}
-CLASSES |= {"albert": "Albert", "modernbert": "ModernBert", "deberta-v2": "DebertaV2", "gpt2": "GPT2"}
 ANOTHERS = ("_name_or_path", "torch_dtype", "problem_type", "num_labels")  # what a config.json says of another file or another task
 
 
@@ -55,34 +55,59 @@ def write(
     """
     from safetensors.numpy import save_file
 
-    family = config["model_type"]
-    theirs = to_theirs(dict(tensors), TABLES[family], kind, prefix=kind is not None)
-    described = {name: value for name, value in config.items() if name not in ANOTHERS}
-    described |= {"architectures": [f"{CLASSES[family]}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
-    if labels:
-        described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-        described |= {"problem_type": "single_label_classification"}
-    if described.get("pad_token_id") is None:  # a classifier that reads the last token must know what is none
-        described["pad_token_id"] = described.get("eos_token_id")
-    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")
+    theirs = to_theirs(dict(tensors), TABLES[config["model_type"]], kind, prefix=kind is not None)
+    write_config(folder, config, kind, labels)
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def copy_tokenizer(source: Path, folder: Path, tokenizer: Any) -> None:
-    """Copies the tokenizer's files as they are. One that has no token for padding is given its last one, which ends texts: without,
-    nobody could use it on two texts at once."""
+def write_config(folder: Path, config: Mapping[str, Any], kind: str | None = None, labels: Sequence[str] = ()) -> None:
+    """Writes `config.json`; the arguments are those of `write`."""
+    family = config["model_type"]
+    described = {name: value for name, value in config.items() if name not in ANOTHERS}
+    described |= {"architectures": [f"{TABLES[family].hub}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
+    if labels:
+        described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        described |= {"problem_type": "single_label_classification"}
+    padding = models.family(config).style(config).padding
+    if padding is not None:  # a classifier that reads the last token must know what is none
+        described["pad_token_id"] = padding
+    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")
+
+
+def copy_tokenizer(source: Path, folder: Path, tokenizer: Any, padding: int | None = None, truncation: str = "head") -> None:
+    """Copies the tokenizer's files, so that every reader of them gets the ids of `tokenizer`, texts padded with the id `padding` where
+    that is given, and longer texts cut as the run's `truncation` does.
+
+    Where `tokenizer.json` says other rules than `tokenizer_config.json`, the latter hold, as they do for `AutoTokenizer`.
+    """
     for pattern in TOKENIZER:
         for path in source.glob(pattern):
             shutil.copyfile(path, folder / path.name)
-    path = folder / "tokenizer_config.json"
+    if (folder / RULES).exists():
+        rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        (folder / RULES).write_text(json.dumps(rules, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    path = folder / CONFIG
     described = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
-    if not described.get("pad_token") and "<|endoftext|>" in tokenizer.get_vocab():
-        path.write_text(json.dumps(described | {"pad_token": "<|endoftext|>"}, indent=2, sort_keys=True) + "\n", encoding="utf8")
+    changes = {"truncation_side": "left" if truncation == "tail" else "right"}
+    if padding is not None:
+        changes["pad_token"] = tokenizer.convert_ids_to_tokens(padding)
+    path.write_text(json.dumps(described | changes, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+def check_tokenizer(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:
+    """Raises InputError where `AutoTokenizer` makes other ids of the texts, by the files in `folder`, than `tokenizer` does."""
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for text in texts:
+        ours, found = tokenizer(text, verbose=False)["input_ids"], theirs(text, verbose=False)["input_ids"]
+        if ours != found:
+            raise InputError(f"AutoTokenizer reads {text!r} as {found} by the files written, but the run as {ours}; it is not kept")
 
 
 def check_pooling(pooling: str, style: Style, has_reader: bool, family: str) -> None:
     """Raises InputError where a classifier is not built as `transformers` builds those of its family, or it has no such family."""
-    if family not in CLASSES:
+    if family not in TABLES:
         raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
     if has_reader or (pooling != "pooler" and Style(pooling) != style):
         what = "a method that reads several states" if has_reader else f"pooling={pooling}"

@@ -28,8 +28,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A family's rows: the encoder's, and those of each kind of head.
+    """A family's rows: the encoder's, and those of each kind of head; and how `transformers` calls its classes.
 
+    `hub` is how the names of its models begin there, `tokenizer` the class that `AutoTokenizer` has for it, "" for the generic one.
     `prefix` may stand before the encoder's PyTorch names; `aliases` are endings that old files use; names that `ignored` (a regular
     expression) covers are not read: buffers, heads that no task here has, and what a file says twice.
     """
@@ -37,6 +38,8 @@ class Table:
     rows: tuple[Row, ...]
     prefix: str
     heads: dict[str, tuple[Row, ...]]
+    hub: str
+    tokenizer: str = ""
     ignored: str = ""
     aliases: tuple[tuple[str, str], ...] = ()
 

@@ -46,7 +46,8 @@ def check(source: str, tolerance: float) -> bool:
 def compare(source: str) -> dict[str, float]:
     """What was compared (each stage, then the head's logits) -> the largest distance between ours and PyTorch's, over `TEXTS`.
 
-    Ours reads all texts as one padded batch, PyTorch each alone. Raises InputError where the model cannot be loaded, or without PyTorch.
+    Ours reads all texts as one padded batch, PyTorch each alone. Raises InputError where either cannot load the model or compute it, or
+    without PyTorch.
     """
     import jax
 
@@ -55,7 +56,8 @@ def compare(source: str) -> dict[str, float]:
     checkpoint = weights.open(source)
     model, params, tokenizer = weights.load(source, head=checkpoint.kind is not None)
     encoder = model.encoder if checkpoint.kind else model
-    theirs, texts = load_pytorch(checkpoint), _texts(encoder.config, tokenizer)
+    texts = _texts(encoder.config, tokenizer)
+    wanted = _by_pytorch(checkpoint, texts)
     batch = weights.padded_batch(*(_padded(rows) for rows in zip(*texts, strict=True)))
 
     def ours(params):
@@ -65,10 +67,22 @@ def compare(source: str) -> dict[str, float]:
     # By number, since layers that share their parameters share a name.
     names = ["embeddings", *(f"layer {i}" for i in range(1, len(encoder.stages))), *(["logits"] if checkpoint.kind else [])]
     differences = np.zeros(len(names))
-    for *row, text in zip(*map(np.asarray, jax.jit(ours)(params)), texts, strict=True):
-        apart = [np.abs(mine[: len(other)] - other).max() for mine, other in zip(row, _pytorch_gives(theirs, text), strict=True)]
+    for *row, other in zip(*map(np.asarray, jax.jit(ours)(params)), wanted, strict=True):
+        apart = [np.abs(mine[: len(theirs)] - theirs).max() for mine, theirs in zip(row, other, strict=True)]
         differences = np.maximum(differences, apart)
     return dict(zip(names, map(float, differences), strict=True))
+
+
+def _by_pytorch(checkpoint: Any, texts: list[tuple[np.ndarray, ...]]) -> list[list[np.ndarray]]:
+    """What PyTorch gives for each text. Raises InputError where it cannot load the model or compute it."""
+    try:
+        model = load_pytorch(checkpoint)
+        return [_pytorch_gives(model, text) for text in texts]
+    except InputError:
+        raise
+    except Exception as error:  # whatever PyTorch and transformers raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{checkpoint.folder}: PyTorch's transformers cannot compute this model ({reason})") from error
 
 
 def load_pytorch(checkpoint: Any) -> Any:

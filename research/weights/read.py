@@ -1,4 +1,4 @@
-"""What a model's folder holds: its config, its tensors under PyTorch's names, its tokenizer."""
+"""What a model's folder holds: its config and its tensors under PyTorch's names."""
 
 import importlib
 from pathlib import Path
@@ -61,46 +61,6 @@ def read_tensors(folder: Path, pickle: bool = False) -> dict[str, np.ndarray]:
     else:
         tensors = _read_shards(folder)
     return {name: _float32(tensor) for name, tensor in tensors.items()}
-
-
-# Of the tokenizers that `transformers` has: the class for a folder without tokenizer.json, and the file that it then needs.
-VOCABULARIES = {
-    "bert": ("BertTokenizerFast", "vocab.txt"),
-    "distilbert": ("BertTokenizerFast", "vocab.txt"),
-    "electra": ("BertTokenizerFast", "vocab.txt"),
-    "roberta": ("RobertaTokenizerFast", "vocab.json"),
-    "gpt2": ("GPT2TokenizerFast", "vocab.json"),
-    "xlm-roberta": ("XLMRobertaTokenizerFast", "sentencepiece.bpe.model"),
-    "albert": ("AlbertTokenizerFast", "spiece.model"),
-    "deberta-v2": ("DebertaV2TokenizerFast", "spm.model"),
-}
-
-
-def read_tokenizer(folder: Path, model_type: str, vocab_size: int):
-    """The folder's fast tokenizer, with neither truncation nor padding set, or None where it has none.
-
-    Raises InputError where its format is not read, or an id is not below `vocab_size`. The classes are named outright because
-    `AutoTokenizer` imports PyTorch where that is installed, and takes three times as long.
-    """
-    name, file = VOCABULARIES.get(model_type, ("", ""))
-    if (folder / "tokenizer.json").is_file():
-        name = "PreTrainedTokenizerFast"
-    elif not file or not (folder / file).is_file():
-        if (folder / "tokenizer_config.json").is_file():
-            raise InputError(
-                f"{folder}: tokenizer_config.json, but {f'neither tokenizer.json nor {file}' if file else 'no tokenizer.json'}"
-            )
-        return None
-    import transformers
-
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    tokenizer = getattr(transformers, name).from_pretrained(folder, local_files_only=True, model_input_names=names)
-    size = 1 + max(tokenizer.get_vocab().values())
-    if size > vocab_size:
-        raise InputError(f"{folder}: the tokenizer has ids up to {size - 1}, but the config's vocab_size is {vocab_size}")
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
 
 
 def read_object(path: Path) -> dict[str, Any]:

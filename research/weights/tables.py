@@ -71,6 +71,8 @@ BERT = Table(
     },
     ignored=rf"{BUFFERS}|cls\.predictions\.decoder\.bias|cls\.seq_relationship\..*|qa_outputs\..*",
     aliases=OLD,
+    hub="Bert",
+    tokenizer="BertTokenizer",
 )
 ROBERTA = Table(
     rows=BERT.rows,
@@ -82,6 +84,8 @@ ROBERTA = Table(
     },
     ignored=rf"{BUFFERS}|lm_head\.decoder\.bias|qa_outputs\..*",
     aliases=OLD,
+    hub="Roberta",
+    tokenizer="RobertaTokenizer",
 )
 DISTILBERT = Table(
     rows=(
@@ -100,6 +104,8 @@ DISTILBERT = Table(
         "masked_lm": _words("vocab_projector.bias", "vocab_transform", "vocab_layer_norm", "vocab_projector"),
     },
     ignored=rf"{BUFFERS}|qa_outputs\..*",
+    hub="DistilBert",
+    tokenizer="BertTokenizer",
 )
 ELECTRA = Table(
     rows=(*EMBEDDINGS, *_dense("embeddings_project", "encoder/embeddings/projection"), *BERT_LAYERS),
@@ -112,6 +118,8 @@ ELECTRA = Table(
         ),
     },
     ignored=rf"{BUFFERS}|discriminator_predictions\..*|qa_outputs\..*",
+    hub="Electra",
+    tokenizer="BertTokenizer",
 )
 ALBERT = Table(
     rows=(
@@ -131,6 +139,8 @@ ALBERT = Table(
         "masked_lm": _words("predictions.bias", "predictions.dense", "predictions.LayerNorm", "predictions.decoder"),
     },
     ignored=rf"{BUFFERS}|predictions\.decoder\.bias|sop_classifier\..*|qa_outputs\..*",
+    hub="Albert",
+    tokenizer="AlbertTokenizer",
 )
 MODERNBERT = Table(
     rows=(
@@ -150,6 +160,7 @@ MODERNBERT = Table(
         "tagger": (*_dense("head.dense", "head/dense"), *_norm("head.norm", "head/norm"), *CLASSIFIER),
         "masked_lm": _words("decoder.bias", "head.dense", "head.norm", "decoder"),
     },
+    hub="ModernBert",
 )
 DEBERTA = Table(
     rows=(
@@ -167,6 +178,8 @@ DEBERTA = Table(
         "masked_lm": BERT.heads["masked_lm"],
     },
     ignored=rf"{BUFFERS}|cls\.predictions\.decoder\.bias|(lm|mask)_predictions\..*|qa_outputs\..*",
+    hub="DebertaV2",
+    tokenizer="DebertaV2Tokenizer",
 )
 GPT2 = Table(
     rows=(
@@ -183,8 +196,12 @@ GPT2 = Table(
     prefix="transformer.",
     heads={"classifier": _dense("score", "head/classifier", bias=False), "tagger": CLASSIFIER, "lm": _words("", decoder="lm_head")},
     ignored=r"h\.\d+\.attn\.(bias|masked_bias)",
+    hub="GPT2",
+    tokenizer="GPT2Tokenizer",
 )
 
+XLM_ROBERTA = dataclasses.replace(ROBERTA, hub="XLMRoberta", tokenizer="XLMRobertaTokenizer")
+
 # By the `model_type` of config.json.
-TABLES = {"bert": BERT, "roberta": ROBERTA, "xlm-roberta": ROBERTA, "distilbert": DISTILBERT, "electra": ELECTRA, "albert": ALBERT}
+TABLES = {"bert": BERT, "roberta": ROBERTA, "xlm-roberta": XLM_ROBERTA, "distilbert": DISTILBERT, "electra": ELECTRA, "albert": ALBERT}
 TABLES |= {"modernbert": MODERNBERT, "deberta-v2": DEBERTA, "gpt2": GPT2}

@@ -11,7 +11,6 @@ from research import optim, train
 from research.adapt.lora import dropped
 from research.errors import InputError
 from research.params.tree import flatten, merge
-from research.weights import tiny
 from tests.adapt import small
 from tests.weights import families
 
@@ -41,7 +40,7 @@ def source(tmp_path_factory):
     @functools.cache
     def of(name: str) -> str:
         folder = families.save(tmp_path_factory.mktemp(name), name, families.classifier(name))
-        tiny._tokenizer().save(str(folder / "tokenizer.json"))
+        families.save_tokenizer(folder)
         return str(folder)
 
     return of

@@ -15,7 +15,10 @@ SENTENCES = ("A good film!", "goodness   is unbelievable", "The film's LONG")
 GOLDEN = ([2, 4, 5, 7, 14, 3], [2, 5, 6, 8, 10, 11, 12, 3], [2, 1, 7, 15, 16, 17, 3])
 
 
-def make_tokenizer(words=tuple(WORDS), lowercase=True):
+TYPES = ["input_ids", "token_type_ids", "attention_mask"]
+
+
+def make_tokenizer(words=tuple(WORDS), lowercase=True, model_input_names=TYPES, **options):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -23,7 +26,8 @@ def make_tokenizer(words=tuple(WORDS), lowercase=True):
     inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
+    options |= {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, model_input_names=model_input_names, **options)
 
 
 @pytest.fixture
@@ -160,6 +164,22 @@ def test_each_truncation_has_a_fingerprint_of_its_own(tokenizer):
     assert prints[0] == encode.fingerprint(tokenizer, one, 6, "tail", 9)
 
 
+@pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
+def test_the_run_decides_which_part_is_left_whatever_the_tokenizer_says(truncation):
+    texts = examples("a good film is not very long !", "goodness film")
+    plain, left = make_tokenizer(), make_tokenizer(truncation_side="left")
+    arguments = (texts, 6, truncation, 2)
+    assert encode.fingerprint(plain, *arguments) == encode.fingerprint(left, *arguments)
+    wanted = {"head": [CLS, 4, 5, 7, 8, SEP], "tail": [CLS, 9, 18, 17, 14, SEP], "head_tail": [CLS, 4, 18, 17, 14, SEP]}
+    assert listed(encode.encode(left, *arguments))[0] == wanted[truncation]
+    assert left.truncation_side == "left" and left("a good film", truncation=True, max_length=3)["input_ids"] == [CLS, 7, SEP]
+
+
+def test_a_tokenizer_that_does_not_tell_types_apart_gives_none():
+    found = encode.encode(make_tokenizer(model_input_names=TYPES[:1]), examples(("a good film", "not long !")), 32)
+    assert listed(found, "types") == [[0] * 9]
+
+
 def test_an_empty_text_still_has_its_special_tokens(tokenizer):
     assert listed(encode.encode(tokenizer, examples("", "a"), 8)) == [[CLS, SEP], [CLS, 4, SEP]]
 
@@ -194,8 +214,10 @@ def test_only_the_texts_are_fingerprinted_not_ids_or_labels(tokenizer):
         lambda: encode.fingerprint(make_tokenizer(), examples(*SENTENCES[:2]), 31),
         lambda: encode.fingerprint(make_tokenizer(lowercase=False), examples(*SENTENCES[:2]), 32),
         lambda: encode.fingerprint(make_tokenizer((*WORDS, "the")), examples(*SENTENCES[:2]), 32),
+        lambda: encode.fingerprint(make_tokenizer(split_special_tokens=True), examples(*SENTENCES[:2]), 32),
+        lambda: encode.fingerprint(make_tokenizer(model_input_names=TYPES[:1]), examples(*SENTENCES[:2]), 32),
     ],
-    ids=["text", "order", "joined", "pair", "max_length", "normalizer", "vocabulary"],
+    ids=["text", "order", "joined", "pair", "max_length", "normalizer", "vocabulary", "special tokens", "types"],
 )
 def test_the_fingerprint_changes_with(other):
     assert other() != encode.fingerprint(make_tokenizer(), examples(*SENTENCES[:2]), 32)

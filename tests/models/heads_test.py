@@ -33,6 +33,16 @@ def test_pooling_is_that_of_each_example_alone(pooling):
     assert all(np.abs(got[1, 0] - other).max() > 0.1 for other in others)
 
 
+def test_the_last_token_is_the_last_that_is_not_padding_and_the_first_where_all_are():
+    tokens = np.full((B, L), 7, np.int32)
+    tokens[0, [1, 2, 3, 7]] = tokens[1, [5, 9, 10, 11]] = 0
+    batch = BATCH | {"tokens": tokens}
+    plain, read = (np.asarray(pool(Encoded(jnp.asarray(STATES), ()), batch, "last", padding)) for padding in (None, 0))
+    for got, places in ((plain, [[2, 6, 7], [2, 5, 8, 11]]), (read, [[0, 6, 7], [2, 4, 8, 9]])):
+        for row, of_row in enumerate(places):
+            assert np.array_equal(got[row, : len(of_row)], STATES[row, of_row])
+
+
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_a_place_without_an_example_is_zero_and_padding_is_not_pooled(pooling):
     got = pooled(pooling)

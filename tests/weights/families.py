@@ -13,6 +13,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research import weights
+from research.weights import tiny, tokenizer
+from research.weights.tables import TABLES
 
 SMALL = {
     "vocab_size": 120,
@@ -101,6 +103,19 @@ def save(folder: Path, name: str, tensors: dict[str, np.ndarray], **changes) -> 
     (folder / "config.json").write_text(json.dumps(CONFIGS[name] | {"num_labels": CLASSES} | changes))
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Puts the tokenizer of the tiny model into a family's folder, to be taken as it is."""
+    tiny._tokenizer().save(str(folder / "tokenizer.json"))
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
+    described |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+
+
+def tokenizer_of(folder: Path, family: str, vocab_size: int):
+    """The tokenizer of a folder without a `config.json`."""
+    return tokenizer.read(folder, TABLES[family].tokenizer, {"model_type": family}, vocab_size)
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from research.errors import InputError
 from research.weights import hub, read
 from tests.weights import tiny
+from tests.weights.families import tokenizer_of
 
 
 def same(a, b):
@@ -121,14 +122,14 @@ def test_a_config_that_cannot_be_read_is_an_error_that_names_it(tmp_path, conten
 
 
 def test_the_tokenizer_neither_truncates_nor_pads_by_itself():
-    tokenizer = read.read_tokenizer(hub.find("minilm"), "bert", 30522)
+    tokenizer = tokenizer_of(hub.find("minilm"), "bert", 30522)
     assert tokenizer.is_fast
     lengths = [len(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(["hello", "hello " * 300])]
     assert lengths == [3, 302]
 
 
 def test_the_tokenizer_gives_the_published_ids():
-    tokenizer = read.read_tokenizer(hub.find("minilm"), "bert", 30522)
+    tokenizer = tokenizer_of(hub.find("minilm"), "bert", 30522)
     found = tokenizer("Hello, World!", "naïve café")
     assert found["input_ids"] == [101, 7592, 1010, 2088, 999, 102, 15743, 7668, 102]
     assert found["token_type_ids"] == [0] * 6 + [1] * 3
@@ -140,21 +141,19 @@ def test_a_vocabulary_alone_makes_the_same_tokenizer(tmp_path):
     for name in ("vocab.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     texts = ["Transfer learning, naïvely: état de l'art?", "unbelievabletokens 你好"]
-    assert (
-        read.read_tokenizer(tmp_path, "bert", 30522)(texts)["input_ids"] == read.read_tokenizer(folder, "bert", 30522)(texts)["input_ids"]
-    )
+    assert tokenizer_of(tmp_path, "bert", 30522)(texts)["input_ids"] == tokenizer_of(folder, "bert", 30522)(texts)["input_ids"]
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path):
-    assert read.read_tokenizer(tmp_path, "bert", 10) is None
+    assert tokenizer_of(tmp_path, "bert", 10) is None
 
 
 def test_a_tokenizer_of_another_format_is_an_error(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(InputError, match="neither tokenizer.json nor vocab.txt"):
-        read.read_tokenizer(tmp_path, "bert", 10)
+        tokenizer_of(tmp_path, "bert", 10)
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_an_error():
     with pytest.raises(InputError, match="ids up to 30521, but the config's vocab_size is 30521$"):
-        read.read_tokenizer(hub.find("minilm"), "bert", 30521)
+        tokenizer_of(hub.find("minilm"), "bert", 30521)
