@@ -61,12 +61,14 @@ def models_of(
 
     def begin(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
         # 3. Pretrained parameters over them, strictly.
-        params = fresh | checkpoint.onto({part: fresh[part] for part in parts}, labels)
+        params = fresh | checkpoint.onto({part: fresh[part] for part in parts}, labels, task.labels)
         # 4. What the method begins with: parts made anew, noise, deltas.
         for regulariser in recipe.regularisers:
             params = regulariser.begin(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
-        return adapter.graft(Path(config.weights.adapter), params, checkpoint, config) if config.weights.adapter else params
+        if config.weights.adapter:
+            params = adapter.graft(Path(config.weights.adapter), params, checkpoint, config, labels, task.labels)
+        return params
 
     def build(config: ConfigDict) -> Model:
         keys = named_keys(config.seed)

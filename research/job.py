@@ -152,8 +152,8 @@ def load_trained(
     config = workdirs.settled(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
-        known = labels or catalog.of(config).labels or weights.begin(config).labels
-        return experiments.build_model(config, known)
+        own = weights.head_labels(config)
+        return experiments.build_model(config, labels or catalog.of(config).labels or own)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore)

@@ -14,7 +14,7 @@ import numpy as np
 from research import models
 from research.errors import InputError
 from research.models.heads import Whole
-from research.weights import baseline, classes, hub, read, remarks, sentence, tokenizer, vocabulary
+from research.weights import adapter, baseline, classes, hub, read, remarks, sentence, tokenizer, vocabulary
 from research.weights.baseline import Baseline
 from research.weights.graft import graft
 from research.weights.names import Table, head_kind, to_ours, with_one_bias
@@ -59,9 +59,9 @@ class Checkpoint:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What its classes are called, in order; () where it does not say."""
-        names = self.config.get("id2label") or {}
-        return tuple(names[key] for key in sorted(names, key=int))
+        """What the classes of its head are called, in order; () where it has no head of classes. Raises InputError as `classes.names`."""
+        size = classes.outputs(self.tensors())
+        return classes.names(self.config, size, str(self.folder)) if size else ()
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Its float32 tensors under our names, such as "encoder/layer_0/mlp/up/kernel", the head's too, if it has one that is known.
@@ -81,15 +81,17 @@ class Checkpoint:
         """Whether `onto` takes the parameter `name` from the file, where it gets these parts of the model."""
         return name in self._ours and name.split("/")[0] in parts
 
-    def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
+    def onto(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         """`params` ({"encoder": ...} or with "head", random or shapes) with its tensors in all places; a head's classes in the order of
-        `labels`.
+        `labels`, where `numbered` are the classes of a task that fixes their order.
 
         Raises InputError as `graft` does, and where the head is of other classes.
         """
         tensors, source = self.tensors(), str(self.folder)
         if "head" in params:
-            tensors = classes.in_order(tensors, self.labels, labels, source)
+            if self.kind == "tagger":
+                raise InputError(f"{source}: its head is for tokens, not for texts; leave out weights.head to begin with a new one")
+            tensors = classes.in_order(tensors, self.config, labels, numbered, source)
         unused = tuple(part for part in UNUSED if part not in params)
         return graft(params, tensors, allow_missing=() if "head" in params else NEW, allow_left_over=unused, source=source)
 
@@ -108,7 +110,7 @@ class Untrained(Checkpoint):
     def gives(self, name: str, parts: Sequence[str]) -> bool:
         return False
 
-    def onto(self, params: dict[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
+    def onto(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         return params
 
     def notes(self, config: Any, names: Iterable[str]) -> tuple[str, ...]:
@@ -134,6 +136,18 @@ def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
 def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
     """The words that a baseline takes from the training texts as its vocabulary; () for a model that has one."""
     return vocabulary.words(texts, config[config.model].min_count) if config.model in hub.BASELINES else ()
+
+
+def head_labels(config: Any) -> tuple[str, ...]:
+    """Return what the classes of the head are called that a run of `config` begins with: the adapter's, else the checkpoint's.
+
+    Raises InputError where the only head would be a new one, and as `begin` does.
+    """
+    checkpoint, folder = begin(config), config.weights.adapter
+    found = adapter.labels(Path(folder), checkpoint) if folder else ()
+    if not found and not config.weights.head:
+        raise InputError(f"{folder}: this adapter has no head, and a new one has not been trained; run --mode=train first")
+    return found or checkpoint.labels
 
 
 def open(source: str, sha256: str = "", pickle: bool = False, field: str = "weights.source") -> Checkpoint:

@@ -56,7 +56,7 @@ class Baseline:
         """Never: a word without a vector begins random."""
         return False
 
-    def onto(self, params: Mapping[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
+    def onto(self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         """`params` ({"encoder": ...}, random) with the vectors in the rows of their words."""
         flat, first = flax.traverse_util.flatten_dict(params, sep="/"), len(vocabulary.SPECIAL)
         rows = [first + i for i, word in enumerate(self.words) if word in self.vectors]

@@ -19,7 +19,16 @@ CLASSIFIER = "SEQ_CLS"  # the `task_type` of adapters that have a classifier
 TYPES = {"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prefix": "PREFIX_TUNING"}
 # How a delta's leaf is called there, and whether it is transposed on the way.
 LEAVES = {"a": ("lora_A.weight", True), "b": ("lora_B.weight", True), "magnitude": ("lora_magnitude_vector", False)}
+# Keys of adapter_config.json that the tensors say too, or that only matter to training or to peft itself.
+ELSEWHERE = {"target_modules", "feedforward_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"}
+ELSEWHERE |= {"token_dim", "num_layers", "num_attention_heads", "encoder_hidden_size", "fan_in_fan_out", "inference_mode"}
+ELSEWHERE |= {"lora_dropout", "init_ia3_weights", "init_weights", "eva_config", "loftq_config", "corda_config", "lora_ga_config"}
+ELSEWHERE |= {"auto_mapping", "peft_version", "base_model_name_or_path", "revision", "megatron_core", "qalora_group_size"}
+READ = {"peft_type", "task_type", "r", "lora_alpha", "use_rslora", "use_dora", "num_virtual_tokens"}
+# What the others may be, beside nothing at all. Other ways to begin change the model under the adapter too.
+ALLOWED = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "orthogonal", "eva"), "num_transformer_submodules": (1,)}
 IA3 = {"outputs": (-1, 1), "inputs": (1, -1)}  # shapes of `ia3_l`
+PROMPT, OWN = "prompt_embeddings", r"(.*)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|ia3_l)"
 Tensors = dict[str, np.ndarray]
 
 
@@ -63,19 +72,17 @@ def read(folder: Path, table: Table, layers: int) -> tuple[str, dict[str, Any], 
     `options` are those that the files say. `head` is empty where the adapter has none. Raises InputError where a file is missing or
     damaged, for a kind of adapter that is not known, and for tensors that have no place here.
     """
-    config = read_object(folder / CONFIG)
-    if not (folder / TENSORS).is_file():
-        raise InputError(f"{folder}: no {TENSORS} beside {CONFIG}")
-    tensors = {name.removeprefix(BEFORE).removeprefix(BEFORE_PREFIX): array for name, array in read_safetensors(folder / TENSORS).items()}
+    config, named = read_object(folder / CONFIG), tensors(folder)
     kind = str(config.get("peft_type"))
     name = "dora" if config.get("use_dora") else next((n for n, theirs in TYPES.items() if theirs == kind), None)
     if name is None:
         raise InputError(f"{folder}: peft_type {kind!r} is not read; {nearest(kind, TYPES.values())}")
+    _check_keys(config, folder)
     own, rest = {}, {}
-    for leaf, array in tensors.items():
-        if leaf == "prompt_embeddings":
-            own |= _parted(array, layers)
-        elif match := re.fullmatch(r"(.*)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|ia3_l)", leaf):
+    for leaf, array in named.items():
+        if leaf == PROMPT:
+            own |= _parted(array, layers, folder)
+        elif match := re.fullmatch(OWN, leaf):
             path, last = path_of(match[1], table), match[2]
             if path is None:
                 raise InputError(f"{folder}: {leaf} changes a module that has no place here")
@@ -89,7 +96,29 @@ def read(folder: Path, table: Table, layers: int) -> tuple[str, dict[str, Any], 
     head = to_ours(rest, table, "classifier")
     if strange := [leaf for leaf in head if not leaf.startswith("head/")]:
         raise InputError(f"{folder}: {strange[0]} has no place here")
+    if head and config.get("task_type") not in (None, CLASSIFIER):
+        raise InputError(f"{folder}: its head is for task_type {config['task_type']!r}, not for classes of texts ({CLASSIFIER})")
     return name, _options(name, config), own, {leaf.removeprefix("head/"): array for leaf, array in head.items()}
+
+
+def tensors(folder: Path) -> Tensors:
+    """Return what an adapter's file holds, without what peft puts before names. Raises InputError where it is missing or damaged."""
+    if not (folder / TENSORS).is_file():
+        raise InputError(f"{folder}: no {TENSORS} beside {CONFIG}")
+    return {name.removeprefix(BEFORE).removeprefix(BEFORE_PREFIX): array for name, array in read_safetensors(folder / TENSORS).items()}
+
+
+def is_delta(name: str) -> bool:
+    """Return whether a tensor of that name belongs to the delta, and not to a head."""
+    return name == PROMPT or re.fullmatch(OWN, name) is not None
+
+
+def _check_keys(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError for a key that would change what the adapter computes and that is not read here."""
+    for key, value in config.items():
+        if value and key not in ELSEWHERE | READ and value not in ALLOWED.get(key, ()):
+            merged = "merge it with peft's merge_and_unload and begin with that folder"
+            raise InputError(f"{folder}: {CONFIG} has {key}={json.dumps(value)}, which is not read here; {merged}")
 
 
 def _options(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +126,8 @@ def _options(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         return {"tokens": config["num_virtual_tokens"]}
     if name == "ia3":
         return {}
-    return {"rank": config["r"], "alpha": float(config["lora_alpha"]), "rank_stabilised": bool(config.get("use_rslora"))}
+    defaults = {"r": 8, "lora_alpha": 8} | dict(config)  # peft's own
+    return {"rank": defaults["r"], "alpha": float(defaults["lora_alpha"]), "rank_stabilised": bool(config.get("use_rslora"))}
 
 
 def module_of(path: str, table: Table) -> str:
@@ -133,6 +163,8 @@ def _joined(own: Tensors, layers: int) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _parted(array: np.ndarray, layers: int) -> Tensors:
+def _parted(array: np.ndarray, layers: int, folder: Path) -> Tensors:
+    if array.ndim != 2 or array.shape[1] % (2 * layers):
+        raise InputError(f"{folder}: prompt_embeddings {array.shape} do not divide into keys and values of {layers} layers")
     names = [f"layer_{i}/attention/core/{kind}" for i in range(layers) for kind in ("keys", "values")]
     return dict(zip(names, np.split(array, 2 * layers, axis=1), strict=True))
