@@ -12,6 +12,7 @@ from research.data.examples import Examples
 from research.errors import InputError
 from research.params.tree import flatten
 from research.weights import huggingface
+from research.weights import tiny as tiny_model
 from tests import runs
 from tests.adapt.small import noisy
 from tests.weights import families, tiny

@@ -64,7 +64,7 @@ def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelle
     batch = weights.padded_batch(**tokenizer(list(TEXTS), padding=True, return_tensors="np"))
     pooled = np.asarray(jax.jit(encoder.apply)({"params": params["encoder"]}, batch).pooled)[:, 0]
     tensors = load_file(source / "model.safetensors")  # text i is of class i, and of no other
-    solved = np.linalg.lstsq(pooled, 9 * np.eye(12), rcond=None)[0].T.astype(np.float32)
+    solved = np.ascontiguousarray(np.linalg.lstsq(pooled, 9 * np.eye(12), rcond=None)[0].T, np.float32)
     save_file(tensors | {"classifier.weight": solved, "classifier.bias": np.zeros(12, np.float32)}, source / "model.safetensors")
     rows = "text\tlabel\n" + "".join(f"{text}\t{number}\n" for number, text in enumerate(TEXTS))
     for split in ("train", "dev", "test"):
