@@ -5,7 +5,6 @@ import functools
 import itertools
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -66,9 +65,7 @@ def models_of(
         for regulariser in recipe.regularisers:
             params = regulariser.begin(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
-        if config.weights.adapter:
-            params = adapter.graft(Path(config.weights.adapter), params, checkpoint, config, labels, task.labels)
-        return params
+        return adapter.graft(params, checkpoint, config, labels, task.labels)
 
     def build(config: ConfigDict) -> Model:
         keys = named_keys(config.seed)

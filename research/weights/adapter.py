@@ -20,15 +20,16 @@ def has_head(folder: str) -> bool:
     return any(not peft.is_delta(name) for name in peft.tensors(Path(folder)))
 
 
-def graft(
-    folder: Path, params: dict[str, Any], checkpoint: Any, config: Any, labels: Sequence[str], numbered: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return `params` with the delta, and the head where there is one, of an adapter in peft's format.
+def graft(params: dict[str, Any], checkpoint: Any, config: Any, labels: Sequence[str], numbered: Sequence[str] = ()) -> dict[str, Any]:
+    """Return `params` with the delta, and the head where there is one, of the adapter in peft's format that `config.weights.adapter` names.
 
     The head's classes come in the order of `labels`; `numbered` are the classes of a task that fixes their order. Of a head of several
     layers the adapter may have some, where the others are the checkpoint's own (`weights.head`). Raises InputError where the adapter is
     another than the config's method adds, in kind, options or places, where its classes are not the task's, or it cannot be read.
     """
+    if not config.weights.adapter:
+        return params
+    folder = Path(config.weights.adapter)
     name, options, own, head = peft.read(folder, checkpoint.table, _layers(params))
     if name not in params.get("delta", {}):
         raise InputError(f"{folder} is an adapter of method={name}, but the config has method={config.method}; use --config.method={name}")
