@@ -1,4 +1,4 @@
-"""Your own texts: a folder with train.tsv, test.tsv and perhaps dev.tsv; the classes are the labels of train.
+"""Your own texts: a folder with train.tsv, test.tsv and perhaps dev.tsv (validation, valid, val); the classes are the labels of train.
 
     python -m research.main --config=configs/custom.py --config.data.path=FOLDER
     python -m research.main --config=configs/custom.py:pairs=yes --config.data.path=FOLDER

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from research import parallel, train, whole, workdir
 from research.data.batches import Batches
-from research.data.describe import truncation
+from research.data.describe import Lengths, truncation
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.evaluate import evaluate, prediction_rows, write_lines
@@ -45,7 +45,7 @@ def measure(
     what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
     folder = run / "evaluations" / f"{workdir.safe(Path(data['source']).stem)}-{what[:8]}"
     batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
-    console.print(truncation({split: one.tokens for split, one in batches.items()}, config.max_length))
+    console.print(truncation({split: Lengths.of(one.tokens) for split, one in batches.items()}, config.max_length))
     metrics = {
         split: model.scores(totals(model, examples, batches[split], layout, program, folder / f"{split}.jsonl"))
         for split, examples in splits.items()

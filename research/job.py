@@ -19,7 +19,7 @@ from research import experiment as experiments
 from research import predict as predictions
 from research import workdir as workdirs
 from research.checkpoint import Checkpoints
-from research.data.describe import truncation
+from research.data.describe import Lengths, truncation
 from research.data.examples import fingerprint
 from research.data.sources import read_inputs, stream_inputs
 from research.errors import InputError
@@ -52,7 +52,7 @@ def do(
         predictions.check_output(output)
         # A file is read and checked to its end before the model is loaded; standard input can be read only once.
         total = None if source == "-" else sum(1 for _ in stream_inputs(source, catalog.of(config)))
-        predictions.write(predict(config, workdir, source), output, total, console)
+        predictions.write(predict(config, workdir, source, console), output, total, console)
         if output:
             console.print(f"{total or 'all'} predictions are in {output}")
 
@@ -75,8 +75,8 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
         e = build(workdirs.settled(workdir, config))
-        tokens = {"train": e.train.tokens, "dev": e.dev.tokens, "test": e.test.tokens}
-        console.print(*e.data.notes, truncation(tokens, config.max_length), sep="\n")
+        lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
+        console.print(*e.data.notes, truncation(lengths, config.max_length), sep="\n")
         workdirs.record(workdir, e.model.config)
         planned = e.model.summary()
         whole.write_text(workdir / "plan.txt", planned)
@@ -108,10 +108,10 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
     return describe(e, kept, totals, speed, best, sha256.result())
 
 
-def predict(config: ConfigDict, workdir: Path, source: str) -> Iterator[dict[str, Any]]:
+def predict(config: ConfigDict, workdir: Path, source: str, console: Console = predictions.QUIET) -> Iterator[dict[str, Any]]:
     """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-" is standard input), as in `predict.stream`."""
     model = load_trained(config, workdir)
-    return predictions.stream(model, parallel.layout(config.parallel), stream_inputs(source, catalog.of(config)))
+    return predictions.stream(model, parallel.layout(config.parallel), stream_inputs(source, catalog.of(config)), console)
 
 
 def evaluate_run(

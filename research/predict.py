@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from research import parallel, train
+from research.data.describe import Lengths, truncation
 from research.data.inputs import Input, collected
 from research.errors import InputError
 from research.evaluate import evaluate, prediction_rows
@@ -24,22 +25,27 @@ from research.model import Model
 CHUNK = 1024  # examples that are read, tokenised and laid out together: memory does not grow with the input
 ENDINGS = (".jsonl", ".csv", ".tsv")
 Row = dict[str, Any]
+QUIET = Console(quiet=True)
 
 
-def stream(model: Model, layout: parallel.Layout, rows: Iterable[Input]) -> Iterator[Row]:
+def stream(model: Model, layout: parallel.Layout, rows: Iterable[Input], console: Console = QUIET) -> Iterator[Row]:
     """Yield one dict for each of `rows`, in order: id, texts, label where there is one, prediction, probabilities.
 
+    Where texts had to be cut, the `console` is told at the end how many.
     Batches of later chunks take the shapes of earlier ones wherever they fit, so that few programs are compiled.
     """
     program, halves = train.eval_program(model, layout), [layout.replicate(half) for half in (model.trainable, model.frozen)]
-    rows, known = iter(rows), set()
+    rows, known, lengths = iter(rows), set(), Lengths(0, 0, 0)
     while chunk := list(itertools.islice(rows, CHUNK)):
         examples = collected(chunk)
         batches = model.batches(dataclasses.replace(examples, labels=()), layout, keep=False)
         batches.shapes = [*sorted(known, key=lambda shape: shape.rows * shape.length), *batches.shapes]
         _, logits = evaluate(program, *halves, batches, layout)
         known.update(batches.shapes)
+        lengths |= Lengths.of(batches.tokens)
         yield from prediction_rows(examples, logits, model.kind.predictions, model.labels)
+    if lengths.cut:
+        console.print(truncation({"input": lengths}, model.config.max_length))
 
 
 def check_output(path: str | None) -> None:

@@ -3,6 +3,7 @@
 import csv
 import gc
 import hashlib
+import io
 import json
 
 import numpy as np
@@ -159,12 +160,14 @@ def test_predictions_stream_chunk_by_chunk_with_few_programs_and_as_one_by_one(r
             asked.append(i)
             yield Input(str(i), (" ".join(["word"] * length),), None)
 
-    stream = predict.stream(model, layout, inputs())
+    told = Console(file=io.StringIO(), width=200)
+    stream = predict.stream(model, layout, inputs(), told)
     found = [next(stream)]
     assert len(asked) == 64, "no more than a chunk is read ahead"
     found += stream
     assert len(found) == len(lengths) and [row["id"] for row in found] == [str(i) for i in asked]
     assert sum(type(x) is Examples for x in gc.get_objects()) <= examples_before + 2, "chunks that are done are let go"
     assert programs[0].compilations < 10
+    assert told.file.getvalue().count("\n") == 1 and "cut to max_length=32 tokens" in told.file.getvalue()
     alone = next(predict.stream(model, layout, iter([Input("0", (" ".join(["word"] * int(lengths[0])),), None)])))
     assert alone["probabilities"] == pytest.approx(found[0]["probabilities"], abs=2e-3)

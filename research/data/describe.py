@@ -1,9 +1,10 @@
 """The lines in which a run says what its data are."""
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from typing import NamedTuple
 
 from research.data.encode import Tokens
 from research.data.examples import SPLITS, Examples, Raw
@@ -31,15 +32,30 @@ def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blank
     return tuple(lines)
 
 
-def truncation(tokens: Mapping[str, Tokens], max_length: int) -> str:
+class Lengths(NamedTuple):
+    """How many texts are cut, of how many, and how many tokens the longest has."""
+
+    cut: int
+    texts: int
+    longest: int
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> "Lengths":
+        """Return those of encoded texts."""
+        return cls(int((tokens.uncut > tokens.lengths).sum()), len(tokens), int(tokens.uncut.max()))
+
+    def __or__(self, other: "Lengths") -> "Lengths":
+        """Return those of both."""
+        return Lengths(self.cut + other.cut, self.texts + other.texts, max(self.longest, other.longest))
+
+
+def truncation(lengths: Mapping[str, Lengths], max_length: int) -> str:
     """Return the line that says how many texts of each split are cut, and how long the longest is."""
-    longest = max(int(one.uncut.max()) for one in tokens.values())
-    cut = {split: one.uncut > one.lengths for split, one in tokens.items()}
-    share = np.concatenate(list(cut.values())).mean()
-    if not share:
+    cut, texts, longest = functools.reduce(operator.or_, lengths.values())
+    if not cut:
         return f"no text is cut: the longest has {longest:,} tokens, max_length is {max_length:,}"
-    each = ", ".join(f"{split} {one.mean():.1%}" for split, one in cut.items())
-    return f"cut to max_length={max_length:,} tokens: {share:.1%} of the texts ({each}); the longest has {longest:,} tokens"
+    each = ", ".join(f"{split} {one.cut / one.texts:.1%}" for split, one in lengths.items())
+    return f"cut to max_length={max_length:,} tokens: {cut / texts:.1%} of the texts ({each}); the longest has {longest:,} tokens"
 
 
 def _classes(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:

@@ -231,9 +231,10 @@ def test_how_long_a_text_is_uncut_is_known_and_said(tokenizer, truncation):
     assert same(encode.encode(tokenizer, texts, 12, truncation, 5), got)  # from the cache
     assert got.with_places(2).uncut.tolist() == [54, 14, 5, 15]
     dev = encode.encode(tokenizer, examples("a", "a", "a", "a", "a", "a"), 12, truncation, 5)
-    said = describe.truncation({"train": got, "dev": dev}, 12)
+    lengths = {"train": describe.Lengths.of(got), "dev": describe.Lengths.of(dev)}
+    said = describe.truncation(lengths, 12)
     assert said == "cut to max_length=12 tokens: 20.0% of the texts (train 50.0%, dev 0.0%); the longest has 52 tokens"
-    assert describe.truncation({"dev": dev}, 12) == "no text is cut: the longest has 3 tokens, max_length is 12"
+    assert describe.truncation({"dev": lengths["dev"]}, 12) == "no text is cut: the longest has 3 tokens, max_length is 12"
 
 
 def test_how_long_a_pair_is_uncut_counts_both_texts(tokenizer):
