@@ -63,7 +63,7 @@ class Telemetry:
         self._logged = now
         parts = [f"loss {scores['train/loss']:.4f}", f"learning rate {scores['learning_rate']:.2e}"]
         if steps and seconds:
-            left = (self._total - step) * counts["busy_s"] / counts["steps"]
+            left = (self._total - step) * seconds / steps
             parts += [f"{examples / seconds:,.1f} examples/s", f"about {duration(left)} left"]
         self.say(f"{doing}: step {step:,} of {self._total:,}: {', '.join(parts)}")
 
