@@ -134,7 +134,7 @@ def evaluate_run(
     else:
         found = experiments.load_data(config)
         console.print(*found.notes, sep="\n")
-        model = load_trained(config, workdir, found.labels, ignore=(*workdirs.USE, "data."))
+        model = load_trained(config, workdir, found.labels, ignore=(*workdirs.USE, "data.", "metric", "positive"))
         splits = {split: found.splits[split] for split in ("dev", "test")}
         data = {"source": found.source, "fingerprint": found.fingerprint}
         evaluations.compare(workdir, found.fingerprint, console)
