@@ -1,4 +1,6 @@
-"""Every test runs on a CPU that passes for eight devices, strict about broadcasting, without a network, with a cache of its own.
+"""Every test runs on a CPU with one device, as on a user's machine, strict about broadcasting, without a network, with a cache of its own.
+
+Tests with the marker `devices` are about several devices: a session that selects them (`-m devices`) sees eight virtual ones.
 
 Workers side by side each keep to their share of the cores: threads of two that want the same core wait for each other.
 """
@@ -12,12 +14,12 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 from research import cache, process  # noqa: E402
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    process.keep_to(process.shares(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))[int(worker.removeprefix("gw"))])
+    _count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    process.keep_to(process.shares(_count)[int(worker.removeprefix("gw")) % _count])  # one that ended is replaced by one of a higher number
 
 # Compiled programs outlive the session, in a folder for each kind of CPU, since they are machine code.
 _cpu = platform.processor() + platform.machine()
@@ -34,6 +36,12 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("quick")
+
+
+def pytest_configure(config):
+    """Chooses the number of devices, before any program runs on them."""
+    several = re.search(r"(?<!not )\bdevices\b", config.option.markexpr)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={8 if several else 1}"
 
 
 def pytest_collection_modifyitems(items):

@@ -98,6 +98,7 @@ def losses(steps: int = 20, **changes):
     return np.array(found)
 
 
+@pytest.mark.devices
 def test_devices_layout_and_accumulation_do_not_change_the_losses():
     assert jax.local_device_count() == 8
     one = losses(parallel="jit", batch_size=16)
@@ -107,6 +108,7 @@ def test_devices_layout_and_accumulation_do_not_change_the_losses():
     assert np.abs(losses(parallel="jit", batch_size=16, seed=1) - one).max() > 1e-3
 
 
+@pytest.mark.devices
 def test_evaluation_is_exact_whatever_the_shapes():
     from research.evaluate import evaluate
 

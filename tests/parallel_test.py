@@ -10,6 +10,7 @@ from research.errors import InputError
 from research.parallel import Layout
 from research.train import in_parts
 
+pytestmark = pytest.mark.devices
 LAYOUTS = [Layout(), Layout(1), Layout(4), Layout(8)]
 
 

@@ -132,6 +132,12 @@ def test_only_programs_define_flags_and_nothing_is_called_utils():
             assert str(path.relative_to(ROOT)) in PROGRAMS or path.parent.name == "ablation", path
 
 
+def test_a_test_has_one_device_unless_it_is_marked_and_a_limit(pytestconfig):
+    import jax
+
+    assert jax.local_device_count() == 1 and pytestconfig.getini("timeout") and pytestconfig.getini("timeout_method") == "thread"
+
+
 def test_the_tests_have_no_network():
     with socket.socket() as reached, pytest.raises(RuntimeError, match="network"):
         reached.connect(("192.0.2.1", 80))

@@ -20,7 +20,9 @@ def whole():
     return run()
 
 
-@pytest.mark.parametrize(("devices", "parts"), [(0, 2), (0, 4), (8, 1), (8, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("devices", "parts"), [(0, 2), (0, 4), *(pytest.param(*p, marks=pytest.mark.devices) for p in ((8, 1), (8, 2), (4, 1)))]
+)
 def test_parts_and_devices_do_not_change_the_result(whole, devices, parts):
     state, totals = run(devices, parts)
     assert distance(state.trainable, whole[0].trainable) < 1e-6
@@ -116,7 +118,7 @@ def test_each_step_drops_others():
     assert np.ptp([t["loss"] for t in still]) < 1e-4
 
 
-@pytest.mark.parametrize("devices", [0, 8])
+@pytest.mark.parametrize("devices", [0, pytest.param(8, marks=pytest.mark.devices)])
 def test_evaluation_gives_rows_in_order_and_exact_totals(devices):
     layout, (batch,) = Layout(devices), batches(1)
     logits_fn = lambda trainable, frozen, b: jnp.einsum("bef,fc->bec", b["x"], trainable["head"]["kernel"])  # noqa: E731

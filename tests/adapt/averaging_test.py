@@ -89,6 +89,7 @@ def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp
     assert again["metrics"] == whole["metrics"] == json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]
 
 
+@pytest.mark.devices
 @pytest.mark.slow
 def test_what_is_kept_over_phases_and_devices_is_the_average(tmp_path):
     c = runs.config(**options("gradual_unfreezing+ema", parallel="pmap", eval_steps=12))

@@ -201,6 +201,7 @@ def test_freelb_averages_the_gradients_on_its_way(layout, bound):
     assert float(totals["confusion"].sum()) == len(LENGTHS)
 
 
+@pytest.mark.devices
 @pytest.mark.slow
 def test_sam_is_optaxs_on_one_device_and_on_several():
     data, rho = list(toy.batches(4)), 0.3
@@ -245,6 +246,7 @@ def plain():
     return losses("full", batch_size=16)
 
 
+@pytest.mark.devices
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes", "passes"),

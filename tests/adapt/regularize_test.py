@@ -121,6 +121,7 @@ def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches
     assert regularize.ChildTuning("F", 0.2, 3).find(iter(())) == {}
 
 
+@pytest.mark.devices
 @pytest.mark.slow
 def test_child_tuning_d_finds_the_same_again_on_any_devices_and_moves_nothing_else():
     options = {"method": "child_tuning", "child_tuning__kind": "D", "child_tuning__batches": 2, "precision": "float32"}

@@ -147,6 +147,7 @@ def elsewhere(compiled):
 USUAL = ("lora", "top_k")  # tried whenever the tests are run; the others take minutes
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("method", [m if m in USUAL else pytest.param(m, marks=pytest.mark.slow) for m in sorted(methods.METHODS)])
 def test_a_method_keeps_what_all_methods_promise(method, tmp_path, monkeypatch, elsewhere):
     check(method, tmp_path, monkeypatch, elsewhere)
