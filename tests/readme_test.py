@@ -1,5 +1,6 @@
 """Every command and every piece of code in the README does what it says."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -14,12 +15,43 @@ LINES = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash
 COMMANDS = [line for line in LINES if line.startswith("python -m research.") or "| python -m research." in line]
 
 
+# What launch/test.sh runs to the end; the other trainings and tables it plans, and .ci/run runs.
+USUAL = ("trec.py:smoke", "--mode", "--only=", "--replay", ".ledger")
+REAL = ("trec.py:smoke", "--mode=predict", ".ledger")  # in processes of their own
+
+
 def smoky(command: str, workdir) -> str:
     """The same command as a smoke run in a workdir of its own."""
     command = re.sub(r"(configs/[\w/]+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
     command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "").replace(",path=FOLDER", ",seeds=1")
-    command = command.replace("--output=FOLDER", f"--output={workdir}-out").replace("python -m", f"{shlex.quote(sys.executable)} -m")
+    command = command.replace("--output=FOLDER", f"--output={workdir}-out")
     return command if command.endswith(".ledger") else f"{command} --workdir={workdir}"
+
+
+def run(command: str) -> str:
+    """What a command of the README prints on standard output, after it came to its end."""
+    said, _, program = command.rpartition(" | ")
+    _, _, module, *flags = shlex.split(program)
+    stdin = f"{shlex.split(said)[1]}\n" if said else ""
+    if not any(word in command for word in REAL):
+        return runs.main(*flags, module=module, stdin=stdin).stdout
+    line = [sys.executable, "-m", module, *flags]
+    done = subprocess.run(line, env=runs.environment(), cwd=runs.ROOT, input=stdin, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function from a training command to the workdir of its smoke run, each run once."""
+
+    @functools.cache
+    def of(command: str):
+        workdir = tmp_path_factory.mktemp("trained") / "run"
+        run(smoky(command, workdir))
+        return workdir
+
+    return of
 
 
 def test_the_launchers_are_what_the_readme_says():
@@ -28,21 +60,25 @@ def test_the_launchers_are_what_the_readme_says():
     assert "configs/imdb.py:demo" in (runs.ROOT / "launch" / "local.sh").read_text()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_runs(command, tmp_path):
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not any(word in command for word in USUAL)])
+def test_a_command_would_run(command, tmp_path):
+    main = "research.main" in command
+    said = run(smoky(command, tmp_path / "run") + (" --mode=plan" if main else " --dry_run"))
+    assert "predicted FLOPs" in said if main else len(said.splitlines()) > 2
+
+
+@pytest.mark.parametrize("command", [c if any(word in c for word in USUAL) else pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS])
+def test_a_command_runs(command, tmp_path, trained):
+    workdir = tmp_path / "run"
     if "--mode=" in command and "plan" not in command:  # these use a trained model
-        train = re.sub(r"--(mode|input|output|format)=\S+", "", command.split("|")[-1])
-        subprocess.run(smoky(train, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
+        workdir = trained(re.sub(r" *--(mode|input|output|format)=\S+", "", command.split(" | ")[-1]))
     if "--replay=" in command:
-        first = command.replace("--replay=RUN_ID", "--only=probe")
-        subprocess.run(smoky(first, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, check=True, capture_output=True)
-        command = command.replace("RUN_ID", next((tmp_path / "run").glob("*/result.json")).parent.name)
-    done = subprocess.run(
-        smoky(command, tmp_path / "run"), shell=True, env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+        run(smoky(command.replace("--replay=RUN_ID", "--only=probe"), workdir))
+        command = command.replace("RUN_ID", next(workdir.glob("*/result.json")).parent.name)
+    said = run(smoky(command, workdir))
     written = "table.md" if "research.ablation" in command else "result.json"
-    assert "--mode" in command or command.endswith(".ledger") or (tmp_path / "run" / written).exists()
+    assert "--mode=plan" in command or command.endswith(".ledger") or (workdir / written).exists()
+    assert ("prediction" in said) == ("--mode=predict" in command)
 
 
 def test_an_array_job_takes_its_share():
@@ -58,7 +94,7 @@ def test_an_array_job_takes_its_share():
 
 
 def test_the_code_runs():
-    (library,) = [block for kind, block in BLOCKS if kind == "python" and "weights.load" in block]
+    (library,) = [block for kind, block in BLOCKS if kind == "python" and "import" in block]
     done = subprocess.run([sys.executable, "-c", library], env=runs.environment(), cwd=runs.ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "(2, 6, 384) 7", done.stderr
 
@@ -67,7 +103,7 @@ def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
     from research import experiment
     from research.adapt import freezing, methods
 
-    (code,) = [block for kind, block in BLOCKS if kind == "python" and "norms_only" in block]
+    (code,) = [block for kind, block in BLOCKS if kind == "python" and "import" not in block]
     there = dict(vars(freezing))
     exec(code, there)
     monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])

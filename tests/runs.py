@@ -1,10 +1,11 @@
-"""Small runs for tests: a config by file and words, and the whole command in a process of its own."""
+"""Small runs for tests: a config by file and words, and the whole command in this process or in one of its own."""
 
 import contextlib
 import functools
 import importlib
 import io
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ import pytest
 from absl import flags as absl_flags
 
 from configs import common
-from research import cli, experiment, process
+from research import experiment, process
 from research.adapt import methods
 from research.params.plan import Plan
 from research.params.tree import Tree, merge
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "options"))
 DATA = Path(os.environ.get("RESEARCH_DATA") or ROOT.parent / "shared" / "data")
 
 
@@ -28,7 +30,7 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     """The config of configs/NAME.py:ARG with fields changed; a double underscore stands for a dot."""
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
-    changes.setdefault("parallel", "jit")  # the tests' machine passes for eight devices
+    changes.setdefault("parallel", "jit")  # a few tests see eight devices
     methods.settle(common.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
     return c
 
@@ -79,20 +81,23 @@ def start(*flags: str, devices: int = 1, stdin: str | None = None, check: bool =
     return done
 
 
-def main(*flags: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess:
-    """Do what `python -m research.main` does with the flags, in this process: seconds faster than `start`, and with its devices."""
-    program = importlib.import_module("research.main")
+def main(*flags: str, module: str = "research.main", stdin: str = "", check: bool = True) -> subprocess.CompletedProcess:
+    """Do what `python -m MODULE` does with the flags, in this process: seconds faster than `start`, and with its devices."""
     streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf8") for data in (stdin.encode(), b"", b"")]
+    before = set(absl_flags.FLAGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "prepare", lambda: None)  # it would start pytest again
-        patch.setattr(sys, "argv", ["research.main", *flags])
+        patch.setattr(sys, "argv", [module, *flags])
         for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
             patch.setattr(sys, name, stream)
-        code = _exit_code(lambda: cli.run(program.main))
-    for name in [name for name in absl_flags.FLAGS if name.startswith("config.")]:
-        delattr(absl_flags.FLAGS, name)  # the flags library defines them by the arguments
+        code = _exit_code(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
+    for name in set(absl_flags.FLAGS) - before:
+        if name.startswith("config.") or not absl_flags.FLAGS.find_module_defining_flag(name).startswith("absl."):
+            delattr(absl_flags.FLAGS, name)  # the next program defines its own
     absl_flags.FLAGS.unparse_flags()
-    out, err = (stream.detach().getvalue().decode() for stream in streams[1:])
+    for stream in streams[1:]:
+        stream.flush()
+    out, err = (stream.buffer.getvalue().decode() for stream in streams[1:])
     assert not check or code == 0, err
     return subprocess.CompletedProcess(list(flags), code, out, err)
 
