@@ -37,7 +37,7 @@ def run(workdir, name, **changes):
 @pytest.fixture
 def glove(tmp_path):
     """A file of vectors [16] for three words of the demo, one of them not in it, and a word that it does not have."""
-    words = experiment.build(config("textcnn")).model.words
+    words = experiment.plan_of(config("textcnn")).model.words
     path = tmp_path / "glove.txt.gz"
     rows = {words[0]: np.full(16, 0.5), words[3]: np.arange(16), "xyzzy": np.ones(16)}
     path.write_bytes(gzip.compress("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in rows.items()).encode()))
@@ -60,12 +60,12 @@ def test_a_run_is_trained_then_evaluated_then_used_without_its_training_texts(na
 
 
 def test_its_words_are_those_of_the_training_texts_that_are_used():
-    e, rare = experiment.build(config("textcnn")), experiment.build(config("textcnn", textcnn__min_count=3))
+    e, rare = experiment.plan_of(config("textcnn")), experiment.plan_of(config("textcnn", textcnn__min_count=3))
     text = " ".join(text.lower() for (text,) in e.data.splits["train"].texts)
     assert e.model.words and all(word in text for word in e.model.words)
     assert set(rare.model.words) < set(e.model.words)
     assert flatten(e.model.trainable)[TABLE].shape == (3 + len(e.model.words), 16)
-    assert experiment.build(runs.config()).model.words == ()  # a pretrained model has its own
+    assert experiment.plan_of(runs.config()).model.words == ()  # a pretrained model has its own
 
 
 def test_what_chance_decides_depends_on_neither_method_nor_vectors(glove):
@@ -116,7 +116,7 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
 )
 def test_what_cannot_be_is_one_line(changes, said):
     with pytest.raises(InputError) as error:
-        experiment.build(config("textcnn", **changes))
+        experiment.plan_of(config("textcnn", **changes))
     assert all(word in str(error.value) for word in said) and "\n" not in str(error.value), error.value
 
 
@@ -140,7 +140,8 @@ def losses(name, steps=6, **changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("textcnn", "embeddings_frozen"), ("bilstm", "embeddings_frozen"), ("bilstm", "chosen_layer")]
+    ("name", "method"),
+    [("textcnn", "embeddings_frozen"), *(pytest.param("bilstm", m, marks=pytest.mark.slow) for m in ("embeddings_frozen", "chosen_layer"))],
 )
 def test_frozen_stages_are_computed_once_whatever_their_sizes(name, method):
     cached, fresh = (losses(name, method=method, prefix_cache_gb=budget, learning_rate=0.05) for budget in (4.0, 0.0))
@@ -148,6 +149,7 @@ def test_frozen_stages_are_computed_once_whatever_their_sizes(name, method):
     assert np.ptp(fresh) > 1e-4
 
 
+@pytest.mark.slow  # models/bilstm_test and models/textcnn_test see it of the encoders, packing_test of a training
 @pytest.mark.parametrize("name", NAMES)
 def test_packed_and_padded_batches_train_alike(name):
     packed, padded = (losses(name, packing=packing) for packing in ("packed", "padded"))
@@ -156,12 +158,13 @@ def test_packed_and_padded_batches_train_alike(name):
 
 
 def test_the_sizes_of_stages_are_known_where_states_are_kept_or_moved():
-    model = experiment.build(config("textcnn", method="linear_probe")).model
+    model = experiment.plan_of(config("textcnn", method="linear_probe")).model
     assert model.widths == (16, 24) and model.reads(2) == (1,) and model.reads(1) == (0,)
     assert model.nudged_width == 24  # noise enters where something trains
-    assert experiment.build(config("textcnn")).model.nudged_width == 16
+    assert experiment.plan_of(config("textcnn")).model.nudged_width == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["bitfit", "smart", "soft_prompt"])
 def test_methods_that_have_a_place_to_go_run(method):
     assert np.isfinite(losses("bilstm", steps=2, method=method)).all()
@@ -172,6 +175,7 @@ def test_stages_open_one_after_the_other(tmp_path):
     assert result["status"] == "finished" and "phases: 3" in (tmp_path / "plan.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_freezing_the_words_saves_is_predicted(name):
     """By arithmetic as XLA counts it, of products: the table is small beside them."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from research.adapt import methods
-from research.weights import hub, tiny
+from research.weights import hub
 from tests import runs
 from tests.weights import families
 
@@ -38,7 +38,7 @@ def test_a_baseline_ends(name, tmp_path):
 @pytest.mark.parametrize("name", families.CONFIGS)
 def test_a_family_ends(name, tmp_path):
     folder = families.save(tmp_path / "model", name, families.classifier(name))
-    tiny._tokenizer().save(str(folder / "tokenizer.json"))
+    families.save_tokenizer(folder)
     finished(tmp_path / "run", "--config=configs/imdb.py:smoke", f"--config.weights.source={folder}")
 
 

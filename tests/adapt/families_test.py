@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import optim, train
+from research import experiment, optim, train
+from research.adapt import methods
 from research.adapt.lora import dropped
 from research.errors import InputError
 from research.params.tree import flatten, merge
+from tests import runs
 from tests.adapt import small
 from tests.weights import families
 
@@ -61,19 +63,25 @@ def has_nothing(method: str, name: str) -> bool:
     return (method, name) == ("bitfit", "modernbert")  # which has no biases
 
 
-@pytest.mark.parametrize("method", SAYS)
 @pytest.mark.parametrize("name", families.CONFIGS)
-def test_a_method_trains_what_it_says_in_every_family(source, name, method):
-    if has_nothing(method, name):
-        with pytest.raises(InputError, match="'biases': pattern 'encoder/.[*]/bias' matches no parameter"):
-            built(source, name, method)
-        return
-    model = built(source, name, method)
-    assert set(model.plan.trained) == says(method, name, model.plan.entries)
-    assert model.plan.entries.keys() == flatten(merge(model.trainable, model.frozen)).keys()
-    if method in DELTAS:
-        assert any(n.startswith(f"delta/{method}/") for n in model.plan.trained)
-        assert model.plan.frozen_stages(model.encoder.stages) == (0 if method == "soft_prompt" else 1)
+def test_a_method_trains_what_it_says_in_every_family(source, name):
+    """By shapes: no delta is drawn."""
+    model = built(source, name, "linear_probe")
+    for method in SAYS:
+        config = runs.config(method=method, weights__source=source(name), **OPTIONS)
+        recipe = methods.recipe(model.encoder.stages, config)
+        params = merge(model.trainable, model.frozen)
+        shapes = jax.eval_shape(functools.partial(experiment._with_deltas, recipe), params, experiment.named_keys(0))
+        if has_nothing(method, name):
+            with pytest.raises(InputError, match="'biases': pattern 'encoder/.[*]/bias' matches no parameter"):
+                recipe.plan(shapes, config.freeze, config.no_decay)
+            continue
+        plan = recipe.plan(shapes, config.freeze, config.no_decay)
+        assert set(plan.trained) == says(method, name, plan.entries), method
+        assert plan.entries.keys() == flatten(shapes).keys()
+        if method in DELTAS:
+            assert any(n.startswith(f"delta/{method}/") for n in plan.trained)
+            assert plan.frozen_stages(model.encoder.stages) == (0 if method == "soft_prompt" else 1), method
 
 
 def step(model, plan, values):

@@ -235,6 +235,7 @@ def test_with_lora_the_states_are_those_that_lora_changes(method):
     assert np.abs(bent - plain).max() > 1e-4
 
 
+@pytest.mark.slow
 @EACH
 def test_a_nudge_reaches_the_last_states_that_are_read(method):
     model = model_of(method)
