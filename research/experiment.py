@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import common
-from research import durations, findings, models, optim, parallel, phases, pooling, prefix, setup, weights
+from research import durations, export, findings, models, optim, parallel, phases, pooling, prefix, setup, weights
 from research.adapt import methods
 from research.adapt.recipe import Recipe
 from research.data import sources
@@ -54,6 +54,11 @@ def models_of(
     # 1. Shapes: what the model needs, before anything is computed.
     shapes, states = jax.eval_shape(init, keys)
     plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
+    notes = (
+        f"pooling: {used} ({why})",
+        *checkpoint.notes(config, flatten(shapes)),
+        *export.remarks(used, style, recipe, checkpoint.config["model_type"]),
+    )
     parts = ("encoder", "head") if config.weights.head else ("encoder",)
     drawn = [name for name in flatten(shapes) if recipe.begins_anew(name) or not checkpoint.gives(name, parts)]
     random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
@@ -89,7 +94,7 @@ def models_of(
             plan=plan,
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
-            notes=(f"pooling: {used} ({why})", *checkpoint.notes(config, flatten(shapes))),
+            notes=notes,
         )
 
     return build

@@ -9,43 +9,90 @@ import jax
 import numpy as np
 
 from research import models, weights, whole
+from research.adapt.method import Delta
+from research.adapt.recipe import Recipe
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.model import Model
+from research.models.heads import Style
 from research.params.tree import flatten, merge, unflatten
 from research.precision import Precision
-from research.weights import card, hub, huggingface, peft
+from research.weights import card, hub, huggingface, peft, sentence
+from research.weights.tables import TABLES
 
-FORMATS = ("huggingface", "peft")
+FORMATS = {"huggingface": "transformers", "peft": "peft", "sentence-transformers": "sentence-transformers"}  # and the library of each
 SAID = ("A short text.", "Another one; it goes on for a few words more than the first did.", "Why?")
 TOLERANCE = 1e-4
 
 
-def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: str, output: Path) -> None:
-    """Writes the trained `model` of the finished run in `workdir` to the new folder `output`, in one of `FORMATS`.
+def of_family(pooling: str, style: Style) -> bool:
+    """Whether a classifier with this pooling is one that `transformers` builds for the family."""
+    return pooling == "pooler" or Style(pooling) == style
 
-    "huggingface": the whole model, with deltas merged into it; "peft": the delta and the head. The tokenizer and a model card go with it.
-    Raises InputError where the run is not finished, or the format has no place for what was trained. What is written is read back, and
-    must give the same logits.
+
+def remarks(pooling: str, style: Style, recipe: Recipe, family: str) -> tuple[str, ...]:
+    """Return a line for the plan where the run cannot be exported, or not as the family's classifier in `transformers`."""
+    if family not in TABLES:
+        return ()
+    if recipe.reader is not None:
+        return (f"export: none; no format has a place for a classifier that reads several states, as method={recipe.name} does",)
+    own, stuck = of_family(pooling, style), [delta.name for delta in recipe.deltas if type(delta).merged is Delta.merged]
+    if stuck and own and stuck == [name for name in stuck if name in peft.TYPES]:
+        return (f"export: --format=peft; {stuck[0]} cannot be merged into the encoder",)
+    if stuck:
+        instead = "; with --config.pooling=pooler, --format=peft has a place" if stuck[0] in peft.TYPES else ""
+        return (f"export: none; {stuck[0]} cannot be merged into the encoder{instead}",)
+    if own:
+        return ()
+    return (f"export: --format=sentence-transformers; transformers' {family} classifiers have no place for pooling={pooling}",)
+
+
+def check(form: str, model: Model, style: Style, family: str) -> None:
+    """Raises InputError where the format has no place for the classifier."""
+    pooling = model.config.pooling
+    if family not in TABLES:
+        raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
+    if model.recipe.reader is not None:
+        raise InputError(f"method={model.recipe.name} reads several states: no format has a place for such a classifier")
+    own = of_family(pooling, style)
+    if form == "sentence-transformers" and own:
+        raise InputError(
+            f"pooling={pooling}: a folder of sentence-transformers has no place for the family's own; use --format=huggingface"
+        )
+    if form != "sentence-transformers" and not own:
+        raise InputError(
+            f"pooling={pooling}: transformers' {family} classifiers have no place for it; use --format=sentence-transformers, or train "
+            "with --config.pooling=pooler"
+        )
+
+
+def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: str | None, output: Path) -> str:
+    """Writes the trained `model` of the finished run in `workdir` to the new folder `output`, in one of `FORMATS`, and returns which.
+
+    "huggingface": the whole model, with deltas merged into it; "peft": the delta and the head; "sentence-transformers": the whole model
+    as a Transformer, its pooling and a Dense layer. None: the first, or the last where the family's classifiers have no place for the
+    pooling. The tokenizer and a model card go with it. Raises InputError where the run is not finished, or the format has no place for
+    what was trained. What is written is read back, and must give the same logits.
     """
+    style, family = models.family(checkpoint.config).style(checkpoint.config), checkpoint.config["model_type"]
+    form = form or ("huggingface" if of_family(model.config.pooling, style) else "sentence-transformers")
     if form not in FORMATS:
         raise InputError(f"--format={form} is not known; {nearest(form, FORMATS)}")
     if not (workdir / "result.json").exists():
         raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
-    style = models.family(checkpoint.config).style(checkpoint.config)
-    huggingface.check_pooling(model.config.pooling, style, model.recipe.reader is not None, checkpoint.config["model_type"])
+    check(form, model, style, family)
     result, made = whole.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
-    library = "transformers" if form == "huggingface" else "peft"
-    described = card.card(result, model.labels, hub.name(checkpoint.source), made, library)
+    described = card.card(result, model.labels, hub.name(checkpoint.source), made, FORMATS[form], output.name, len(model.task.texts))
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
     with huggingface.new_folder(output) as part:
         (part / "README.md").write_text(described, encoding="utf8")
         huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer, style.padding, model.config.truncation)
-        if form == "huggingface":
-            _whole(part, model, checkpoint, _merged(model, params))
-        else:
+        if form == "peft":
             _delta(part, model, checkpoint, params)
+        else:
+            _whole(part, model, checkpoint, _merged(model, params), form)
         huggingface.check_tokenizer(part, model.tokenizer, _texts(model))
+    return form
 
 
 def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -57,8 +104,13 @@ def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
 
-def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray]) -> None:
-    huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
+def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface") -> None:
+    if form == "huggingface":
+        huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
+    else:
+        parts = [{name: leaf for name, leaf in tensors.items() if name.startswith(f"{part}/")} for part in ("encoder", "head")]
+        huggingface.write(folder, checkpoint.config, parts[0], labels=model.labels)
+        sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
     whole, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)
     _compare(model, batch, np.asarray(whole.apply({"params": params}, batch))[:, :1])

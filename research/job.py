@@ -27,9 +27,7 @@ from research.params.tree import count, digest, merge
 from research.tasks import catalog
 
 
-def do(
-    mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str = "huggingface"
-) -> None:
+def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str | None = None) -> None:
     """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
     keep_programs()
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -44,8 +42,8 @@ def do(
     elif mode == "export":
         if not output:
             raise InputError("--mode=export needs --output=FOLDER")
-        export.export(load_trained(config, workdir), weights.begin(config), workdir, form, Path(output))
-        console.print(f"{output} is whole; it was read back and gives the same logits.")
+        form = export.export(load_trained(config, workdir), weights.begin(config), workdir, form, Path(output))
+        console.print(f"{output} is whole, in the format {form}; it was read back and gives the same logits.")
     elif mode == "predict":
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")

@@ -27,7 +27,12 @@ _OUTPUT = flags.DEFINE_string(
     "For --mode=predict: a .jsonl, .csv or .tsv file (in .tsv, tabs and line ends of a text are blanks); by default JSON lines on "
     "standard output.\nFor --mode=export: the folder to make.",
 )
-_FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "peft"], "For --mode=export: the whole model (default), or the delta and head.")
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    ["huggingface", "peft", "sentence-transformers"],
+    "For --mode=export: the whole model; the delta and head; or, the default where transformers has no place for the pooling, the last.",
+)
 _LIST = flags.DEFINE_enum("list", None, ["tasks", "models", "methods", "configs", "fields"], "Print what can be chosen, and end.")
 
 USED_BY = {"input": ("predict", "evaluate"), "output": ("predict", "export"), "format": ("export",)}
@@ -47,7 +52,7 @@ def main(_: list[str]) -> None:
     methods.settle(_CONFIG.value)
     run = cli.recorded_run() if _MODE.value in cli.OWN_CONFIG else None
     place = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(_CONFIG.value)
-    job.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value or "huggingface")
+    job.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,16 @@ def _of_head(config: ConfigDict, checkpoint: Any) -> tuple[str, str, str] | None
         return "weights.adapter", "pooler", "the loaded head was trained with the family's own"
     if not config.weights.head:
         return None
-    if checkpoint.modules is not None and checkpoint.modules.dense:
-        return "weights.head", checkpoint.modules.pooling, f"the loaded head was trained with it, {checkpoint.modules.file} says"
+    if checkpoint.is_sentence_classifier:
+        said = f"the loaded head was trained with {' + '.join(checkpoint.modules.poolings)}, as {checkpoint.modules.file} says"
+        return "weights.head", checkpoint.modules.pooling, said
     return "weights.head", "pooler", "the loaded head was trained with the family's own"
 
 
 def _kept(asked: str, field: str, pooling: str, why: str, style: Style, has_reader: bool) -> tuple[str, str]:
     """The pooling of a loaded head. Raises InputError where another one is asked for, or the method reads other states."""
+    if not pooling:
+        raise InputError(f"{field}: {why}, but it does not exist here; leave out {field} to begin with a new head")
     if has_reader:
         raise InputError(f"{field}: the loaded head reads the last states, but the method reads others; leave out {field} or the method")
     if asked not in (AUTO, pooling) and not (pooling == "pooler" and Style(asked) == style):

@@ -187,7 +187,7 @@ def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tm
     folder = exported(c, workdir, tmp_path / "out")
     again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
     wanted = json.loads((workdir / "result.json").read_text())["metrics"]
-    assert job.evaluate_run(again, tmp_path / "none") == wanted
+    assert job.evaluate_run(again, tmp_path / "none", QUIET) == wanted
     np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
     assert job.run(again, tmp_path / "further", QUIET)["weights"]["source"] == str(folder)
     fresh = runs.config(precision="float32", weights__source=str(folder))
@@ -235,8 +235,15 @@ def test_the_card_has_the_numbers_and_the_tokenizer_goes_along(tmp_path):
         ("houlsby", "huggingface", {}, "houlsby cannot be merged"),
         ("houlsby", "peft", {}, "method=houlsby: peft has no place for it"),
         ("full", "peft", {}, "peft's format is for one delta and a head, but encoder/.* trains too; use --format=huggingface"),
-        ("linear_probe", "huggingface", {}, "pooling=mean: transformers' bert classifiers have no place for it"),
-        ("scalar_mix", "huggingface", {}, "a method that reads several states"),
+        ("linear_probe", "huggingface", {}, "pooling=mean: .* use --format=sentence-transformers, or train with --config.pooling=pooler"),
+        (
+            "lora",
+            "peft",
+            {"pooling": "first"},
+            "pooling=first: .* use --format=sentence-transformers, or train with --config.pooling=pooler",
+        ),
+        ("full", "sentence-transformers", {}, "pooling=pooler: .* has no place for the family's own; use --format=huggingface"),
+        ("scalar_mix", None, {}, "method=scalar_mix reads several states: no format has a place"),
         ("full", "safetensors", {}, "--format=safetensors is not known"),
     ],
 )
@@ -245,6 +252,92 @@ def test_what_a_format_has_no_place_for_is_refused_and_leaves_nothing(tmp_path, 
     with pytest.raises(InputError, match=complaint):
         exported(c, workdir, tmp_path / "out", form)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("method, pooling", [("full", "max"), ("lora", "first"), ("linear_probe", "auto")])
+def test_sentence_transformers_gives_our_logits(tmp_path, method, pooling):
+    from sentence_transformers import SentenceTransformer
+
+    c, workdir = trained(tmp_path / "run", method, pooling=pooling)
+    folder = exported(c, workdir, tmp_path / "out", None)
+    texts = (*TEXTS, "a long text that is cut at the length of the run and not at that of the model, " * 2)
+    model = SentenceTransformer(str(folder), device="cpu")
+    found, ours = model.encode(list(texts)), logits(c, workdir, texts)
+    assert found.shape == (len(texts), 2) and np.ptp(ours) > 0.05
+    np.testing.assert_allclose(found, ours, atol=1e-4, rtol=0)
+    assert model.max_seq_length == c.max_length and json.loads((folder / "config.json").read_text())["id2label"] == {"0": "neg", "1": "pos"}
+
+
+def test_a_folder_of_sentence_transformers_is_read_back_with_its_head_and_its_pooling(tmp_path):
+    c, workdir = trained(tmp_path / "run", pooling="max")
+    folder = exported(c, workdir, tmp_path / "out", None)
+    again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
+    wanted = json.loads((workdir / "result.json").read_text())["metrics"]
+    assert job.evaluate_run(again, tmp_path / "none", QUIET) == wanted
+    np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
+    model = experiment.build_model(again, ("Pos", "neg"))
+    assert model.config.pooling == "max" and "the loaded head was trained with max, as 1_Pooling/config.json says" in model.summary()
+    straight = experiment.build_model(again, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
+    assert np.array_equal(straight[:, ::-1], model.trainable["head"]["classifier"]["kernel"]), "classes are found by name"
+    with pytest.raises(InputError, match="pooling=mean: the head that weights.head loads was trained with pooling=max; leave out"):
+        experiment.build_model(runs.config(weights__source=str(folder), weights__head=True, pooling="mean"), ("neg", "pos"))
+    fresh = experiment.build_model(runs.config(weights__source=str(folder)), ("neg", "pos"))
+    assert fresh.config.pooling == "max" and "2_Dense: left out" in fresh.summary()
+    dense = folder / "2_Dense" / "config.json"
+    dense.write_text(dense.read_text().replace("linear.Identity", "activation.Tanh"))
+    with pytest.raises(InputError, match="it has no classifier; leave it out"):
+        experiment.build_model(again, ("neg", "pos"))
+
+
+@pytest.mark.parametrize(
+    "method, changes, line",
+    [
+        ("full", {}, None),
+        ("linear_probe", {}, "--format=sentence-transformers; transformers' bert classifiers have no place for pooling=mean"),
+        ("feature_bilstm", {}, "none; no format has a place for a classifier that reads several states, as method=feature_bilstm does"),
+        ("houlsby", {}, "none; houlsby cannot be merged into the encoder"),
+        ("prefix", {}, "--format=peft; prefix cannot be merged into the encoder"),
+        (
+            "prefix",
+            {"pooling": "mean"},
+            "none; prefix cannot be merged into the encoder; with --config.pooling=pooler, --format=peft has a place for it",
+        ),
+    ],
+)
+def test_the_plan_says_where_a_run_cannot_be_exported_as_the_familys_classifier(method, changes, line):
+    plan = experiment.plan_of(runs.config(method=method, **changes)).model.summary().splitlines()
+    assert [x.removeprefix("export: ") for x in plan if x.startswith("export:")] == ([line] if line else [])
+
+
+CLASSES = {2: ("ham", "spam"), 6: ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")}
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def of_classes(request, tmp_path_factory):
+    """A finished run with LoRA on so many classes, for each pooling."""
+    folder = tmp_path_factory.mktemp("classes")
+    labels = CLASSES[request.param]
+    for split in ("train", "dev", "test"):
+        rows = "".join(f"text {'ab' * (i % 7)} {label}\t{label}\n" for i, label in enumerate(labels * 4))
+        (folder / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
+    tiny_model.write(folder / "base")
+    data = {"task": "custom", "data__source": "files", "data__path": str(folder), "weights__source": str(folder / "base")}
+    return labels, {pooling: trained(folder / pooling, "lora", pooling=pooling, **data) for pooling in ("pooler", "mean")}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("form", ["huggingface", "peft", "sentence-transformers"])
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_the_code_of_the_card_prints_our_classes(of_classes, form, tmp_path, monkeypatch, capsys):
+    labels, poolings = of_classes
+    c, workdir = poolings["mean" if form.startswith("sentence") else "pooler"]
+    card = (exported(c, workdir, tmp_path / "out", form) / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    wanted = [labels[i] for i in logits(c, workdir, ("A text.", "Another text.")).argmax(-1)]
+    assert capsys.readouterr().out.strip() == str(wanted)
 
 
 def test_an_export_needs_a_finished_run_and_a_new_folder(tmp_path):

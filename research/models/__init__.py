@@ -124,14 +124,14 @@ def build(
     return found.encoder(found.shape(config), **{name: value for name, value in options.items() if name in has})
 
 
-def head(config: Config, kind: str, classes: int = 0, own_words: bool = False) -> nn.Module:
+def head(config: Config, kind: str, classes: int = 0, own_words: bool = False, pooling: str = "pooler") -> nn.Module:
     """The head of a `kind` of `weights.tables.KINDS` that this family's models have: of so many classes, or for words.
 
-    `own_words`: a language model's last layer is not the table that tokens are read from.
+    `own_words`: a language model's last layer is not the table that tokens are read from. `pooling` is as in `Classifier`.
     """
     found = family(config)
     if kind == "classifier":
-        return Classifier(classes, "pooler", style=found.style(config))
+        return Classifier(classes, pooling, style=found.style(config))
     if kind == "tagger":
         return Tagger(classes, style=found.style(config))
     return LanguageModel(found.before_words(config), found.words_bias(config), own_words)

@@ -51,7 +51,12 @@ class Checkpoint:
     @functools.cached_property
     def kind(self) -> str | None:
         """Which of `names.KINDS` its head is, None where it has none that is known."""
-        return head_kind(self._theirs, self.table, self.config.get("architectures"))
+        return "classifier" if self.is_sentence_classifier else head_kind(self._theirs, self.table, self.config.get("architectures"))
+
+    @functools.cached_property
+    def is_sentence_classifier(self) -> bool:
+        """Whether its head is the Dense layer of a folder of sentence-transformers."""
+        return self.modules is not None and self.modules.is_classifier(self.config)
 
     @functools.cached_property
     def _theirs(self) -> dict[str, np.ndarray]:
@@ -75,7 +80,7 @@ class Checkpoint:
         tensors = to_ours(with_one_bias(self._theirs), self.table, self.kind)
         if self.config.get("tie_word_embeddings", True):
             tensors.pop("head/words", None)  # the table of words again
-        return tensors
+        return tensors | (self.modules.classifier() if self.is_sentence_classifier else {})
 
     def gives(self, name: str, parts: Sequence[str]) -> bool:
         """Whether `onto` takes the parameter `name` from the file, where it gets these parts of the model."""
@@ -189,7 +194,8 @@ def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str 
 
 def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
     classes = next((t.shape[-1] for name, t in tensors.items() if name.startswith("head/classifier/")), 0)
-    return models.head(checkpoint.config, checkpoint.kind, classes, own_words="head/words" in tensors)
+    pooling = checkpoint.modules.pooling if checkpoint.is_sentence_classifier else "pooler"
+    return models.head(checkpoint.config, checkpoint.kind, classes, own_words="head/words" in tensors, pooling=pooling)
 
 
 def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np.ndarray]:

@@ -6,17 +6,47 @@ from typing import Any
 # What is left of a longer text, by the config's `truncation`; the tokenizer that is exported cuts at its head or its tail.
 CUT = {"head": "", "tail": " (the last ones)", "head_tail": " (the first and the last ones, which no tokenizer does by itself)"}
 
+# Code that prints the classes of texts, for each library.
+CODE = {
+    "transformers": """from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str, library: str) -> str:
+model = AutoModelForSequenceClassification.from_pretrained({folder!r}).eval()
+tokenizer = AutoTokenizer.from_pretrained({folder!r})
+inputs = tokenizer({texts}, truncation=True, max_length={length}, padding=True, return_tensors="pt")
+print([model.config.id2label[i] for i in model(**inputs).logits.argmax(-1).tolist()])""",
+    "peft": """from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+labels = {labels}
+base = AutoModelForSequenceClassification.from_pretrained({base!r}, num_labels=len(labels))
+model = PeftModel.from_pretrained(base, {folder!r}).eval()
+tokenizer = AutoTokenizer.from_pretrained({folder!r})
+inputs = tokenizer({texts}, truncation=True, max_length={length}, padding=True, return_tensors="pt")
+print([labels[i] for i in model(**inputs).logits.argmax(-1).tolist()])""",
+    "sentence-transformers": """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({folder!r})
+labels = {labels}
+print([labels[i] for i in model.encode({pairs}).argmax(-1).tolist()])  # encode gives the logits""",
+}
+EXAMPLES = (["A text.", "Another text."], ["What stands beside it.", "And beside this one."])
+
+
+def code(library: str, labels: Sequence[str], base: str, folder: str, texts: int, max_length: int) -> str:
+    """Return Python that reads `folder` with the library and prints the classes of two examples of so many texts each."""
+    columns, pairs = ", ".join(map(repr, EXAMPLES[:texts])), list(zip(*EXAMPLES, strict=True)) if texts > 1 else EXAMPLES[0]
+    return CODE[library].format(folder=folder, texts=columns, pairs=pairs, labels=list(labels), base=base, length=max_length)
+
+
+def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str, library: str, folder: str, texts: int) -> str:
     """Markdown with the front matter that the hub reads. `result` is a run's `result.json`, `base` what the model was trained from,
-    `library` the Python package that loads it ("transformers" or "peft"), `command` what made it."""
+    `command` what made it; the others are as in `code`."""
     config, params = result["config"], result["params"]
     task, metric, scores = config["task"], result["selection"]["metric"], result["metrics"]
     positive = result["selection"].get("positive")
     of_one = f" Precision, recall and f1 are those of the class {positive}." if positive is not None else ""
     rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _names(scores))} |\n" for split, value in scores.items())
     trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
-    cls = "AutoModelForSequenceClassification" if library == "transformers" else "AutoPeftModelForSequenceClassification"
     cut = CUT[config["truncation"]]
     return f"""---
 base_model: {base}
@@ -47,8 +77,7 @@ The step was chosen on {result["selection"]["split"]} by {metric}; test was used
 difference between two cards like this one can be chance.
 
 ```python
-from {library} import {cls}
-model = {cls}.from_pretrained(folder)
+{code(library, labels, base, folder, texts, config["max_length"])}
 ```
 
 Made by `{command}`. sha256 of the run's parameters, as its `result.json` has it: `{params["sha256"]}`.

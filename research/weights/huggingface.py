@@ -12,7 +12,6 @@ import numpy as np
 
 from research import models
 from research.errors import InputError
-from research.models.heads import Style
 from research.weights.hub import TOKENIZER
 from research.weights.names import KINDS, to_theirs
 from research.weights.tables import TABLES
@@ -103,12 +102,3 @@ def check_tokenizer(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:
         ours, found = tokenizer(text, verbose=False)["input_ids"], theirs(text, verbose=False)["input_ids"]
         if ours != found:
             raise InputError(f"AutoTokenizer reads {text!r} as {found} by the files written, but the run as {ours}; it is not kept")
-
-
-def check_pooling(pooling: str, style: Style, has_reader: bool, family: str) -> None:
-    """Raises InputError where a classifier is not built as `transformers` builds those of its family, or it has no such family."""
-    if family not in TABLES:
-        raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
-    if has_reader or (pooling != "pooler" and Style(pooling) != style):
-        what = "a method that reads several states" if has_reader else f"pooling={pooling}"
-        raise InputError(f"{what}: transformers' {family} classifiers have no place for it; train with --config.pooling=pooler to export")
