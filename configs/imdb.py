@@ -4,7 +4,8 @@ python -m research.main --config=configs/imdb.py:demo                 # the embe
 python -m research.main --config=configs/imdb.py                      # BERT-base, IMDb from TensorFlow Datasets
 python -m research.main --config=configs/imdb.py:model=minilm,data=files --config.data.path=FOLDER
 
-Measured, test accuracy: MiniLM on all reviews (22,500 to train, 2,500 for dev, 25,000 to test), one epoch, 256 tokens, seed 0: 0.8977.
+Measured, test accuracy with pooling=pooler: MiniLM on all reviews (22,500 to train, 2,500 for dev, 25,000 to test), one epoch, 256
+tokens, seed 0: 0.8977.
 The demo, seeds 0 and 1: 0.936 and 0.964; from scratch 0.492 and 0.491.
 """
 

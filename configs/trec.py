@@ -3,7 +3,7 @@
 python -m research.main --config=configs/trec.py                      # BERT-base, TensorFlow Datasets
 python -m research.main --config=configs/trec.py:model=minilm,data=files --config.data.path=FOLDER
 
-Measured, test accuracy: MiniLM, 4 epochs, seeds 0, 1, 2: 0.966, 0.964, 0.968 (PyTorch: 0.966, 0.966).
+Measured, test accuracy with pooling=pooler: MiniLM, 4 epochs, seeds 0, 1, 2: 0.966, 0.964, 0.968 (PyTorch: 0.966, 0.966).
 """
 
 from configs import common

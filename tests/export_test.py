@@ -187,7 +187,7 @@ def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tm
     folder = exported(c, workdir, tmp_path / "out")
     again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
     wanted = json.loads((workdir / "result.json").read_text())["metrics"]
-    assert job.evaluate_run(again, tmp_path / "none", QUIET) == wanted
+    assert job.evaluate_run(again, tmp_path / "none") == wanted
     np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
     assert job.run(again, tmp_path / "further", QUIET)["weights"]["source"] == str(folder)
     fresh = runs.config(precision="float32", weights__source=str(folder))
@@ -274,7 +274,7 @@ def test_a_folder_of_sentence_transformers_is_read_back_with_its_head_and_its_po
     folder = exported(c, workdir, tmp_path / "out", None)
     again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
     wanted = json.loads((workdir / "result.json").read_text())["metrics"]
-    assert job.evaluate_run(again, tmp_path / "none", QUIET) == wanted
+    assert job.evaluate_run(again, tmp_path / "none") == wanted
     np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
     model = experiment.build_model(again, ("Pos", "neg"))
     assert model.config.pooling == "max" and "the loaded head was trained with max, as 1_Pooling/config.json says" in model.summary()

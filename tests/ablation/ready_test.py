@@ -6,6 +6,7 @@ import re
 import pytest
 
 from configs import ablations, common
+from configs.ablations.methods import METHODS
 from research.ablation import planner, sweep
 from research.adapt import methods
 from research.data import augment, encode
@@ -18,6 +19,7 @@ from tests import runs
 FOLDER = runs.ROOT / "configs" / "ablations"
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 VARIES = {
+    "auto_pooling": {"method", "pooling"},
     "augmentation": {"data.train_examples", "data.augment", "data.augment_rate"},
     "few_shot": {"data.train_examples", "method"},
     "freezing": {"method", "top_layers"},
@@ -27,6 +29,7 @@ VARIES = {
     "pooling": {"method", "pooling"},
     "precision": {"precision", "packing"},
     "rate_batch": {"base_learning_rate", "batch_size"},
+    "rates": {"method", "base_learning_rate"},
     "scratch": {"data.train_examples", "weights.source", "model", "learning_rate", "dropout", "no_decay.norm", "total_steps"},
     "stability": {"warmup_percent", "bias_correction"},
     "truncation": {"max_length", "truncation", "truncation_head"},
@@ -76,7 +79,11 @@ def test_every_value_is_one_that_the_code_knows(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_words_that_are_no_numbers_are_refused(name):
-    for word, value in (("seeds", "0"), ("seeds", "many"), *((("examples", "-3"), ("examples", "1.5")) if name != "precision" else ())):
+    for word, value in (
+        ("seeds", "0"),
+        ("seeds", "many"),
+        *((("examples", "-3"), ("examples", "1.5")) if name not in ("auto_pooling", "precision") else ()),
+    ):
         with pytest.raises(InputError, match=f"config argument {word}={value} must be a whole number from 1"):
             load(name, f"{word}={value}")
     assert len(load(name, "seeds=1")[1]) < len(load(name)[1])
@@ -191,3 +198,16 @@ def test_what_begins_with_nothing_has_a_recipe_of_its_own_for_every_size():
     assert found["minilm", ""][0].learning_rate is None and found["minilm", ""][0].no_decay.norm
     small = configs("scratch", "smoke,seeds=1")
     assert {config.textcnn.filters for config in small} == {8} and common.base("trec", common.words("")).textcnn.filters == 100
+
+
+def test_rates_are_half_the_default_of_each_method_itself_and_its_double():
+    assert values("rates", "method") == list(METHODS) and values("rates", "method", "method=lora") == ["lora"]
+    chosen = configs("rates", "method=lora,seeds=1")
+    for config in chosen:
+        methods.settle(config)
+    default = runs.config("trec", "method=lora,data=files").learning_rate
+    assert [config.learning_rate / default for config in chosen] == [0.5, 1, 2]
+
+
+def test_every_row_of_what_methods_want_has_a_rate():
+    assert all(want["rate"] > 0 and set(want) <= {"rate", "pooling"} for want in methods.WANTS.values())
