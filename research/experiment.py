@@ -54,11 +54,6 @@ def models_of(
     # 1. Shapes: what the model needs, before anything is computed.
     shapes, states = jax.eval_shape(init, keys)
     plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
-    notes = (
-        f"pooling: {used} ({why})",
-        *checkpoint.notes(config, flatten(shapes)),
-        *export.remarks(used, style, recipe, checkpoint.config["model_type"]),
-    )
     parts = ("encoder", "head") if config.weights.head else ("encoder",)
     drawn = [name for name in flatten(shapes) if recipe.begins_anew(name) or not checkpoint.gives(name, parts)]
     random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
@@ -73,7 +68,7 @@ def models_of(
         return adapter.graft(params, checkpoint, config, labels, task.labels)
 
     def build(config: ConfigDict) -> Model:
-        keys = named_keys(config.seed)
+        config, keys = common.copied(config, {"pooling": used}), named_keys(config.seed)
         # 2. Random parameters, each part from its own key: those that are wanted, and the shapes of the others.
         params = jax.eval_shape(begin, shapes, keys) if shapes_only else begin(unflatten(flatten(shapes) | flatten(random(keys))), keys)
         # 5. What trains, and what does not.
@@ -87,17 +82,22 @@ def models_of(
             encoder=encoder,
             head=head,
             tokenizer=tokenizer,
-            config=common.copied(config, {"pooling": used}),
+            config=config,
             recipe=recipe,
             trainable=trainable,
             frozen=frozen,
             plan=plan,
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
-            notes=notes,
+            notes=(f"pooling: {used} ({why})", *_notes(checkpoint, config, shapes, style, recipe)),
         )
 
     return build
+
+
+def _notes(checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
+    """Lines of the plan about the checkpoint and about what an export has no place for."""
+    return *checkpoint.notes(config, flatten(shapes)), *export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:
