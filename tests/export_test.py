@@ -301,7 +301,7 @@ def test_a_folder_of_sentence_transformers_is_read_back_with_its_head_and_its_po
         (
             "prefix",
             {"pooling": "mean"},
-            "none; prefix cannot be merged into the encoder; with --config.pooling=pooler, --format=peft has a place for it",
+            "none; prefix cannot be merged into the encoder; with --config.pooling=pooler, --format=peft has a place",
         ),
     ],
 )
@@ -322,7 +322,8 @@ def of_classes(request, tmp_path_factory):
         rows = "".join(f"text {'ab' * (i % 7)} {label}\t{label}\n" for i, label in enumerate(labels * 4))
         (folder / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
     tiny_model.write(folder / "base")
-    data = {"task": "custom", "data__source": "files", "data__path": str(folder), "weights__source": str(folder / "base")}
+    data = {"task": "custom", "data__source": "files", "data__path": str(folder), "data__train_examples": 0, "data__eval_examples": 0}
+    data |= {"weights__source": str(folder / "base")}
     return labels, {pooling: trained(folder / pooling, "lora", pooling=pooling, **data) for pooling in ("pooler", "mean")}
 
 
