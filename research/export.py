@@ -109,7 +109,8 @@ def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: 
         huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
     else:
         parts = [{name: leaf for name, leaf in tensors.items() if name.startswith(f"{part}/")} for part in ("encoder", "head")]
-        huggingface.write(folder, checkpoint.config, parts[0], labels=model.labels)
+        pooler = {name: leaf for name, leaf in checkpoint.tensors().items() if name.startswith("encoder/pooler/")}
+        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=model.labels)  # unread, but the library would miss it
         sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
     whole, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)

@@ -402,7 +402,13 @@ def test_a_pickle_is_read_where_it_is_asked_for_and_only_for_tensors(tmp_path):
 def test_a_real_model_trained_on_sst2_says_the_same_in_pytorch(tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    changes = {"data__path": str(runs.DATA / "sst2"), "data__train_examples": 1024, "data__eval_examples": 64, "total_epochs": 2.0}
+    changes = {
+        "pooling": "pooler",
+        "data__path": str(runs.DATA / "sst2"),
+        "data__train_examples": 1024,
+        "data__eval_examples": 64,
+        "total_epochs": 2.0,
+    }
     c = runs.config("sst2", "model=minilm,data=files", precision="float32", base_learning_rate=2e-4, **changes)
     job.run(c, tmp_path / "run", QUIET)
     folder = exported(c, tmp_path / "run", tmp_path / "out")
