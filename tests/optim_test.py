@@ -34,9 +34,14 @@ def run(c, grads, start=None, rules=None, rate=0.1):
     now, _ = split(start, plan.trained)
     tx = optim.make(plan, c, optax.constant_schedule(rate))
     state, path = tx.init(now), []
+
+    @jax.jit
+    def step(grad, state, now):
+        updates, state = tx.update(grad, state, now)
+        return optax.apply_updates(now, updates), state
+
     for grad in grads:
-        updates, state = tx.update(split(grad, plan.trained)[0], state, now)
-        now = optax.apply_updates(now, updates)
+        now, state = step(split(grad, plan.trained)[0], state, now)
         path.append({name: np.asarray(leaf) for name, leaf in flatten(now).items()})
     return path, state
 

@@ -78,7 +78,7 @@ def test_a_command_runs(command, tmp_path, trained):
     said = run(smoky(command, workdir))
     written = "table.md" if "research.ablation" in command else "result.json"
     assert "--mode=plan" in command or command.endswith(".ledger") or (workdir / written).exists()
-    assert ("prediction" in said) == ("--mode=predict" in command)
+    assert ('"prediction"' in said) == ("--mode=predict" in command)
 
 
 def test_an_array_job_takes_its_share():
