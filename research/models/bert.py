@@ -131,11 +131,24 @@ class Embeddings(nn.Module):
         def table(size: int, name: str) -> Embed:
             return Embed(size, c.embedding_size, init, name=name)
 
-        x, positions = table(c.vocab_size, "word")(batch["tokens"]), batch["positions"]
-        further = table(c.max_position_embeddings, "position")(positions + c.first_position if c.first_position else positions)
+        x, rows = table(c.vocab_size, "word")(batch["tokens"]), batch["positions"]
+        further = table(c.max_position_embeddings, "position")(rows_after_padding(batch, c.first_position) if c.first_position else rows)
         x += table(c.type_vocab_size, "type")(batch["types"]) + further if c.type_vocab_size else further
         x = Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), by_row(salt))
         return blocks.dense(self.precision, c.hidden_size, c.initializer_range, "projection")(x) if c.projects else x
+
+
+def rows_after_padding(batch: Batch, first: int) -> jax.Array:
+    """Return the rows of the position table as `create_position_ids_from_input_ids` of transformers gives them: int32 [B, L].
+
+    An example's first token has row `first`, the one after that of padding. A token inside a text that is the padding token (its id is
+    `first` - 1) has the row of padding, and is not counted for those after it.
+    """
+    segments, is_padding = batch["segments"], (batch["tokens"] == first - 1) & (batch["segments"] > 0)
+    before = jnp.cumsum(is_padding, axis=1) - is_padding  # padding tokens earlier in the row
+    begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    skipped = before - jax.lax.cummax(jnp.where(begins, before, 0), axis=1)  # of these, the ones of the same example
+    return jnp.where(is_padding, first - 1, batch["positions"] + first - skipped)
 
 
 class Attention(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.models.bert import BertConfig
+from research.models.bert import BertConfig, rows_after_padding
 from research.models.lean import gelu
 from research.weights import padded_batch
 from tests.weights import tiny
@@ -193,3 +193,16 @@ def test_a_config_says_the_shape_and_the_published_base_model_is_the_default():
     other = BertConfig.from_hf({"hidden_size": 24, "unknown": 1})
     assert other == dataclasses.replace(BertConfig.from_hf({}), hidden_size=24, embedding_size=24)
     assert (BertConfig().hidden_size, BertConfig().num_hidden_layers, BertConfig().vocab_size) == (768, 12, 30522)
+
+
+def test_a_padding_token_inside_a_text_is_not_counted_where_positions_begin_after_padding():
+    # Two examples in a row, then padding; 1 is the padding token's id. By transformers: cumsum(ids != 1) * (ids != 1) + 1 of each alone.
+    batch = {
+        "tokens": np.array([[0, 7, 1, 8, 2, 0, 1, 1, 9, 0]]),
+        "segments": np.array([[1, 1, 1, 1, 1, 2, 2, 2, 2, 0]]),
+        "positions": np.array([[0, 1, 2, 3, 4, 0, 1, 2, 3, 0]]),
+    }
+    rows = np.asarray(rows_after_padding(batch, 2))
+    assert rows[0, :9].tolist() == [2, 3, 1, 4, 5, 2, 1, 1, 3]
+    plain = batch | {"tokens": np.where(batch["tokens"] == 1, 7, batch["tokens"])}
+    assert np.asarray(rows_after_padding(plain, 2))[0, :9].tolist() == [2, 3, 4, 5, 6, 2, 3, 4, 5]
