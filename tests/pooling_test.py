@@ -2,11 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from research import experiment, job, workdir
+from research import experiment, job, weights, workdir
 from research.errors import InputError
 from research.weights import hub, sentence
 from research.weights import tiny as tiny_model
@@ -165,3 +166,14 @@ def test_a_run_keeps_what_auto_was_and_its_id_is_of_what_was_asked(source, tmp_p
     assert again["params"]["sha256"] == result["params"]["sha256"]
     with pytest.raises(InputError, match="pooling is 'mean' there and 'max' now"):
         job.run(runs.config(weights__source=c.weights.source, pooling="max"), tmp_path / "run", QUIET)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_texts_are_put_into_lower_case_where_the_folder_asks_for_it(source, lower):
+    folder = Path(source(OLD))
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"do_lower_case": False}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64, "do_lower_case": lower}))
+    tokenizer = weights.open(str(folder)).tokenizer()
+    same = tokenizer("a QUIET film")["input_ids"] == tokenizer("a quiet film")["input_ids"]
+    assert same == lower

@@ -105,8 +105,10 @@ class Checkpoint:
         return remarks.remarks(self, config, [name for name in names if name.startswith("encoder/") and name not in self._ours])
 
     def tokenizer(self):
-        """Its fast tokenizer, or None where it has none."""
-        return tokenizer.read(self.folder, self.table.tokenizer, self.config, models.family(self.config).shape(self.config).vocab_size)
+        """Its fast tokenizer, or None where it has none; in lower case where a folder of sentence-transformers asks for that."""
+        found = tokenizer.read(self.folder, self.table.tokenizer, self.config, models.family(self.config).shape(self.config).vocab_size)
+        lower = self.modules is not None and self.modules.transformer.get("do_lower_case")
+        return tokenizer.lowercased(found) if found is not None and lower else found
 
 
 class Untrained(Checkpoint):

@@ -42,6 +42,15 @@ def read(folder: Path, own: str, config: Mapping[str, Any], vocab_size: int) -> 
     return tokenizer
 
 
+def lowercased(tokenizer: Any) -> Any:
+    """Return `tokenizer`, which now puts texts into lower case first, as sentence-transformers does with `do_lower_case`."""
+    from tokenizers import normalizers
+
+    rules = tokenizer.backend_tokenizer
+    rules.normalizer = normalizers.Sequence([normalizers.Lowercase(), *filter(None, [rules.normalizer])])
+    return tokenizer
+
+
 def _class(described: Mapping[str, Any], own: str, config: Mapping[str, Any], folder: Path) -> type:
     """Return the class that `AutoTokenizer` chooses: the one that is asked for, by the tokenizer's files or else the model's, where the
     family has one of its own; the generic one where it is not known. Raises InputError for one that has no fast rules."""
