@@ -58,6 +58,7 @@ def test_packing_leaves_little_padding_and_few_shapes_on_real_texts(task):
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_the_recipe_of_sst2_reaches_what_pytorch_reaches(tmp_path):
     flags = ["--config=configs/sst2.py:model=minilm,data=files", f"--config.data.path={runs.DATA / 'sst2'}"]
     runs.start(*flags, f"--workdir={tmp_path}")
