@@ -46,6 +46,7 @@ def check_text(text: object, place: str) -> None:
 
 
 def check_unicode(text: str, place: str, what: str) -> None:
+    """Raise InputError, naming `what` it is and the place, for text that has no UTF-8 form."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -75,6 +76,7 @@ def _split(split: str, file: Path, task: Task) -> Examples:
 
 
 def read_label(label: object, place: str) -> str:
+    """Return a label of JSON as text, as it stands. Raise InputError, naming the place, for what is neither text nor a whole number."""
     if isinstance(label, bool) or not isinstance(label, str | int):
         raise InputError(f"{place}: the label is {_shown(label)}, not a string")
     check_unicode(str(label), place, "label")
