@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from research import telemetry, whole
+from research.tasks import metrics
 
 
-def draw(workdir: Path, title: str, metric: str, kept: int | None = None) -> None:
-    """Draw `curves.png` from metrics.jsonl, with the score `metric` and a mark at the step whose parameters were kept."""
+def draw(workdir: Path, title: str, metric: str, positive: str | None = None, kept: int | None = None) -> None:
+    """Draw `curves.png` from metrics.jsonl, with the score `metric`, where it is of one class that of `positive`, and a mark at the step
+    whose parameters were kept."""
     from matplotlib.figure import Figure
 
     lines = telemetry.read_metrics(workdir)
@@ -18,7 +20,7 @@ def draw(workdir: Path, title: str, metric: str, kept: int | None = None) -> Non
             _plot(axis, lines, f"{split}/{name}", label=split, **style)
         _mark(axis, lines, f"dev/{name}", kept)
     _plot(rate, lines, "learning_rate", color="tab:green")
-    for axis, name in ((loss, "loss"), (score, metric), (rate, "learning rate")):
+    for axis, name in ((loss, "loss"), (score, metrics.title(metric, positive)), (rate, "learning rate")):
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

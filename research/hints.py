@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from research.tasks.metrics import title
+
 POINTS = 8  # log lines below which nothing is said of the training loss
 
 
-def hints(config: Mapping[str, Any], metric: str, kept: int, lines: Sequence[Mapping[str, float]], dev: Sequence[Mapping]) -> list[str]:
-    """Return a line for each thing to look at. `lines` are those of metrics.jsonl, `dev` the predictions on dev, `kept` the kept step."""
+def hints(
+    config: Mapping[str, Any], metric: str, positive: str | None, kept: int, lines: Sequence[Mapping[str, float]], dev: Sequence[Mapping]
+) -> list[str]:
+    """Return a line for each thing to look at. `metric` selects the parameters, where it is of one class that of `positive`; `kept` is the
+    kept step, `lines` are those of metrics.jsonl, `dev` the predictions on dev."""
     scores = [(line["step"], line[f"dev/{metric}"]) for line in lines if f"dev/{metric}" in line]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
-    found = [_loss(config, losses), _classes(dev), _course(config, metric, kept, scores, losses)]
+    found = [_loss(config, losses), _classes(dev), _course(config, title(metric, positive), kept, scores, losses)]
     return [hint for hint in found if hint]
 
 

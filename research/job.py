@@ -36,6 +36,7 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
     elif mode == "evaluate":
         print(json.dumps(evaluate_run(config, workdir, source, console)))
     elif mode == "plan":
+        workdirs.check_same(workdir, config)
         planned = experiments.plan_of(config)
         console.print(*planned.data.notes, sep="\n")
         print(planned.model.summary(), end="")
@@ -100,7 +101,7 @@ def train_and_test(e: experiments.Experiment, workdir: Path, console: Console) -
         }
     c, metric = e.config, e.model.task.metric
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
-    curves.draw(workdir, title, metric, best.step)
+    curves.draw(workdir, title, metric, kept.positive, best.step)
     confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
     speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
     return describe(e, kept, totals, speed, best, sha256.result())

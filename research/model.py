@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -222,8 +223,10 @@ class Model:
         return sum(delta.extra_tokens for delta in self.recipe.deltas)
 
     def eval_batch_size(self, tokens: encode.Tokens, layout: parallel.Layout) -> int:
-        """Examples of an evaluation batch: as many as have about `eval_batch_tokens` on each device."""
-        return max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
+        """Examples of an evaluation batch: at most about as many as have `eval_batch_tokens` on each device, the same in all batches."""
+        most = max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
+        batches = math.ceil(len(tokens) / most)
+        return math.ceil(len(tokens) / batches / layout.multiple) * layout.multiple
 
     def batches(self, examples: Examples, layout: parallel.Layout, *, training: bool = False, keep: bool = True) -> Batches:
         """The batches of `examples`; without labels, the targets are zeros. `keep`: whether their tokens are kept on disk."""

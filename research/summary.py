@@ -21,7 +21,8 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     name = f"{c['task']} ({c['data']['source']}) · {result['weights']['source']} · {c['method']} · seed {c['seed']}"
     for table in tables(result, name):
         console.print(table)
-    best = title(metric, result["selection"].get("positive"))
+    positive = result["selection"].get("positive")
+    best = title(metric, positive)
     console.print(
         f"kept step {result['selected_step']} (best dev {best}); trained {params['trainable']:,} of {params['total']:,} parameters "
         f"({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
@@ -36,7 +37,7 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     if predictions.exists():
         with predictions.open(encoding="utf8") as lines:
             rows = [whole.parse_json(line, str(predictions)) for line in lines]
-        for hint in hints.hints(c, metric, result["selected_step"], telemetry.read_metrics(workdir), rows):
+        for hint in hints.hints(c, metric, positive, result["selected_step"], telemetry.read_metrics(workdir), rows):
             console.print(f"hint: {hint}")
 
 

@@ -12,8 +12,8 @@ from research import curves
 
 def write(folder, steps, dev=(), rate=1e-5):
     """Metrics of so many steps, with dev scores after some of them."""
-    lines = [{"step": s, "train/loss": 3.0 / s, "train/accuracy": 1 - 1 / s, "learning_rate": rate / s} for s in range(1, steps + 1)]
-    lines += [{"step": step, "dev/loss": 1.0, "dev/accuracy": score} for step, score in dev]
+    lines = [{"step": s, "train/loss": 3.0 / s, "train/recall": 1 - 1 / s, "learning_rate": rate / s} for s in range(1, steps + 1)]
+    lines += [{"step": step, "dev/loss": 1.0, "dev/recall": score} for step, score in dev]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -26,7 +26,7 @@ def drawn(tmp_path, monkeypatch):
 
     def draw(*args, kept=None, **options):
         write(tmp_path, *args, **options)
-        curves.draw(tmp_path, "trec · minilm · lora · seed 3", "accuracy", kept)
+        curves.draw(tmp_path, "trec · minilm · lora · seed 3", "recall", "ham", kept)
         return figures[-1]
 
     return draw
@@ -36,7 +36,7 @@ def test_it_is_titled_and_shows_dev_beside_train_and_the_kept_step(drawn):
     figure = drawn(100, dev=[(50, 0.9), (100, 0.8)], kept=50)
     assert figure.get_suptitle() == "trec · minilm · lora · seed 3"
     loss, score, rate = figure.axes
-    assert [axis.get_title() for axis in figure.axes] == ["loss", "accuracy", "learning rate"]
+    assert [axis.get_title() for axis in figure.axes] == ["loss", "recall of 'ham'", "learning rate"]
     for axis, value in ((loss, 1.0), (score, 0.9)):
         assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "dev", "kept: step 50"]
         assert (axis.lines[-1].get_xdata(), axis.lines[-1].get_ydata()) == ([50], [value])

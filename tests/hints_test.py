@@ -11,12 +11,17 @@ def rows(pairs: str) -> list[dict[str, str]]:
 
 
 def said(
-    losses=(2, 1.8, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6), dev=(0.6, 0.8, 0.75), kept=None, pairs="aa bb aa bb ab", config=CONFIG
+    losses=(2, 1.8, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6),
+    dev=(0.6, 0.8, 0.75),
+    kept=None,
+    pairs="aa bb aa bb ab",
+    config=CONFIG,
+    metric="accuracy",
 ) -> list[str]:
     lines = [{"step": step, "train/loss": loss} for step, loss in enumerate(losses, 1)]
-    lines += [{"step": 10 * i, "dev/accuracy": score} for i, score in enumerate(dev, 1)]
+    lines += [{"step": 10 * i, f"dev/{metric}": score} for i, score in enumerate(dev, 1)]
     kept = kept or 10 * (1 + max(range(len(dev)), key=dev.__getitem__))
-    return hints.hints(config, "accuracy", kept, lines, rows(pairs))
+    return hints.hints(config, metric, "ham", kept, lines, rows(pairs))
 
 
 def test_an_ordinary_run_gets_no_advice():
@@ -50,6 +55,7 @@ def test_dev_that_still_rises_at_the_end():
     assert hint.startswith(
         "dev accuracy was still rising at the end (0.7000, then 0.8000): train longer, --config.total_epochs=6 with another"
     )
+    assert said(dev=(0.6, 0.7, 0.8), metric="f1")[0].startswith("dev f1 of 'ham' was still rising")
     (hint,) = said(dev=(0.6, 0.8), config={**CONFIG, "total_epochs": None, "total_steps": 500})
     assert "--config.total_steps=1000 " in hint
     assert said(dev=(0.6, 0.8, 0.8)) == said(dev=(0.8,)) == []

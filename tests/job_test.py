@@ -27,8 +27,28 @@ def run(workdir, *args, **changes):
     return job.run(runs.config(*args, **changes), workdir, QUIET)
 
 
-def test_the_workdir_holds_what_the_contract_names(tmp_path):
-    result = run(tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run, which stays as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of it that has not written its result."""
+    shutil.copytree(finished, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "result.json").unlink()
+    return tmp_path / "unfinished"
+
+
+def contents(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_the_workdir_holds_what_the_contract_names(finished):
+    result = contents(finished)
     for name in (
         "config.json",
         "plan.txt",
@@ -39,9 +59,9 @@ def test_the_workdir_holds_what_the_contract_names(tmp_path):
         "confusion.png",
         "result.json",
     ):
-        assert (tmp_path / name).exists(), name
-    assert list((tmp_path / "tensorboard").iterdir())
-    assert result == json.loads((tmp_path / "result.json").read_text())
+        assert (finished / name).exists(), name
+    assert list((finished / "tensorboard").iterdir())
+    assert run(finished) == result
     assert {"status", "config", "config_hash", "seed", "selected_step", "weights", "data", "environment"} < result.keys()
     assert result["selection"] == {"split": "dev", "metric": "accuracy", "positive": "pos"}
     assert result["params"].keys() == {"total", "trainable", "checkpoint_bytes", "sha256"}
@@ -49,7 +69,7 @@ def test_the_workdir_holds_what_the_contract_names(tmp_path):
     assert speed < result["speed"].keys()
     assert result["data"]["sizes"] == {"train": 32, "dev": 16, "test": 16}
     assert result["data"]["raw_fingerprint"] == sources.load(catalog.get("imdb"), source="demo").raw_fingerprint
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and "dev/accuracy" in lines[-1]
 
 
@@ -69,11 +89,10 @@ def test_every_config_can_be_trained_in_smoke(name):
     assert planned.total_steps == 2 and planned.train.steps == 4
 
 
-def test_predictions_repeat_the_texts_and_agree_with_the_metrics(tmp_path):
-    result = run(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
+def test_predictions_repeat_the_texts_and_agree_with_the_metrics(finished):
+    rows = [json.loads(line) for line in (finished / "predictions" / "test.jsonl").read_text().splitlines()]
     assert rows[0].keys() == {"id", "text", "label", "prediction", "probabilities"}
-    assert np.mean([row["label"] == row["prediction"] for row in rows]) == result["metrics"]["test"]["accuracy"]
+    assert np.mean([row["label"] == row["prediction"] for row in rows]) == contents(finished)["metrics"]["test"]["accuracy"]
 
 
 def test_the_scores_of_each_class_and_the_confusion_matrix_are_those_of_the_predictions(tmp_path):
@@ -109,9 +128,9 @@ def test_a_metric_or_a_class_that_is_not_there_is_refused_before_anything_is_bui
                 job.do(mode, runs.config(**changes), tmp_path)
 
 
-def test_the_same_config_gives_the_same_parameters_and_another_seed_others(tmp_path):
-    first, again, other = (run(tmp_path / name, seed=seed)["params"]["sha256"] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
-    assert first == again != other
+def test_the_same_config_gives_the_same_parameters_and_another_seed_others(finished, tmp_path):
+    again, other = (run(tmp_path / str(seed), seed=seed)["params"]["sha256"] for seed in (0, 1))
+    assert contents(finished)["params"]["sha256"] == again != other
 
 
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
@@ -162,15 +181,15 @@ def test_a_damaged_file_of_the_workdir_is_one_line_that_names_it(tmp_path, name)
         run(tmp_path)
 
 
-def test_a_finished_run_is_trained_further_the_way_that_it_names(tmp_path):
-    first = run(tmp_path / "first")
-    said = io.StringIO()
-    again = job.run(runs.config(), tmp_path / "first", Console(file=said, width=500))
-    assert again == first and f"{tmp_path / 'first'} is finished already" in said.getvalue() and workdir.TRAIN_ON in said.getvalue()
-    with pytest.raises(InputError, match="total_steps is 2 there and 4 now; .* To train it further: --mode=export"):
-        run(tmp_path / "first", total_steps=4)
+def test_a_finished_run_is_trained_further_the_way_that_it_names(finished, tmp_path):
+    first, said = contents(finished), io.StringIO()
+    again = job.run(runs.config(), finished, Console(file=said, width=500))
+    assert again == first and f"{finished} is finished already" in said.getvalue() and workdir.TRAIN_ON in said.getvalue()
+    for mode in ("train", "plan"):
+        with pytest.raises(InputError, match="total_steps is 2 there and 4 now; .* To train it further: --mode=export"):
+            job.do(mode, runs.config(total_steps=4), finished)
     folder = tmp_path / "exported"
-    job.do("export", runs.config(), tmp_path / "first", output=str(folder))
+    job.do("export", runs.config(), finished, output=str(folder))
     further = {"weights__source": str(folder), "weights__head": True}
     same = run(tmp_path / "same", **further, learning_rate=0.0)
     assert same["metrics"] == {split: pytest.approx(scores, abs=1e-5) for split, scores in first["metrics"].items()}
@@ -187,27 +206,23 @@ def test_a_run_over_eight_devices_goes_on_too_and_ends_where_one_device_ends(tmp
     assert again["params"]["sha256"] == several["params"]["sha256"]
 
 
-def test_one_workdir_is_one_process_at_a_time(tmp_path):
-    with workdir.claimed(tmp_path, runs.config()):
+def test_one_workdir_is_one_process_at_a_time(unfinished):
+    with workdir.claimed(unfinished, runs.config()):
         with pytest.raises(InputError, match="another process is running there"):
-            run(tmp_path)
-    assert run(tmp_path)["status"] == "finished"
+            run(unfinished)
+    assert run(unfinished)["status"] == "finished"
 
 
 def test_other_data_under_an_unfinished_run_is_refused(tmp_path):
-    run(tmp_path)
-    (tmp_path / "result.json").unlink()
     meta = {"weights": "w", "data": "d"}
     with pytest.raises(InputError, match="trained on other data .d there, e now."):
         train.check_identity(tmp_path, meta, meta | {"data": "e"})
     train.check_identity(tmp_path, meta, meta)
-    assert run(tmp_path)["status"] == "finished"
 
 
-def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(tmp_path):
-    run(tmp_path)
+def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(finished):
     with pytest.raises(InputError, match="learning_rate is 2e-05 there and 0.1 now"):
-        run(tmp_path, learning_rate=0.1)
+        run(finished, learning_rate=0.1)
 
 
 def test_a_refused_run_leaves_nothing_behind(tmp_path):
@@ -233,7 +248,7 @@ def test_the_default_name_is_safe_and_says_what_differs():
     assert odd.parent.name == "runs" and odd.name.startswith("imdb-demo-my-model-x-lora+bitfit-")
 
 
-def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(tmp_path):
+def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(finished, tmp_path):
     c = runs.config(arg="smoke,method=linear_probe")
     result = job.run(c, tmp_path, QUIET)
     before, after = experiment.build_model(c, ("neg", "pos")), job.load_trained(c, tmp_path)
@@ -241,6 +256,5 @@ def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(tmp_path)
     assert result["params"]["checkpoint_bytes"] < 10_000
     assert set(after.trainable) == {"head"}
     assert not np.array_equal(before.trainable["head"]["classifier"]["kernel"], after.trainable["head"]["classifier"]["kernel"])
-    full = run(tmp_path / "full")
-    assert full["params"]["checkpoint_bytes"] > 5 * result["params"]["checkpoint_bytes"]
+    assert contents(finished)["params"]["checkpoint_bytes"] > 5 * result["params"]["checkpoint_bytes"]
     assert Checkpoints(tmp_path / "checkpoints", "best").step == result["selected_step"]

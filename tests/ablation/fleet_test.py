@@ -103,6 +103,7 @@ def test_one_that_diverges_or_stops_early_or_cannot_begin_is_alone_in_that(quick
     assert len(set(last.values())) > 1 and max(last.values()) < 8, "they stopped, and not all at the same step"
 
 
+@pytest.mark.slow
 def test_what_was_killed_goes_on_to_the_same_end(quickly, tmp_path, monkeypatch):
     configs = {f"r{k}": config(method="lora", seed=k // 2, learning_rate=1e-3 * (1 + k % 2)) for k in range(4)}
     whole = fleet.run(configs, tmp_path / "whole", lambda text: None)

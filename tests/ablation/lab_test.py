@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_is_done_and_what_is_trained_together(folder):
 
 
 def test_a_sweep_that_is_stopped_leaves_tables_and_goes_on(tmp_path):
-    flags = f"--config={commands.TINY}:runs=6,steps=400", f"--workdir={tmp_path}", "--only=linear_probe"
+    flags = f"--config={commands.TINY}:runs=6,steps=100", f"--workdir={tmp_path}", "--only=linear_probe"
     with commands.start(*flags) as process:
         commands.wait(lambda: list(tmp_path.glob("*/result.json")), 180)
         (worker,) = commands.children(process.pid)
