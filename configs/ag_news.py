@@ -4,14 +4,14 @@ python -m research.main --config=configs/ag_news.py                   # BERT-bas
 python -m research.main --config=configs/ag_news.py:model=minilm,data=files --config.data.path=FOLDER
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="bert-base", data="tfds")
-    c = common.base("ag_news", chosen)
+    chosen = fields.words(arg, model="bert-base", data="tfds")
+    c = fields.base("ag_news", chosen)
     c.max_length = 128
     c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
     c.eval_epochs = 0.5
-    return common.finish(c, chosen)
+    return fields.finish(c, chosen)

@@ -6,11 +6,11 @@
 The header is `text<TAB>label`, or `text_a<TAB>text_b<TAB>label` for pairs; .jsonl with the same fields will do as well.
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `pairs=yes|no`, `model=`, `data=files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="minilm", data="files", pairs="no")
-    c = common.base("custom_pairs" if chosen["pairs"] == "yes" else "custom", chosen)
-    return common.finish(c, chosen)
+    chosen = fields.words(arg, model="minilm", data="files", pairs="no")
+    c = fields.base("custom_pairs" if chosen["pairs"] == "yes" else "custom", chosen)
+    return fields.finish(c, chosen)

@@ -9,17 +9,17 @@ tokens, seed 0: 0.8977.
 The demo, seeds 0 and 1: 0.936 and 0.964; from scratch 0.492 and 0.491.
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="bert-base", data="tfds")
-    c = common.base("imdb", chosen)
+    chosen = fields.words(arg, model="bert-base", data="tfds")
+    c = fields.base("imdb", chosen)
     c.max_length = 256
     c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
     c.total_epochs = 3.0 if chosen["model"].startswith("bert") else 1.0
     c.eval_epochs = 0.5
     if chosen["data"] == "demo":
         c.update(max_length=64, base_learning_rate=1e-4, total_epochs=6.0, eval_epochs=1.0)
-    return common.finish(c, chosen)
+    return fields.finish(c, chosen)

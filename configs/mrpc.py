@@ -4,11 +4,11 @@ python -m research.main --config=configs/mrpc.py                      # BERT-bas
 python -m research.main --config=configs/mrpc.py:model=minilm,data=files --config.data.path=FOLDER
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="bert-base", data="tfds")
-    c = common.base("mrpc", chosen)
-    return common.finish(c, chosen)
+    chosen = fields.words(arg, model="bert-base", data="tfds")
+    c = fields.base("mrpc", chosen)
+    return fields.finish(c, chosen)

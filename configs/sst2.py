@@ -7,13 +7,13 @@ Measured, test accuracy with pooling=pooler: MiniLM on the 6,920 sentences, 3 ep
 (PyTorch: 0.888, 0.883).
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="bert-base", data="tfds")
-    c = common.base("sst2", chosen)
+    chosen = fields.words(arg, model="bert-base", data="tfds")
+    c = fields.base("sst2", chosen)
     c.max_length = 64
     c.base_learning_rate = 2e-5 if chosen["model"].startswith("bert") else 5e-5
-    return common.finish(c, chosen)
+    return fields.finish(c, chosen)

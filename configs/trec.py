@@ -6,13 +6,13 @@ python -m research.main --config=configs/trec.py:model=minilm,data=files --confi
 Measured, test accuracy with pooling=pooler: MiniLM, 4 epochs, seeds 0, 1, 2: 0.966, 0.964, 0.968 (PyTorch: 0.966, 0.966).
 """
 
-from configs import common
+from research.config import fields
 
 
 def get_config(arg: str = ""):
     """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
-    chosen = common.words(arg, model="bert-base", data="tfds")
-    c = common.base("trec", chosen)
+    chosen = fields.words(arg, model="bert-base", data="tfds")
+    c = fields.base("trec", chosen)
     c.max_length = 64
     c.total_epochs = 4.0
-    return common.finish(c, chosen)
+    return fields.finish(c, chosen)

@@ -10,10 +10,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-import configs
-from configs import common
-from research import elsewhere, process, recorded
+from research.config import durations, fields, files, recorded, synonyms
 from research.errors import InputError, nearest
+from research.parallel import cpu
 
 CLOSED_PIPE = 141  # the exit code of a program that a closed pipe ends: 128 + SIGPIPE
 OWN_CONFIG = ("predict", "evaluate", "export", "plan")  # modes that need no --config where --workdir names a run
@@ -25,7 +24,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     What is written is UTF-8, whatever the locale. Where a reader of standard output stops early (`| head`), the program ends quietly.
     """
-    process.prepare()
+    cpu.prepare()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
@@ -83,7 +82,7 @@ def parse(argv: list[str]) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what libraries say of their doings is not the user's concern
     if is_file:
-        common.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        durations.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
     return rest
 
 
@@ -154,7 +153,7 @@ def located(arg: str) -> str:
     """
     flag, equals, path = arg.partition("=") if arg.startswith("-") and not arg.startswith("--config.") else ("", "", arg)
     file, colon, words = path.partition(":")
-    ready = Path(configs.__path__[0]).parent / file
+    ready = files.folder().parent / file
     if Path(file).exists() or Path(file).parts[:1] != ("configs",) or not ready.is_file():
         return arg
     return f"{flag}{equals}{ready}{colon}{words}"
@@ -176,17 +175,17 @@ def _reason(argv: list[str], error: Exception) -> str | None:
     if path and flags.FLAGS["config"].flag_type() == "config object":
         config = flags.FLAGS["config"].parser.parse(path)
         for name in (name.removeprefix("no").removeprefix("config.") for name in names if name.startswith(("config.", "noconfig."))):
-            common.check_field(config, name)
+            fields.check_field(config, name)
     return str(error).splitlines()[0] if isinstance(error, flags.Error) else None
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     """Return the line for a flag that the program does not have: it may be a field of the config, or have another name here."""
-    name, known = error.flagname.removeprefix("config."), common.field_names(common.base("custom", common.words("")))
+    name, known = error.flagname.removeprefix("config."), fields.field_names(fields.base("custom", fields.words("")))
     if name != error.flagname:
         return f"--config.{name} is given without --config=FILE.py"
     if name in known:
         return f"flag --{name} is not known; did you mean --config.{name}="
-    if meaning := elsewhere.meaning(name):
+    if meaning := synonyms.meaning(name):
         return f"flag --{name} is not known; {meaning}" + (f": --config.{meaning.split(chr(39))[1]}=" if meaning.startswith("here") else "")
     return str(error).splitlines()[0]

@@ -6,11 +6,10 @@ import io
 import re
 import tokenize
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
-import configs
-from configs import common, options
-from research import ranges
+from research.config import durations, files, options, ranges
+from research.config import fields as config_fields
+from research.config.fields import base, field_names, words
 
 Row = tuple[str, ...]
 
@@ -24,9 +23,9 @@ def text(what: str) -> str:
 
 def fields() -> Iterable[Row]:
     """Yield every field of a config: its name, its default before a config file or a method says otherwise, and what it is."""
-    c = common.base("custom", common.words(""))
+    c = base("custom", words(""))
     said = comments()
-    for name in common.field_names(c):
+    for name in field_names(c):
         owner, _, field = name.rpartition(".")
         value = (c[owner] if owner else c)[field]
         yield name, "" if value is None else repr(value), said.get(name) or said.get(owner, "")
@@ -35,7 +34,7 @@ def fields() -> Iterable[Row]:
 def comments() -> dict[str, str]:
     """Return field -> comment, as the source of the configs has them behind (or, where they are long, before) an assignment."""
     found: dict[str, str] = {}
-    for module in (common, options):
+    for module in (config_fields, options):
         source = inspect.getsource(module)
         there = {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
         for node in ast.walk(ast.parse(source)):
@@ -45,7 +44,7 @@ def comments() -> dict[str, str]:
                         found.setdefault(name.removeprefix("c."), there[node.end_lineno].lstrip("# "))
     found |= {f"dora.{name}": comment for name, comment in _inner("lora", found).items()}
     for duration, comment in ranges.DURATIONS.items():
-        found |= {f"{duration}_{unit}": f"{comment} (one unit alone may be given)" for unit in common.UNITS}
+        found |= {f"{duration}_{unit}": f"{comment} (one unit alone may be given)" for unit in durations.UNITS}
     return found
 
 
@@ -80,9 +79,9 @@ def methods() -> Iterable[Row]:
 
 def ready() -> Iterable[Row]:
     """Yield the config files: the path that --config takes, and the first line of its docstring."""
-    root = Path(configs.__path__[0])
+    root = files.folder()
     for path in sorted([*root.glob("*.py"), *root.glob("ablations/*.py"), *root.glob("papers/*.py")]):
-        if path.stem not in ("__init__", "common", "options"):
+        if path.stem != "__init__":
             yield str(path.relative_to(root.parent)), _first_line(ast.get_docstring(ast.parse(path.read_text(encoding="utf8"))))
 
 

@@ -46,13 +46,13 @@ def main(_: list[str]) -> None:
         print(listing.text(_LIST.value), end="")
         return
     cli.check_used(_MODE.value, USED_BY)
-    from research import job, workdir  # with jax and all the rest: after the flags, so that --help and mistakes are instant
-    from research.adapt import methods
+    from research.adapt import methods  # with jax and all the rest: after the flags, so that --help and mistakes are instant
+    from research.experiment import modes, workdir
 
     methods.settle(_CONFIG.value)
     run = cli.recorded_run() if _MODE.value in cli.OWN_CONFIG else None
     place = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(_CONFIG.value)
-    job.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
+    modes.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
 
 
 if __name__ == "__main__":

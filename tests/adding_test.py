@@ -7,14 +7,16 @@ import re
 import pytest
 from rich.console import Console
 
-from configs import common
-from research import export, job, models, weights
+from research import weights
 from research.adapt import freezing, methods
+from research.config import fields
 from research.errors import InputError
-from research.tasks import catalog
+from research.experiment import export, modes
+from research.models import families
+from research.tasks import base, catalog
 from research.weights import parity, tables
 from tests import runs
-from tests.weights import families
+from tests.weights.families import classifier, save, save_tokenizer
 
 SECTION = (runs.ROOT / "README.md").read_text().partition("## Adding")[2].partition("\n## ")[0]
 TASK, METHOD, MODEL = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
@@ -32,7 +34,7 @@ def follow(monkeypatch, code, real=(), **names):
 
 
 def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
-    follow(monkeypatch, TASK, {"TASKS": catalog.TASKS}, Task=catalog.Task)
+    follow(monkeypatch, TASK, {"TASKS": catalog.TASKS}, Task=base.Task)
     text = (runs.ROOT / "configs" / "trec.py").read_text().replace('"trec"', '"tone"')
     (tmp_path / "tone.py").write_text(text)
     spec = importlib.util.spec_from_file_location("tone", tmp_path / "tone.py")
@@ -42,11 +44,11 @@ def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
     rows = "text\tlabel\n" + "".join(f"text {i}\t{('calm', 'angry')[i % 2]}\n" for i in range(40))
     for split in ("train", "test"):
         (tmp_path / f"{split}.tsv").write_text(rows)
-    common.override(c, {"data.source": "files", "data.path": str(tmp_path), "data.eval_examples": 0, "parallel": "jit"})
+    fields.override(c, {"data.source": "files", "data.path": str(tmp_path), "data.eval_examples": 0, "parallel": "jit"})
     methods.settle(c)
-    result = job.run(c, tmp_path / "run", QUIET)
+    result = modes.run(c, tmp_path / "run", QUIET)
     assert result["config"]["task"] == "tone" and result["data"]["sizes"]["test"] == 40
-    assert job.load_trained(c, tmp_path / "run").labels == ("calm", "angry")
+    assert modes.load_trained(c, tmp_path / "run").labels == ("calm", "angry")
 
 
 def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatch):
@@ -54,7 +56,7 @@ def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatc
     monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])
     c = runs.config(method="norms_only")
     assert there["norms_only"].__doc__ and c.learning_rate == c.base_learning_rate
-    result = job.run(c, tmp_path / "run", QUIET)
+    result = modes.run(c, tmp_path / "run", QUIET)
     assert 0 < result["params"]["trainable"] < result["params"]["total"] / 10
     assert runs.plan("norms_only+llrd").trained == runs.plan("norms_only").trained
 
@@ -62,10 +64,10 @@ def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatc
 @pytest.fixture
 def camembert(tmp_path, monkeypatch):
     """A folder of a small CamemBERT, a family that is added by the README's two rows."""
-    real = {"FAMILIES": models.FAMILIES, "TABLES": tables.TABLES}
+    real = {"FAMILIES": families.FAMILIES, "TABLES": tables.TABLES}
     follow(monkeypatch, MODEL, real, ROBERTA=tables.ROBERTA, dataclasses=dataclasses)
-    folder = families.save(tmp_path / "camembert", "roberta", families.classifier("roberta"), model_type="camembert")
-    families.save_tokenizer(folder)
+    folder = save(tmp_path / "camembert", "roberta", classifier("roberta"), model_type="camembert")
+    save_tokenizer(folder)
     return folder
 
 
@@ -74,8 +76,8 @@ def test_a_model_is_two_rows_and_trains_is_exported_and_agrees_with_pytorch(tmp_
     assert weights.load(str(camembert))[0].config.first_position == 2
     assert parity.check(str(camembert), 2e-5)
     c = runs.config(weights__source=str(camembert), precision="float32")
-    job.run(c, tmp_path / "run", QUIET)
-    export.export(job.load_trained(c, tmp_path / "run"), weights.begin(c), tmp_path / "run", "huggingface", tmp_path / "out")
+    modes.run(c, tmp_path / "run", QUIET)
+    export.export(modes.load_trained(c, tmp_path / "run"), weights.begin(c), tmp_path / "run", "huggingface", tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_text().count("CamembertForSequenceClassification") == 1
     assert parity.check(str(tmp_path / "out"), 2e-5)
 

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from configs import common
-from research import experiment, flops, job, train
+from research.adapt import flops, summary
+from research.config import fields
 from research.errors import InputError
+from research.experiment import build as experiments
+from research.experiment import initialize, modes
 from research.params.tree import digest, flatten, merge
+from research.train import loop
+from research.train.step import in_parts, init_state
 from research.weights import hub
 from tests import runs
 
@@ -31,13 +35,13 @@ def config(name, **changes):
 
 
 def run(workdir, name, **changes):
-    return job.run(config(name, **changes), workdir, Console(quiet=True))
+    return modes.run(config(name, **changes), workdir, Console(quiet=True))
 
 
 @pytest.fixture
 def glove(tmp_path):
     """A file of vectors [16] for three words of the demo, one of them not in it, and a word that it does not have."""
-    words = experiment.plan_of(config("textcnn")).model.words
+    words = experiments.plan_of(config("textcnn")).model.words
     path = tmp_path / "glove.txt.gz"
     rows = {words[0]: np.full(16, 0.5), words[3]: np.arange(16), "xyzzy": np.ones(16)}
     path.write_bytes(gzip.compress("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in rows.items()).encode()))
@@ -48,30 +52,30 @@ def glove(tmp_path):
 def test_a_run_is_trained_then_evaluated_then_used_without_its_training_texts(name, tmp_path, monkeypatch):
     result = run(tmp_path / "run", name)
     assert result["weights"] == {"source": name, "sha256": ""} and result["status"] == "finished"
-    assert job.evaluate_run(config(name), tmp_path / "run") == result["metrics"]
+    assert modes.evaluate_run(config(name), tmp_path / "run") == result["metrics"]
 
-    monkeypatch.setattr(experiment, "load_data", None)  # there is nothing to read
+    monkeypatch.setattr(experiments, "load_data", None)  # there is nothing to read
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     (tmp_path / "texts.txt").write_text("".join(f"{row['text']}\n" for row in rows))
-    said = list(job.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt")))
+    said = list(modes.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt")))
     assert [row["prediction"] for row in said] == [row["prediction"] for row in rows]
     for one, other in zip(said, rows, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
 def test_its_words_are_those_of_the_training_texts_that_are_used():
-    e, rare = experiment.plan_of(config("textcnn")), experiment.plan_of(config("textcnn", textcnn__min_count=3))
+    e, rare = experiments.plan_of(config("textcnn")), experiments.plan_of(config("textcnn", textcnn__min_count=3))
     text = " ".join(text.lower() for (text,) in e.data.splits["train"].texts)
     assert e.model.words and all(word in text for word in e.model.words)
     assert set(rare.model.words) < set(e.model.words)
     assert flatten(e.model.trainable)[TABLE].shape == (3 + len(e.model.words), 16)
-    assert experiment.plan_of(runs.config()).model.words == ()  # a pretrained model has its own
+    assert experiments.plan_of(runs.config()).model.words == ()  # a pretrained model has its own
 
 
 def test_what_chance_decides_depends_on_neither_method_nor_vectors(glove):
-    plain = experiment.build(config("textcnn"))
+    plain = experiments.build(config("textcnn"))
     for changes in ({"method": "linear_probe"}, {"weights__source": str(glove[0])}):
-        other = experiment.build(config("textcnn", **changes))
+        other = experiments.build(config("textcnn", **changes))
         assert digest(plain.model.trainable["head"]) == digest(other.model.trainable["head"])
         for a, b in zip(plain.train.epoch(1), other.train.epoch(1), strict=True):
             assert np.array_equal(a["examples"], b["examples"])
@@ -79,13 +83,13 @@ def test_what_chance_decides_depends_on_neither_method_nor_vectors(glove):
 
 def test_vectors_stand_in_the_rows_of_their_words_and_the_others_begin_random(glove):
     path, words = glove
-    plain, model = (experiment.build(config("textcnn", **c)).model for c in ({}, {"weights__source": str(path)}))
+    plain, model = (experiments.build(config("textcnn", **c)).model for c in ({}, {"weights__source": str(path)}))
     before, after = (np.asarray(flatten(m.trainable)[TABLE]) for m in (plain, model))
     np.testing.assert_array_equal(after[3], np.full(16, 0.5))
     np.testing.assert_array_equal(after[6], np.arange(16))
     assert np.array_equal(np.delete(after, (3, 6), 0), np.delete(before, (3, 6), 0))
     assert np.abs(before).max() <= 0.25 and before.std() > 0.1
-    assert f"word vectors: 2 of {len(words):,} words" in model.summary() and "word vectors" not in plain.summary()
+    assert f"word vectors: 2 of {len(words):,} words" in summary.summary(model) and "word vectors" not in summary.summary(plain)
     assert len(model.weights_sha256) == 64 and not plain.weights_sha256
 
 
@@ -94,10 +98,10 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
     changes = {"method": "embeddings_frozen", "weights__source": str(path)}
     result = run(tmp_path / "run", "textcnn", **changes)
     assert result["weights"]["source"] == str(path) and len(result["weights"]["sha256"]) == 64
-    assert job.evaluate_run(config("textcnn", **changes), tmp_path / "run") == result["metrics"]
+    assert modes.evaluate_run(config("textcnn", **changes), tmp_path / "run") == result["metrics"]
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"0.5", b"0.6")))
     with pytest.raises(InputError, match="trained on other weights"):
-        job.evaluate_run(config("textcnn", **changes), tmp_path / "run")
+        modes.evaluate_run(config("textcnn", **changes), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -116,25 +120,25 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
 )
 def test_what_cannot_be_is_one_line(changes, said):
     with pytest.raises(InputError) as error:
-        experiment.plan_of(config("textcnn", **changes))
+        experiments.plan_of(config("textcnn", **changes))
     assert all(word in str(error.value) for word in said) and "\n" not in str(error.value), error.value
 
 
 def test_a_file_without_a_known_word_and_one_of_another_digest_are_refused(glove, tmp_path):
     (tmp_path / "none.txt").write_text(f"xyzzy {' '.join(['1'] * 16)}\n")
     with pytest.raises(InputError, match="none.txt: no vector for any of"):
-        experiment.build(config("textcnn", weights__source=str(tmp_path / "none.txt")))
+        experiments.build(config("textcnn", weights__source=str(tmp_path / "none.txt")))
     with pytest.raises(InputError, match="sha256 is .*expected 000"):
-        experiment.build(config("textcnn", weights__source=str(glove[0]), weights__sha256="0" * 64))
+        experiments.build(config("textcnn", weights__source=str(glove[0]), weights__sha256="0" * 64))
     with pytest.raises(InputError, match="row 1: 16 numbers.*textcnn.embedding=8"):
-        experiment.build(config("textcnn", weights__source=str(glove[0]), textcnn__embedding=8))
+        experiments.build(config("textcnn", weights__source=str(glove[0]), textcnn__embedding=8))
 
 
 def losses(name, steps=6, **changes):
-    e = experiment.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
-    state, step, found = train.init_state(e.model.trainable, e.tx), train.train_program(e), []
+    e = experiments.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
+    state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
     for _, batch in zip(range(steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.resident, train.in_parts(batch, 1, e.layout), e.dropout_key)
+        state, totals = step(state, e.model.resident, in_parts(batch, 1, e.layout), e.dropout_key)
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found)
 
@@ -158,10 +162,10 @@ def test_packed_and_padded_batches_train_alike(name):
 
 
 def test_the_sizes_of_stages_are_known_where_states_are_kept_or_moved():
-    model = experiment.plan_of(config("textcnn", method="linear_probe")).model
+    model = experiments.plan_of(config("textcnn", method="linear_probe")).model
     assert model.widths == (16, 24) and model.reads(2) == (1,) and model.reads(1) == (0,)
     assert model.nudged_width == 24  # noise enters where something trains
-    assert experiment.plan_of(config("textcnn")).model.nudged_width == 16
+    assert experiments.plan_of(config("textcnn")).model.nudged_width == 16
 
 
 @pytest.mark.slow
@@ -182,9 +186,9 @@ def test_what_freezing_the_words_saves_is_predicted(name):
     sizes = {"bilstm__embedding": 64, "bilstm__size": 64, "textcnn__embedding": 64, "textcnn__filters": 64}
     counted, predicted = {}, {}
     for method in ("full", "embeddings_frozen"):
-        e = experiment.build(config(name, method=method, prefix_cache_gb=0.0, textcnn__min_count=3, bilstm__min_count=3, **sizes))
-        step, batch = train.train_program(e), next(e.train.stream())
-        step(train.init_state(e.model.trainable, e.tx), e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+        e = experiments.build(config(name, method=method, prefix_cache_gb=0.0, textcnn__min_count=3, bilstm__min_count=3, **sizes))
+        step, batch = loop.train_program(e), next(e.train.stream())
+        step(init_state(e.model.trainable, e.tx), e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
         counted[method] = step.flops
         shape = {n: leaf.shape for n, leaf in flatten(merge(e.model.trainable, e.model.frozen)).items()}
         rows, length = batch["tokens"].shape
@@ -198,15 +202,15 @@ def test_what_suits_a_model_from_nothing_is_chosen_by_its_name_whatever_the_task
     for name in ("sst2", "trec", "imdb"):
         c = runs.config(name, "model=bilstm,data=files")
         assert (c.learning_rate, c.dropout, c.total_epochs) == tuple(
-            common.FROM_NOTHING[f] for f in ("learning_rate", "dropout", "total_epochs")
+            fields.FROM_NOTHING[f] for f in ("learning_rate", "dropout", "total_epochs")
         )
     assert runs.config("sst2", "model=minilm,data=files").dropout == 0.1
-    assert set(common.SMALL) == set(hub.BASELINES)  # configs import nothing that imports jax
+    assert set(fields.SMALL) == set(hub.BASELINES)  # configs import nothing that imports jax
     assert runs.config("sst2", "smoke,model=bilstm").bilstm.size == 8 and runs.config("sst2", "smoke").model == "tiny"
 
 
 def test_random_parameters_do_not_depend_on_how_many_words_are_known_but_for_the_table():
-    small, large = (experiment.build_model(config("bilstm"), ("a", "b"), words) for words in ((), ("fine", "film")))
+    small, large = (initialize.build_model(config("bilstm"), ("a", "b"), words) for words in ((), ("fine", "film")))
     one, other = flatten(small.trainable), flatten(large.trainable)
     assert all(np.array_equal(one[name], other[name]) for name in one if name != TABLE)
     assert jax.tree.leaves(small.frozen) == []

@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from configs import common
-from research import cli, elsewhere, listing, ranges
+from research import cli, listing
 from research.adapt.methods import METHODS
+from research.config import durations, fields, ranges, synonyms
+from research.config.durations import UNITS
 from research.data.augment import OPERATIONS
 from research.data.batches import LAYOUTS
 from research.data.encode import TRUNCATIONS
-from research.data.sources import SOURCES
-from research.durations import UNITS
+from research.data.loading import SOURCES
 from research.errors import InputError
-from research.optim import OPTIMIZERS, SCHEDULES
-from research.parallel import MODES
+from research.parallel.layouts import MODES
+from research.train.optimizer import OPTIMIZERS, SCHEDULES
 from tests import runs
 
 SMOKE = "--config=configs/imdb.py:smoke"
@@ -55,9 +55,9 @@ def test_a_name_of_other_libraries_is_answered_with_ours(flag, words):
 
 
 def test_all_that_the_table_of_names_answers_with_is_a_field():
-    known = set(common.field_names(common.base("custom", common.words(""))))
-    assert not set(elsewhere.FIELDS) - known
-    names = [name for words in (*elsewhere.FIELDS.values(), *elsewhere.ADVICE) for name in words.split()]
+    known = set(fields.field_names(fields.base("custom", fields.words(""))))
+    assert not set(synonyms.FIELDS) - known
+    names = [name for words in (*synonyms.FIELDS.values(), *synonyms.ADVICE) for name in words.split()]
     assert len(names) == len(set(names)) and not set(names) & known
 
 
@@ -78,11 +78,11 @@ def test_every_list_is_whole_and_every_field_has_a_default_and_a_comment():
     found = {what: runs.main(f"--list={what}").stdout.splitlines() for what in listing.LISTS}
     first = {what: [line.split()[0] for line in lines] for what, lines in found.items()}
     assert first["methods"] == list(METHODS)
-    assert "configs/imdb.py" in first["configs"] and "configs/common.py" not in first["configs"]
+    assert "configs/imdb.py" in first["configs"] and "research/config/fields.py" not in first["configs"]
     assert {"minilm", "bilstm"} <= set(first["models"]) and {"imdb", "mrpc"} <= set(first["tasks"])
-    assert first["fields"] == common.field_names(common.base("custom", common.words("")))
+    assert first["fields"] == fields.field_names(fields.base("custom", fields.words("")))
     without = [name for name, _, comment in listing.fields() if not comment]
-    assert not without, "a field without a comment in configs/common.py or configs/options.py"
+    assert not without, "a field without a comment in research/config/fields.py or research/config/options.py"
 
 
 def test_choices_are_those_of_the_modules_that_use_them():
@@ -96,7 +96,7 @@ def test_choices_are_those_of_the_modules_that_use_them():
         "data.augment": {"", *OPERATIONS},
     }
     assert {name: set(known) for name, known in ranges.CHOICES.items() if name != "precision"} == {k: set(v) for k, v in there.items()}
-    assert set(UNITS) == set(common.UNITS)
+    assert set(UNITS) == set(durations.UNITS)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_choices_are_those_of_the_modules_that_use_them():
     ],
 )
 def test_a_value_out_of_range_is_refused(field, value, words):
-    c = common.base("imdb", common.words("demo"))
+    c = fields.base("imdb", fields.words("demo"))
     c.learning_rate = 1e-3
-    common.check_ranges(c)
+    fields.check_ranges(c)
     with pytest.raises(InputError, match=words):
-        common.check_ranges(common.override(c, {field: value}))
+        fields.check_ranges(fields.override(c, {field: value}))
 
 
 def test_a_config_file_that_fails_is_one_line(tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import common
-from research import durations
+from research.config import durations, fields
 from research.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +28,7 @@ def config(name="imdb", arg=""):
 
 
 def base():
-    return common.base("imdb", common.words(""))
+    return fields.base("imdb", fields.words(""))
 
 
 def from_flags(*argv):
@@ -49,9 +48,9 @@ def test_there_are_configs():
 @pytest.mark.parametrize("arg", ["", "smoke", "demo", "model=minilm,data=files,method=linear_probe", "smoke,demo,method=top_k"])
 def test_every_config_builds_with_one_unit_for_each_duration(name, arg):
     c = config(name, arg)
-    assert set(common.field_names(c)) == set(common.field_names(base()))
+    assert set(fields.field_names(c)) == set(fields.field_names(base()))
     assert c.task == name
-    for duration in common.DURATIONS:
+    for duration in durations.DURATIONS:
         durations.steps(c, duration, batch_size=c.batch_size, epoch_steps=10, total=30)
     if "smoke" in arg:
         assert (c.model, c.data.source, c.total_steps, c.total_epochs) == ("tiny", "demo", 2, None)
@@ -85,13 +84,13 @@ def test_importing_configs_imports_no_jax():
 
 
 def test_words_are_read_and_demo_and_smoke_are_short_for_more():
-    assert common.words("model=minilm,demo", model="bert-base", data="tfds") == {
+    assert fields.words("model=minilm,demo", model="bert-base", data="tfds") == {
         "data": "demo",
         "model": "minilm",
         "method": "full",
         "smoke": "",
     }
-    assert common.words("smoke")["smoke"] and not common.words("")["smoke"]
+    assert fields.words("smoke")["smoke"] and not fields.words("")["smoke"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_words_are_read_and_demo_and_smoke_are_short_for_more():
 )
 def test_an_unknown_word_is_an_error_with_the_nearest_and_all_that_are_known(arg, hint):
     with pytest.raises(InputError) as caught:
-        common.words(f"method=full,{arg}", model="tiny")
+        fields.words(f"method=full,{arg}", model="tiny")
     message = str(caught.value)
     assert repr(arg) in message and hint in message and "\n" not in message
     for known in ("smoke", "demo", "model=...", "data=...", "method=..."):
@@ -114,7 +113,7 @@ def test_an_unknown_word_is_an_error_with_the_nearest_and_all_that_are_known(arg
 
 
 def test_an_override_displaces_the_unit_that_a_duration_had():
-    c = common.override(base(), {"total_steps": 5, "warmup_steps": 0})
+    c = fields.override(base(), {"total_steps": 5, "warmup_steps": 0})
     assert (c.total_steps, c.total_epochs) == (5, None)
     assert (c.warmup_steps, c.warmup_percent) == (0, None)
     assert (c.eval_epochs, c.checkpoint_epochs, c.log_steps) == (1.0, 1.0, 10)
@@ -122,20 +121,20 @@ def test_an_override_displaces_the_unit_that_a_duration_had():
 
 def test_two_units_given_for_one_duration_are_an_error():
     with pytest.raises(InputError, match="total_steps and total_epochs are two units"):
-        common.override(base(), {"total_steps": 5, "total_epochs": 1.0})
+        fields.override(base(), {"total_steps": 5, "total_epochs": 1.0})
     c = base()
     with pytest.raises(InputError, match="warmup_steps and warmup_percent"):
-        common.settle_units(c, ["warmup_steps", "warmup_percent", "total_steps"])
+        durations.settle_units(c, ["warmup_steps", "warmup_percent", "total_steps"])
 
 
 def test_settling_clears_only_the_units_that_were_not_given():
     flag = from_flags("--config=configs/imdb.py", "--config.total_steps=7", "--config.data.train_examples=9")
     c = flag.value
-    common.settle_units(c, config_flags.get_override_values(flag))
+    durations.settle_units(c, config_flags.get_override_values(flag))
     assert (c.total_steps, c.total_epochs, c.warmup_percent, c.data.train_examples) == (7, None, 10.0, 9)
 
 
 def test_overriding_a_field_that_is_not_there_is_an_error_that_names_the_nearest():
     for wrong, hint in (("lerning_rate", "learning_rate"), ("data.pth", "data.path"), ("wieghts.source", "weights.source")):
         with pytest.raises(InputError, match=f"did you mean '{hint}'"):
-            common.override(base(), {wrong: 1})
+            fields.override(base(), {wrong: 1})

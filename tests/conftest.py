@@ -13,25 +13,26 @@ import socket
 import sys
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
-from research import cache, process  # noqa: E402
+from research import storage
+from research.parallel import cpu
+
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     _count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    process.keep_to(process.shares(_count)[int(worker.removeprefix("gw")) % _count])  # one that ended is replaced by one of a higher number
+    cpu.keep_to(cpu.shares(_count)[int(worker.removeprefix("gw")) % _count])  # one that ended is replaced by one of a higher number
 
 # Compiled programs outlive the session, in a folder for each kind of CPU, since they are machine code.
 _cpu = platform.processor() + platform.machine()
 if sys.platform == "linux":
     _cpu += "".join(sorted(set(re.findall(r"(?m)^(?:model name|flags|Features)\b.*$", Path("/proc/cpuinfo").read_text()))))
-_compiled = cache.folder(f"tests-compiled-{hashlib.sha256(_cpu.encode()).hexdigest()[:12]}")
+_compiled = storage.folder(f"tests-compiled-{hashlib.sha256(_cpu.encode()).hexdigest()[:12]}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compiled))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-
-import hypothesis  # noqa: E402
-import jax  # noqa: E402
-import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None, database=None, derandomize=True)

@@ -16,8 +16,8 @@ COMMANDS = [line for line in LINES if line.startswith("python -m research.") or 
 
 
 # What launch/test.sh runs to the end; the other trainings and tables it plans, and .ci/run runs.
-USUAL = ("trec.py:smoke", "--mode", "--only=", "--replay", ".ledger")
-REAL = ("trec.py:smoke", "--mode=predict", ".ledger")  # in processes of their own
+USUAL = ("trec.py:smoke", "--mode", "--only=", "--replay", ".published")
+REAL = ("trec.py:smoke", "--mode=predict", ".published")  # in processes of their own
 
 
 def smoky(command: str, workdir) -> str:
@@ -25,7 +25,7 @@ def smoky(command: str, workdir) -> str:
     command = re.sub(r"(configs/[\w/]+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
     command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "").replace(",path=FOLDER", ",seeds=1")
     command = command.replace("--output=FOLDER", f"--output={workdir}-out")
-    return command if command.endswith(".ledger") else f"{command} --workdir={workdir}"
+    return command if command.endswith(".published") else f"{command} --workdir={workdir}"
 
 
 def run(command: str) -> str:
@@ -77,7 +77,7 @@ def test_a_command_runs(command, tmp_path, trained):
         command = command.replace("RUN_ID", next(workdir.glob("*/result.json")).parent.name)
     said = run(smoky(command, workdir))
     written = "table.md" if "research.ablation" in command else "result.json"
-    assert "--mode=plan" in command or command.endswith(".ledger") or (workdir / written).exists()
+    assert "--mode=plan" in command or command.endswith(".published") or (workdir / written).exists()
     assert ('"prediction"' in said) == ("--mode=predict" in command)
 
 
@@ -100,14 +100,14 @@ def test_the_code_runs():
 
 
 def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
-    from research import experiment
     from research.adapt import freezing, methods
+    from research.experiment import initialize
 
     (code,) = [block for kind, block in BLOCKS if kind == "python" and "norms_only" in block]
     there = dict(vars(freezing))
     exec(code, there)
     monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])
-    model = experiment.build_model(runs.config(method="norms_only"), ("a", "b"))
+    model = initialize.build_model(runs.config(method="norms_only"), ("a", "b"))
     assert len(code.splitlines()) <= 10
     assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)
     assert any("/norm/" in name for name in model.plan.trained) and "head/classifier/kernel" in model.plan.trained

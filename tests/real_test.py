@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from research import experiment, train
 from research.data.batches import Batches
+from research.experiment import build as experiments
+from research.experiment import initialize
 from research.tasks import classification
+from research.train import loop
+from research.train.step import in_parts, init_state
 from tests import runs
 
 SETS = {"sst2": ("sst2", 64), "trec": ("trec6", 64), "ag_news": ("ag_news", 128), "mrpc": ("mrpc", 128)}
@@ -30,9 +33,9 @@ def test_pretraining_is_worth_what_the_readme_says_on_the_demo(tmp_path):
 def test_a_linear_probe_of_minilm_does_at_most_036_of_the_work():
     flops = {}
     for method in ("full", "linear_probe"):
-        e = experiment.build(runs.config(arg=f"demo,method={method}", prefix_cache_gb=0.0))
-        step, batch = train.train_program(e), next(e.train.stream())
-        step(train.init_state(e.model.trainable, e.tx), e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+        e = experiments.build(runs.config(arg=f"demo,method={method}", prefix_cache_gb=0.0))
+        step, batch = loop.train_program(e), next(e.train.stream())
+        step(init_state(e.model.trainable, e.tx), e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
         flops[method] = step.flops
     assert flops["linear_probe"] <= 0.36 * flops["full"]
 
@@ -42,7 +45,7 @@ def test_a_linear_probe_of_minilm_does_at_most_036_of_the_work():
 def test_packing_leaves_little_padding_and_few_shapes_on_real_texts(task):
     folder, length = SETS[task]
     c = runs.config(task, "model=minilm,data=files", data__path=str(runs.DATA / folder), max_length=length)
-    model, data = experiment.build_model(c, ("a", "b")), experiment.load_data(c)
+    model, data = initialize.build_model(c, ("a", "b")), experiments.load_data(c)
     tokens = model.tokens(data.splits["train"])
     targets = classification.targets(data.splits["train"].labels, data.labels)
     padding = {}

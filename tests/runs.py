@@ -15,9 +15,10 @@ import jax
 import pytest
 from absl import flags as absl_flags
 
-from configs import common
-from research import experiment, process
 from research.adapt import methods
+from research.config import fields
+from research.experiment import initialize
+from research.parallel import cpu
 from research.params.plan import Plan
 from research.params.tree import Tree, merge
 
@@ -31,14 +32,14 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
     changes.setdefault("parallel", "jit")  # a few tests see eight devices
-    methods.settle(common.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
+    methods.settle(fields.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
     return c
 
 
 @functools.cache
 def _tiny() -> tuple[tuple[str, ...], Tree]:
     """The stages of the tiny model, and the shapes of its parameters and of a head's."""
-    model = experiment.build_model(config(), ("neg", "pos"))
+    model = initialize.build_model(config(), ("neg", "pos"))
     return model.encoder.stages, jax.eval_shape(merge, model.trainable, model.frozen)
 
 
@@ -46,8 +47,8 @@ def plan(method: str, **changes) -> Plan:
     """The plan of a method for the tiny model, by the way of a run but without computing anything."""
     c, (stages, shapes) = config(method=method, **changes), _tiny()
     recipe = methods.recipe(stages, c)
-    with_deltas = functools.partial(experiment._with_deltas, recipe)
-    return recipe.plan(jax.eval_shape(with_deltas, shapes, experiment.named_keys(0)), c.freeze, c.no_decay)
+    with_deltas = functools.partial(initialize._with_deltas, recipe)
+    return recipe.plan(jax.eval_shape(with_deltas, shapes, initialize.named_keys(0)), c.freeze, c.no_decay)
 
 
 @contextlib.contextmanager
@@ -86,7 +87,7 @@ def main(*flags: str, module: str = "research.main", stdin: str = "", check: boo
     streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf8") for data in (stdin.encode(), b"", b"")]
     before = set(absl_flags.FLAGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "prepare", lambda: None)  # it would start pytest again
+        patch.setattr(cpu, "prepare", lambda: None)  # it would start pytest again
         patch.setattr(sys, "argv", [module, *flags])
         for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
             patch.setattr(sys, name, stream)

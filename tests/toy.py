@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from configs import common
-from research import optim, train
 from research.adapt import methods
-from research.parallel import Layout
+from research.config import fields
+from research.parallel.layouts import Layout
 from research.params.tree import merge, split
 from research.tasks import classification
+from research.train.optimizer import make
+from research.train.step import in_parts, init_state, train_step
 
 ROWS, F, CLASSES, DEPTH = 32, 12, 3, 4
 STAGES = tuple(f"layer_{i}" for i in range(DEPTH))
@@ -57,28 +58,28 @@ def batches(count=5, empty=0.5):
 
 def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
     """What trains, what is frozen, and the transformation, made as a run makes them."""
-    c = common.override(common.base("imdb", common.words("")), {"optimizer": optimizer, "clip_norm": clip, "momentum": 0.0})
+    c = fields.override(fields.base("imdb", fields.words("")), {"optimizer": optimizer, "clip_norm": clip, "momentum": 0.0})
     c.weight_decay = 0.01 if optimizer == "adamw" else 0.0
     c.method = method
     plan = methods.recipe(STAGES, c).plan(params(), "", {"bias": "bias"})
-    return *split(params(), plan.trained), optim.make(plan, c, optax.constant_schedule(rate))
+    return *split(params(), plan.trained), make(plan, c, optax.constant_schedule(rate))
 
 
 @functools.cache
 def program(devices, parts, loss, options):
     """A compiled step for one shape of batch, kept, for the tests' time goes into compiling."""
     tx = setup(**dict(options))[2]
-    return tx, Layout(devices).compile(functools.partial(train.train_step, gradient=jax.grad(loss, has_aux=True), tx=tx), donate=(0,))
+    return tx, Layout(devices).compile(functools.partial(train_step, gradient=jax.grad(loss, has_aux=True), tx=tx), donate=(0,))
 
 
 def run(devices=0, parts=1, loss=loss_fn, seed=0, data=None, **options):
     """The state and the totals of all steps, through the same path as a run."""
     layout, (trainable, frozen, _) = Layout(devices), setup(**options)
     tx, step = program(devices, parts, loss, tuple(options.items()))
-    state, frozen = layout.replicate(train.init_state(trainable, tx)), layout.replicate(frozen)
+    state, frozen = layout.replicate(init_state(trainable, tx)), layout.replicate(frozen)
     key, seen = layout.replicate(jax.random.key_data(jax.random.key(seed))), []
     for batch in data or batches():
-        state, totals = step(state, frozen, train.in_parts(batch, parts, layout), key)
+        state, totals = step(state, frozen, in_parts(batch, parts, layout), key)
         seen.append(jax.tree.map(np.asarray, layout.first(totals)))
     assert step.compilations == 1
     return jax.tree.map(np.asarray, layout.first(state)), seen

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from configs import common
 from research.ablation import sweep as sweeps
+from research.config import fields
 from research.errors import InputError
 
 LAYERS = {"tiny": 2, "minilm": 6, "bert-base": 12, "bert-large": 24}
@@ -15,7 +15,7 @@ SMOKE_STEPS = 12  # room for the phases of every method
 def words(arg: str, **defaults: str) -> dict[str, str]:
     """The words that most ablations have, and those that `defaults` adds or gives another default."""
     shared = {"task": "trec", "model": "minilm", "data": "files", "path": "", "seeds": "3", "examples": "8192"}
-    return common.words(arg, **{**shared, **defaults})
+    return fields.words(arg, **{**shared, **defaults})
 
 
 def base(chosen: dict[str, str], budget: dict[str, object] | None = None, **changes) -> ConfigDict:
@@ -24,14 +24,14 @@ def base(chosen: dict[str, str], budget: dict[str, object] | None = None, **chan
     `budget` are the durations that say so, whatever suits the model: by default `examples` are seen, and half-way and at the end it is
     evaluated. A smoke run has `SMOKE_STEPS` steps instead. Raises InputError where `examples` is no number.
     """
-    c = common.base(chosen["task"], chosen)
+    c = fields.base(chosen["task"], chosen)
     c.data.path = chosen["path"]
     c.max_length = 64
-    common.override(c, {name.replace("__", "."): value for name, value in changes.items()})
-    common.finish(c, chosen)
+    fields.override(c, {name.replace("__", "."): value for name, value in changes.items()})
+    fields.finish(c, chosen)
     if chosen["smoke"]:
-        return common.override(c, {"total_steps": SMOKE_STEPS})
-    return common.override(c, budget or {"total_examples": number(chosen, "examples"), "eval_percent": 50.0})
+        return fields.override(c, {"total_steps": SMOKE_STEPS})
+    return fields.override(c, budget or {"total_examples": number(chosen, "examples"), "eval_percent": 50.0})
 
 
 def number(chosen: dict[str, str], word: str) -> int:

@@ -5,12 +5,13 @@ python -m research.ablation --config=configs/ablations/precision.py:task=sst2,pa
 
 import importlib
 
-from configs import ablations, common
+from configs import ablations
 from research.ablation import sweep as sweeps
+from research.config import fields
 
 
 def _words(arg: str) -> dict[str, str]:
-    return common.words(arg, task="sst2", model="minilm", data="files", path="", seeds="3", epochs="")
+    return fields.words(arg, task="sst2", model="minilm", data="files", path="", seeds="3", epochs="")
 
 
 def base(arg: str = ""):
@@ -20,8 +21,8 @@ def base(arg: str = ""):
     c = recipe.get_config(f"model={chosen['model']},data={chosen['data']}")
     c.data.path = chosen["path"]
     if chosen["epochs"]:
-        common.override(c, {"total_epochs": float(chosen["epochs"])})
-    return common.finish(c, chosen)
+        fields.override(c, {"total_epochs": float(chosen["epochs"])})
+    return fields.finish(c, chosen)
 
 
 def sweep(arg: str = ""):

@@ -10,8 +10,8 @@ draws examples of its own, the same for all (see `few_shot.py`). With `--only`, 
 """
 
 from configs import ablations
-from configs.common import FROM_NOTHING, SMALL
 from research.ablation import sweep as sweeps
+from research.config.fields import FROM_NOTHING, SMALL
 
 SIZES = (128, 512, 2048, 0)  # 0 is all
 LONGER = 4

@@ -1,4 +1,4 @@
-"""Tables of papers: what they published, and the sweeps that would reproduce it. `research.ablation.ledger` says what a file has.
+"""Tables of papers: what they published, and the sweeps that would reproduce it. `research.ablation.report.published` says what a file has.
 
 Every table's words are `seeds=`, `path=FOLDER` (data=tfds: its data_dir; data=files: the task's folder, or of several tasks the folder
 that holds one for each), `model=`, `data=tfds|files`, `demo`, `smoke`. Without words it is what the paper did; with a stand-in for
@@ -7,8 +7,9 @@ its model or data the table says so.
 
 from ml_collections import ConfigDict
 
-from configs import ablations, common
+from configs import ablations
 from research.ablation import sweep as sweeps
+from research.config import fields
 
 # Task -> split -> how many examples the published data have (Maas et al. 2011; Wang et al. 2019); a test split is the catalog's.
 EXAMPLES = {
@@ -20,15 +21,15 @@ EXAMPLES = {
 
 def words(arg: str, model: str, seeds: int = 5) -> dict[str, str]:
     """The words of a table whose paper has this model."""
-    return common.words(arg, model=model, data="tfds", path="", seeds=str(seeds))
+    return fields.words(arg, model=model, data="tfds", path="", seeds=str(seeds))
 
 
 def base(chosen: dict[str, str], task: str, **recipe) -> ConfigDict:
     """The paper's recipe for `task`; a double underscore in a name stands for a dot. A smoke run is one of two steps all the same."""
-    c = common.base(task, chosen)
+    c = fields.base(task, chosen)
     c.data.path = chosen["path"]
-    common.override(c, {name.replace("__", "."): value for name, value in recipe.items()})
-    return common.finish(c, chosen)
+    fields.override(c, {name.replace("__", "."): value for name, value in recipe.items()})
+    return fields.finish(c, chosen)
 
 
 def seeded(chosen: dict[str, str], settings: list[sweeps.Overrides]) -> list[sweeps.Overrides]:

@@ -1,6 +1,6 @@
 """Fine-tuning beside frozen features, for named entities: Devlin et al. 2019, table 7. It waits."""
 
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 TITLE = 'Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019.'
 FINE_TUNED = {"BERT-large": (96.6, 92.8), "BERT-base": (96.4, 92.4)}  # dev, test

@@ -1,7 +1,7 @@
 """How large adapters must be: the figures in the text of Houlsby et al. 2019. They wait."""
 
 from configs.papers import houlsby2019_table1 as houlsby
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 MNLI, SQUAD = ("the task MNLI",), ("question answering (SQuAD)",)
 CELLS = (

@@ -4,7 +4,7 @@ python -m research.ablation --config=configs/papers/houlsby2019_table1.py       
 """
 
 from configs import papers
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 TITLE = 'Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019.'
 NOTES = (

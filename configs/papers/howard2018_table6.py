@@ -1,6 +1,6 @@
 """What fine-tuning of the language model is worth: Howard and Ruder 2018, table 6. It waits."""
 
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 TITLE = 'Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.'
 TASKS = ("IMDb", "TREC-6", "AG")

@@ -1,7 +1,7 @@
 """How the classifier should be fine-tuned: Howard and Ruder 2018, table 7. It waits."""
 
 from configs.papers import howard2018_table6 as howard
-from research.ablation.ledger import Table
+from research.ablation.report.published import Table
 
 ROWS = {
     "From scratch": (9.93, 13.36, 6.81),

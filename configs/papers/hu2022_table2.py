@@ -5,7 +5,7 @@ python -m research.ablation --config=configs/papers/hu2022_table2.py            
 
 from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 TITLE = 'Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.'
 NOTES = (

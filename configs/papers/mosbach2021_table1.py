@@ -5,7 +5,7 @@ python -m research.ablation --config=configs/papers/mosbach2021_table1.py       
 
 from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 TITLE = 'Mosbach, Andriushchenko and Klakow, "On the Stability of Fine-tuning BERT", ICLR 2021.'
 NOTES = (

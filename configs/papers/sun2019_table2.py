@@ -4,9 +4,10 @@ python -m research.ablation --config=configs/papers/sun2019_table2.py           
 python -m research.ablation --config=configs/papers/sun2019_table2.py:data=files,path=FOLDER,seeds=3
 """
 
-from configs import common, papers
+from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
+from research.config import fields
 
 TITLE = 'Sun, Qiu, Xu and Huang, "How to Fine-Tune BERT for Text Classification?", CCL 2019.'
 NOTES = (
@@ -31,7 +32,7 @@ def recipe(chosen: dict[str, str], **changes):
         "bias_correction": False,
     }
     c = papers.base(chosen, "imdb", **(settled | changes))
-    return common.override(c, {"truncation_head": 8}) if chosen["smoke"] else c
+    return fields.override(c, {"truncation_head": 8}) if chosen["smoke"] else c
 
 
 def base(arg: str = ""):

@@ -8,7 +8,7 @@ The classifier reads the first token's state in a layer; what stands above it do
 from configs import papers
 from configs.papers import sun2019_table2 as sun
 from research.ablation import sweep as sweeps
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 LAYERS = (11.07, 9.81, 9.29, 8.66, 7.83, 6.83, 6.83, 6.41, 6.04, 5.70, 5.46, 5.42)  # the paper's layer 0 is the one above the embeddings
 JOINED = {

@@ -6,7 +6,7 @@ python -m research.ablation --config=configs/papers/sun2019_table4.py
 from configs import papers
 from configs.papers import sun2019_table2 as sun
 from research.ablation import sweep as sweeps
-from research.ablation.ledger import Cell, Table
+from research.ablation.report.published import Cell, Table
 
 DECAYS = (1.00, 0.95, 0.90, 0.85)
 ERRORS = {2.5e-5: (5.52, 5.46, 5.44, 5.58), 2.0e-5: (5.42, 5.40, 5.52, 5.65)}

@@ -27,15 +27,15 @@ _REPLAY = flags.DEFINE_string("replay", None, "The id of a finished run: run it 
 
 def main(_: list[str]) -> None:
     """Runs what is not finished yet, then writes the tables and prints one."""
-    from research.ablation.lab import Sweep
+    from research.ablation.study import Sweep
 
     name = Path(_CONFIG.value.partition(":")[0]).stem
     workdir, console = Path(_WORKDIR.value or Path("runs") / name), Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if _REPLAY.value:
-        from research import job
         from research.ablation.replay import replay
+        from research.experiment import modes
 
-        job.keep_programs()
+        modes.keep_programs()
         sys.exit(0 if replay(workdir, _REPLAY.value, console) else 1)
     sweep = Sweep(_CONFIG.value, workdir, _ONLY.value, _FLEETS.value, _INDEX.value, _BASE.value)
     if _DRY_RUN.value:

@@ -13,9 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import experiment as experiments
-from research import job, meeting, parallel
-from research import workdir as workdirs
+from research.ablation import meeting
+from research.experiment import build as experiments
+from research.experiment import experiment, modes
+from research.experiment import workdir as workdirs
+from research.parallel import layouts
 from research.params.tree import count, flatten, unflatten
 
 LARGEST = 5_000_000  # trainable parameters of all members: beyond, a step's time is the work itself, which is not shared
@@ -35,7 +37,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
     what came of putting them together, where that did not work.
     """
     finished = {run_id for run_id in configs if (workdir / run_id / "result.json").exists()}
-    builders: dict[str, Callable[[ConfigDict], experiments.Experiment]] = {}
+    builders: dict[str, Callable[[ConfigDict], experiment.Experiment]] = {}
     built, failed = {}, {}
     for run_id, config in configs.items():
         config = workdirs.settled(workdir / run_id, config)
@@ -57,7 +59,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
     def member(run_id: str, folder: Path) -> dict[str, Any] | Exception:
         e = dataclasses.replace(built[run_id], layout=meeting.Seat(meeting=table))
         try:
-            return job.run(configs[run_id], folder, Console(quiet=True), build=lambda _: e)
+            return modes.run(configs[run_id], folder, Console(quiet=True), build=lambda _: e)
         except Exception as error:
             return error
 
@@ -71,9 +73,9 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
     return ended | failed
 
 
-def _objection(e: experiments.Experiment, members: int) -> str:
+def _objection(e: experiment.Experiment, members: int) -> str:
     """Why this experiment is not to be trained with others; empty if it may."""
-    if e.layout != parallel.Layout():
+    if e.layout != layouts.Layout():
         return "they run on several devices"
     trains, below = count(e.model.trainable), e.model.plan.frozen_stages(e.model.encoder.stages)
     kept = max(shape.rows * shape.length for shape in e.train.shapes) * sum(e.model.widths[below:]) * KEPT
@@ -83,7 +85,7 @@ def _objection(e: experiments.Experiment, members: int) -> str:
     return f"each trains {trains:,} parameters, and there is little to share" if trains * members > LARGEST else ""
 
 
-def _with_one_base(built: dict[str, experiments.Experiment]) -> tuple[dict[str, experiments.Experiment], list[np.ndarray]]:
+def _with_one_base(built: dict[str, experiment.Experiment]) -> tuple[dict[str, experiment.Experiment], list[np.ndarray]]:
     """The experiments, with those frozen arrays that are equal in all of them being one array in all; and these arrays."""
     frozen = {run_id: {name: np.asarray(x) for name, x in flatten(e.model.frozen).items()} for run_id, e in built.items()}
     first, *others = frozen.values()

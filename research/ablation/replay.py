@@ -6,9 +6,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from research import job, whole
+from research import storage
 from research.ablation import fleet
 from research.errors import InputError, nearest
+from research.experiment import modes
 
 
 def replay(workdir: Path, wanted: str, console: Console) -> bool:
@@ -17,15 +18,15 @@ def replay(workdir: Path, wanted: str, console: Console) -> bool:
     A run that was trained together with others is so again. Raises InputError where there is no such run, or where it is not finished.
     """
     run_id = _find(workdir, wanted)
-    before = whole.read_json(workdir / run_id / "result.json", "environment", "params")
+    before = storage.read_json(workdir / run_id / "result.json", "environment", "params")
     company = before["environment"]["company"] or [run_id]
-    configs = {member: ConfigDict(whole.read_json(workdir / member / "config.json")) for member in company}
+    configs = {member: ConfigDict(storage.read_json(workdir / member / "config.json")) for member in company}
     console.print(f"{run_id}: once more{f', one of {len(company)} together as it was' if len(company) > 1 else ''}")
     with tempfile.TemporaryDirectory() as folder:
         if len(company) > 1:
             after = (fleet.run(configs, Path(folder), console.print) or {}).get(run_id)
         else:
-            after = job.run(configs[run_id], Path(folder) / run_id, console)
+            after = modes.run(configs[run_id], Path(folder) / run_id, console)
     if not isinstance(after, dict):
         raise InputError(f"{run_id} could not be run again: {after}")
     return _compare(run_id, before, after, console)

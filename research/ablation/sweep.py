@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from configs import common
+from research.config import durations, fields
 from research.errors import InputError
 
 Overrides = dict[str, Any]
@@ -98,14 +98,14 @@ def changed(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDic
     """The base config with changes like `--config.NAME=VALUE`. Raises InputError on one that is not understood."""
     config, values = base(), flags.FlagValues()
     for name in _names(changes):
-        common.check_field(config, name)
+        fields.check_field(config, name)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *changes])
         values(["", *changes])
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:
         raise InputError(str(error).splitlines()[0]) from None
     config = values["config"].value
-    common.settle_units(config, _names(changes))
+    durations.settle_units(config, _names(changes))
     return config
 
 
@@ -115,4 +115,4 @@ def _names(changes: Iterable[str]) -> list[str]:
 
 def configs(base: Callable[[], ConfigDict], sweep: Iterable[Overrides]) -> list[tuple[Overrides, ConfigDict]]:
     """Each run's overrides and its whole config. Raises InputError on a field that is not known."""
-    return [(overrides, common.override(base(), overrides)) for overrides in sweep]
+    return [(overrides, fields.override(base(), overrides)) for overrides in sweep]

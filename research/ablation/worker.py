@@ -16,9 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
-from research import job, process, whole
-from research.ablation import fleet, runner, sweep
+from research import storage
+from research.ablation import fleet, sweep
+from research.ablation import runs as sweep_runs
 from research.errors import InputError
+from research.experiment import modes
+from research.parallel import cpu
 from research.tasks.metrics import title
 
 
@@ -28,8 +31,8 @@ def main(path: str, workdir: Path, *changes: str) -> None:
     os.dup2(2, 1)  # what libraries print goes to the log, not between our lines
     tasks: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    job.keep_programs()
-    runs = runner.identify(sweep.configs(*sweep.load(path, changes)))
+    modes.keep_programs()
+    runs = sweep_runs.identify(sweep.configs(*sweep.load(path, changes)))
 
     def tell(**message: Any) -> None:
         print(json.dumps(message), file=out, flush=True)
@@ -46,7 +49,7 @@ def _listen(tasks: queue.Queue) -> None:
     os._exit(0)
 
 
-def do(runs: dict[str, runner.Cell], workdir: Path, say: Callable[[str], None]) -> None:
+def do(runs: dict[str, sweep_runs.Cell], workdir: Path, say: Callable[[str], None]) -> None:
     """Does the runs that are not finished, together where that is of use, and says how they ended.
 
     A run that fails leaves `error.txt`; the others go on.
@@ -62,22 +65,22 @@ def do(runs: dict[str, runner.Cell], workdir: Path, say: Callable[[str], None]) 
             say(f"{len(runs)} runs one after the other: together they failed: {_what(error)}")
     if ended is not None:
         for run_id, result in ended.items():
-            finish(workdir / run_id, runner.label(runs[run_id][0]), result, (time.perf_counter() - begin) / len(ended), say)
+            finish(workdir / run_id, sweep_runs.label(runs[run_id][0]), result, (time.perf_counter() - begin) / len(ended), say)
         return
     for run_id, (overrides, config) in todo.items():
         begin = time.perf_counter()
         try:
-            result = job.run(config, workdir / run_id, Console(quiet=True))
+            result = modes.run(config, workdir / run_id, Console(quiet=True))
         except Exception as error:  # whatever it was: the others are not to be lost
             result = error
-        finish(workdir / run_id, runner.label(overrides), result, time.perf_counter() - begin, say)
+        finish(workdir / run_id, sweep_runs.label(overrides), result, time.perf_counter() - begin, say)
 
 
 def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds: float, say: Callable[[str], None]) -> None:
     """Says how a run ended, and leaves `error.txt` where it failed."""
     if isinstance(result, Exception):
         folder.mkdir(parents=True, exist_ok=True)
-        whole.write_text(folder / "error.txt", f"{_what(result)}\n")
+        storage.write_text(folder / "error.txt", f"{_what(result)}\n")
         say(f"{label}: failed: {_what(result).splitlines()[0]}")
         return
     (folder / "error.txt").unlink(missing_ok=True)
@@ -90,7 +93,7 @@ def _what(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    process.prepare()
+    cpu.prepare()
     try:
         main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
     except KeyboardInterrupt:

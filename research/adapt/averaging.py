@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.adapt.method import Method, Regulariser
+from research.adapt.base import Method, Regulariser
 from research.adapt.regularize import check
 from research.params.tree import Tree
 

@@ -7,11 +7,11 @@ encoder (`full+chosen_layer`), they say how these are read; what is above the la
 
 from typing import Any
 
+from research.adapt.base import Method
 from research.adapt.freezing import NOTHING, Stages
-from research.adapt.method import Method
 from research.errors import InputError
+from research.layers.precision import Precision
 from research.models import readers
-from research.precision import Precision
 
 
 def chosen_layer(stages: Stages, config: Any) -> Method:

@@ -6,7 +6,7 @@ share their parameters are one here: they open together.
 
 from typing import Any
 
-from research.adapt.method import Method
+from research.adapt.base import Method
 from research.errors import InputError
 from research.params.plan import FROZEN, Fate, Rules
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from research.adapt import adapters, averaging, features, freezing, lora, perturb, prefix, regularize, scaling
-from research.adapt.method import Method
+from research.adapt import averaging, bottleneck, features, freezing, ia3, lora, perturb, prefix, regularize, vera
+from research.adapt.base import Method
 from research.adapt.recipe import Recipe
 from research.errors import InputError, nearest
 
@@ -24,12 +24,12 @@ METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
     "discriminative": freezing.discriminative,
     "lora": lora.lora,
     "dora": lora.dora,
-    "vera": scaling.vera,
-    "ia3": scaling.ia3,
-    "houlsby": adapters.houlsby,
-    "pfeiffer": adapters.pfeiffer,
-    "parallel_adapter": adapters.parallel_adapter,
-    "compacter": adapters.compacter,
+    "vera": vera.vera,
+    "ia3": ia3.ia3,
+    "houlsby": bottleneck.houlsby,
+    "pfeiffer": bottleneck.pfeiffer,
+    "parallel_adapter": bottleneck.parallel_adapter,
+    "compacter": bottleneck.compacter,
     "prefix": prefix.prefix,
     "soft_prompt": prefix.soft_prompt,
     "chosen_layer": features.chosen_layer,

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.adapt.lora import keys_of
-from research.adapt.method import Gradient, Method, Regulariser
+from research.adapt.base import Gradient, Method, Regulariser
 from research.adapt.regularize import check
+from research.adapt.targets import keys_of
 from research.errors import InputError
-from research.models.dropout import GOLDEN, mix, token_salt
+from research.layers.dropout import GOLDEN, mix, token_salt
 from research.params.tree import Tree
 
 Stages = tuple[str, ...]

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.adapt.lora import kernels, keys_of
-from research.adapt.method import Delta, Method, Site
+from research.adapt.base import Delta, Method, Site
+from research.adapt.targets import kernels, keys_of
 from research.errors import InputError
 
 WORD = "embeddings/word"

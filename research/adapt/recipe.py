@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from research.adapt.method import Delta, Method, Regulariser, only_one
+from research.adapt.base import Delta, Method, Regulariser, only_one
 from research.errors import InputError
 from research.params import plan as plans
 from research.params import rules

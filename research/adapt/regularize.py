@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.adapt.base import Gradient, Method, Regulariser
 from research.adapt.freezing import top_layers
-from research.adapt.lora import keys_of
-from research.adapt.method import Gradient, Method, Regulariser
+from research.adapt.targets import keys_of
 from research.errors import InputError, nearest
-from research.models.dropout import dropout, mix
+from research.layers.dropout import dropout, mix
 from research.params import rules
 from research.params.tree import Tree, flatten, map_named, unflatten
 

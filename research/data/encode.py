@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research import cache, whole
+from research import storage
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 
@@ -60,9 +60,9 @@ def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "he
         raise InputError(f"truncation={truncation} is for tasks of one text, and this one has pairs; use truncation=head")
     if not keep:
         return _tokenized(tokenizer, examples, max_length, truncation, head)
-    path = cache.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length, truncation, head)}.npz"
-    if cache.intact(path):
-        with np.load(io.BytesIO(path.read_bytes()[: -cache.SEAL_BYTES])) as file:
+    path = storage.folder("tokens") / f"{fingerprint(tokenizer, examples, max_length, truncation, head)}.npz"
+    if storage.intact(path):
+        with np.load(io.BytesIO(path.read_bytes()[: -storage.SEAL_BYTES])) as file:
             return Tokens(**file)
     tokens = _tokenized(tokenizer, examples, max_length, truncation, head)
     _write(path, tokens)
@@ -144,7 +144,7 @@ def _joined(ids: list[list[int]], types: list[list[int]]) -> Tokens:
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    with whole.writing(path) as part:
+    with storage.writing(path) as part:
         with part.open("wb") as file:
             np.savez(file, ids=tokens.ids, types=tokens.types, offsets=tokens.offsets, uncut=tokens.uncut)
-        cache.seal(part)
+        storage.seal(part)

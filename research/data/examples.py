@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import random
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SPLITS = ("train", "dev", "test")
@@ -58,20 +56,6 @@ class Dataset:
 def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Examples:
     """Examples called after their row number: "train-0", "train-1" and so on."""
     return Examples(tuple(f"{split}-{i}" for i in range(len(texts))), tuple(texts), tuple(labels))
-
-
-def stratified_order(labels: Sequence[str], seed: str) -> list[int]:
-    """A seeded permutation of the rows whose every beginning has the labels in the proportions of the whole, within one row a label."""
-    rng = random.Random(seed)
-    by_label = defaultdict(list)
-    for row, label in enumerate(labels):
-        by_label[label].append(row)
-    places = []
-    for label in sorted(by_label):
-        members = by_label[label]
-        rng.shuffle(members)
-        places += [((k + 0.5) / len(members), rng.random(), row) for k, row in enumerate(members)]
-    return [row for _, _, row in sorted(places)]
 
 
 def fingerprint(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from research.data import files
 from research.data.examples import Examples
+from research.data.sources import files
 from research.errors import InputError, nearest
-from research.tasks.task import Task
+from research.tasks.base import Task
 
 
 class Input(NamedTuple):

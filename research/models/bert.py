@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError
-from research.models import blocks
-from research.models.attention import Core
-from research.models.blocks import ACTIVATIONS, Batch, by_row
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.lean import Embed, LayerNorm
-from research.precision import Precision
+from research.layers import transformer
+from research.layers.attention import Core
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import Embed
+from research.layers.norm import LayerNorm
+from research.layers.precision import Precision
+from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.models.output import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class BertConfig:
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], traits: Traits = BERT) -> "BertConfig":
         """From the contents of a `config.json` of a family with these traits. Raises InputError on what this encoder does not do."""
-        blocks.only(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
+        transformer.only(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
         config = {**traits.defaults, **{traits.names.get(name, name): value for name, value in config.items()}, **traits.fixed}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
         layers = shape.num_hidden_layers
@@ -105,7 +106,7 @@ class BertConfig:
             projects=traits.projects or shape.embedding_size not in (0, shape.hidden_size),
             first_position=config["pad_token_id"] + 1 if traits.after_padding else 0,
         )
-        blocks.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        transformer.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         if not 1 <= shape.num_hidden_groups <= layers:
             raise InputError(f"config.json: num_hidden_groups {shape.num_hidden_groups}, but there are {layers} layers")
         return shape
@@ -135,7 +136,7 @@ class Embeddings(nn.Module):
         further = table(c.max_position_embeddings, "position")(rows_after_padding(batch, c.first_position) if c.first_position else rows)
         x += table(c.type_vocab_size, "type")(batch["types"]) + further if c.type_vocab_size else further
         x = Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), by_row(salt))
-        return blocks.dense(self.precision, c.hidden_size, c.initializer_range, "projection")(x) if c.projects else x
+        return transformer.dense(self.precision, c.hidden_size, c.initializer_range, "projection")(x) if c.projects else x
 
 
 def rows_after_padding(batch: Batch, first: int) -> jax.Array:
@@ -162,9 +163,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
         c = self.config
-        project = lambda name: blocks.dense(self.precision, c.hidden_size, c.initializer_range, name)  # noqa: E731
+        project = lambda name: transformer.dense(self.precision, c.hidden_size, c.initializer_range, name)  # noqa: E731
         core = Core(self.precision, self.attention_dropout, name="core")
-        y = blocks.attend(x, batch, mask, salt, c.num_attention_heads, project, core)
+        y = transformer.attend(x, batch, mask, salt, c.num_attention_heads, project, core)
         y = Dropout(self.dropout)(project("output")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
@@ -179,8 +180,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
-        y = ACTIVATIONS[c.hidden_act](p.rounded(blocks.dense(p, c.intermediate_size, c.initializer_range, "up")(x)))
-        y = Dropout(self.dropout)(blocks.dense(p, c.hidden_size, c.initializer_range, "down")(y), by_row(salt))
+        y = ACTIVATIONS[c.hidden_act](p.rounded(transformer.dense(p, c.intermediate_size, c.initializer_range, "up")(x)))
+        y = Dropout(self.dropout)(transformer.dense(p, c.hidden_size, c.initializer_range, "down")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
@@ -221,7 +222,7 @@ class Bert(nn.Module):
     def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
         c, names = self.config, self.stages
         salt = token_salt(batch) if self.has_rng("dropout") else None
-        mask = blocks.same_segment(batch["segments"])
+        mask = transformer.same_segment(batch["segments"])
         x = Embeddings(c, self.precision, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
         layers = {name: Layer(c, self.precision, self.dropout, self.attention_dropout, name=name) for name in dict.fromkeys(names[1:])}
         outputs = [x]
@@ -232,5 +233,5 @@ class Bert(nn.Module):
         pooled = None
         if self.pooler and stop is None:
             first = jnp.take_along_axis(x, batch["anchors"][:, :, None], axis=1)
-            pooled = jnp.tanh(blocks.dense(self.precision, c.hidden_size, c.initializer_range, "pooler")(first))
+            pooled = jnp.tanh(transformer.dense(self.precision, c.hidden_size, c.initializer_range, "pooler")(first))
         return Encoded(x, tuple(outputs), pooled)

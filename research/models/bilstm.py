@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 
 from research.errors import InputError
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.lstm import BiLstm
-from research.models.words import WordEmbeddings
-from research.precision import Precision
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import WordEmbeddings
+from research.layers.lstm import BiLstm
+from research.layers.precision import Precision
+from research.models.output import Encoded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.errors import InputError
-from research.models import blocks
-from research.models.attention import Core
+from research.layers import transformer
+from research.layers.attention import Core
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import Embed, lookup
+from research.layers.norm import LayerNorm
+from research.layers.precision import Precision
+from research.layers.transformer import Batch, by_row
 from research.models.bert import Mlp
-from research.models.blocks import Batch, by_row
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.lean import Embed, LayerNorm, lookup
-from research.precision import Precision
+from research.models.output import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +51,13 @@ class DebertaConfig:
         """From the contents of a `config.json`. Raises InputError on what this encoder does not do."""
         if not config.get("relative_attention"):
             raise InputError("config.json: relative_attention is not true; without it this is not DeBERTa's attention")
-        blocks.only(config, conv_kernel_size=0, embedding_size=config.get("hidden_size", cls.hidden_size))
+        transformer.only(config, conv_kernel_size=0, embedding_size=config.get("hidden_size", cls.hidden_size))
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
         kinds = shape.pos_att_type or ()
         kinds = tuple(kind.strip().lower() for kind in (kinds.split("|") if isinstance(kinds, str) else kinds))
         if not set(kinds) <= {"c2p", "p2c"}:
             raise InputError(f"config.json: pos_att_type {'|'.join(kinds)!r} is not supported; only 'c2p', 'p2c' and both are")
-        blocks.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        transformer.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         far = shape.max_relative_positions if shape.max_relative_positions > 0 else shape.max_position_embeddings
         return dataclasses.replace(shape, pos_att_type=kinds, max_relative_positions=far)
 
@@ -132,7 +133,7 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, distances: jax.Array, places: jax.Array, batch: Batch, mask: jax.Array, salt: Any) -> jax.Array:
         c, p = self.config, self.precision
         (B, L, D), H = x.shape, c.num_attention_heads
-        project = functools.cache(functools.partial(blocks.dense, p, D, c.initializer_range))  # words and distances may share a layer
+        project = functools.cache(functools.partial(transformer.dense, p, D, c.initializer_range))  # words and distances may share a layer
         z = Dropout(self.dropout)(distances, places[:, None])[None]
         heads_first = lambda y: y.reshape(-1, y.shape[1], H, D // H).swapaxes(1, 2).reshape(-1, y.shape[1], D // H)  # noqa: E731
         # Each row has a copy: the gradient of one table for all would sum over rows and places in one product, which CPUs lack in bfloat16.
@@ -147,7 +148,7 @@ class Attention(nn.Module):
             to = of_rows(project("query" if c.share_att_key else "pos_query")(z))[:, -2::-1] * scale
             bias += shifted(p.einsum("nld,nmd->nlm", k, jnp.pad(to, ((0, 0), (0, 1), (0, 0))))).swapaxes(1, 2)
         core = Core(p, self.attention_dropout, name="core")
-        y = core(q, k, v, mask, *blocks.places(batch, salt, H), bias * (D // H) ** -0.5)
+        y = core(q, k, v, mask, *transformer.places(batch, salt, H), bias * (D // H) ** -0.5)
         y = y.reshape(B, H, L, D // H).swapaxes(1, 2).reshape(B, L, D)
         y = Dropout(self.dropout)(project("output")(y), by_row(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
@@ -191,7 +192,7 @@ class Deberta(nn.Module):
     def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
         c, L = self.config, batch["segments"].shape[1]
         salt = token_salt(batch) if self.has_rng("dropout") else None
-        mask = blocks.same_segment(batch["segments"])
+        mask = transformer.same_segment(batch["segments"])
         embeddings = Embeddings(c, self.dropout, name="embeddings")
         x = embeddings(batch, salt) if start == 0 else hidden
         places = c.places(np.arange(L - 1, -L - 1, -1))

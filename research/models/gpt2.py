@@ -11,13 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.models import blocks
-from research.models.attention import Core
-from research.models.blocks import ACTIVATIONS, Batch, by_row
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.lean import Embed, LayerNorm
-from research.precision import Precision
+from research.layers import transformer
+from research.layers.attention import Core
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import Embed
+from research.layers.norm import LayerNorm
+from research.layers.precision import Precision
+from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.models.output import Encoded
 
 # How GPT-2's config calls what others have.
 NAMES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_positions": "max_position_embeddings"}
@@ -41,10 +42,10 @@ class Gpt2Config:
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "Gpt2Config":
         """From the contents of a `config.json`. Raises InputError on what this model does not do."""
-        blocks.only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+        transformer.only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
         config = {NAMES.get(name, name): value for name, value in config.items()}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
-        blocks.check("activation_function", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        transformer.check("activation_function", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         return dataclasses.replace(shape, intermediate_size=shape.intermediate_size or 4 * shape.hidden_size)
 
     @property
@@ -64,10 +65,10 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
         c = self.config
-        project = functools.partial(blocks.dense, self.precision, c.hidden_size)
+        project = functools.partial(transformer.dense, self.precision, c.hidden_size)
         core = Core(self.precision, self.attention_dropout, name="core")
         y = LayerNorm(c.layer_norm_eps, name="norm")(x)
-        y = blocks.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core)
+        y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core)
         return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
 
 
@@ -81,8 +82,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
-        y = blocks.dense(p, c.intermediate_size, c.initializer_range, "up")(LayerNorm(c.layer_norm_eps, name="norm")(x))
-        y = blocks.dense(p, c.hidden_size, _deep(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
+        y = transformer.dense(p, c.intermediate_size, c.initializer_range, "up")(LayerNorm(c.layer_norm_eps, name="norm")(x))
+        y = transformer.dense(p, c.hidden_size, _deep(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
         return x + Dropout(self.dropout)(y, by_row(salt))
 
 
@@ -139,7 +140,7 @@ class Gpt2(nn.Module):
     def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
         c, L = self.config, batch["segments"].shape[1]
         salt = token_salt(batch) if self.has_rng("dropout") else None
-        mask = blocks.same_segment(batch["segments"]) & jnp.tril(jnp.ones((L, L), bool))[None, None]
+        mask = transformer.same_segment(batch["segments"]) & jnp.tril(jnp.ones((L, L), bool))[None, None]
         x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
         outputs = [x]
         for name in self.stages[max(start, 1) : stop]:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError, nearest
-from research.models.blocks import ACTIVATIONS
-from research.models.dropout import Dropout, mix, token_salt
-from research.models.encoded import Encoded
-from research.models.lean import LayerNorm
+from research.layers.dropout import Dropout, mix, token_salt
+from research.layers.norm import LayerNorm
+from research.layers.transformer import ACTIVATIONS
+from research.models.output import Encoded
 
 POOLINGS = ("pooler", "first", "last", "mean", "max")
 EXACT = jax.lax.Precision.HIGHEST

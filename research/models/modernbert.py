@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError
-from research.models import blocks
-from research.models.attention import Core
-from research.models.blocks import ACTIVATIONS, Batch, by_row
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.lean import Embed, LayerNorm
-from research.precision import Precision
+from research.layers import transformer
+from research.layers.attention import Core
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import Embed
+from research.layers.norm import LayerNorm
+from research.layers.precision import Precision
+from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.models.output import Encoded
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETAS = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
@@ -54,8 +55,8 @@ class ModernBertConfig:
         types = tuple(shape.layer_types or (LOCAL if i % every else GLOBAL for i in range(shape.num_hidden_layers)))
         if len(types) != shape.num_hidden_layers or not set(types) <= {LOCAL, GLOBAL}:
             raise InputError(f"config.json: layer_types must say {LOCAL!r} or {GLOBAL!r} for each of {shape.num_hidden_layers} layers")
-        blocks.check("hidden_activation", shape.hidden_activation, shape.hidden_size, shape.num_attention_heads)
-        blocks.only(config, rope_scaling=None)
+        transformer.check("hidden_activation", shape.hidden_activation, shape.hidden_size, shape.num_attention_heads)
+        transformer.only(config, rope_scaling=None)
         return dataclasses.replace(shape, layer_types=types, thetas=tuple((kind, _theta(config, kind)) for kind in THETAS))
 
     @property
@@ -94,13 +95,13 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, batch: Batch, mask: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, d = self.config, self.config.hidden_size // self.config.num_attention_heads
-        project = functools.partial(blocks.dense, self.precision, c.hidden_size, bias=c.attention_bias)
+        project = functools.partial(transformer.dense, self.precision, c.hidden_size, bias=c.attention_bias)
         frequencies = dict(c.thetas)[self.kind] ** (-jnp.arange(0, d, 2, dtype=jnp.float32) / d)
         angles = batch["positions"].astype(jnp.float32)[:, :, None] * frequencies[None, None]
         turn = lambda q, k: (rotate(q, angles), rotate(k, angles))  # noqa: E731
         core = Core(self.precision, self.dropout, name="core")
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x) if self.normed else x
-        y = blocks.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, turn)
+        y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, turn)
         return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
 
 
@@ -115,9 +116,9 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x)
-        up, gate = (blocks.dense(p, c.intermediate_size, c.initializer_range, name, c.mlp_bias)(y) for name in ("up", "gate"))
+        up, gate = (transformer.dense(p, c.intermediate_size, c.initializer_range, name, c.mlp_bias)(y) for name in ("up", "gate"))
         y = ACTIVATIONS[c.hidden_activation](p.rounded(up)) * gate
-        return x + blocks.dense(p, c.hidden_size, _deep(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, by_row(salt)))
+        return x + transformer.dense(p, c.hidden_size, _deep(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, by_row(salt)))
 
 
 def _deep(config: ModernBertConfig) -> float:
@@ -137,7 +138,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, batch: Batch, salt: jax.Array | None) -> jax.Array:
         c, kind = self.config, self.config.layer_types[self.number]
-        mask = blocks.same_segment(batch["segments"])
+        mask = transformer.same_segment(batch["segments"])
         if kind == LOCAL:  # places of a row are as far from each other as positions of a text are
             place = jnp.arange(x.shape[1])
             mask &= (jnp.abs(place[:, None] - place[None, :]) <= c.local_attention // 2)[None, None]

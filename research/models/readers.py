@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError
-from research.models.encoded import Encoded
-from research.models.lstm import BiLstm
-from research.precision import Precision
+from research.layers.lstm import BiLstm
+from research.layers.precision import Precision
+from research.models.output import Encoded
 
 
 class Reader(nn.Module):

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError
-from research.models.dropout import Dropout, token_salt
-from research.models.encoded import Encoded
-from research.models.words import WordEmbeddings
-from research.precision import Precision
+from research.layers.dropout import Dropout, token_salt
+from research.layers.embedding import WordEmbeddings
+from research.layers.precision import Precision
+from research.models.output import Encoded
 
 
 @dataclasses.dataclass(frozen=True)

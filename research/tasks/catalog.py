@@ -5,8 +5,11 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from research.errors import InputError, nearest
-from research.tasks import metrics
-from research.tasks.task import Task, Tfds
+from research.tasks import classification, metrics
+from research.tasks.base import Task, Tfds
+
+KINDS = {"classification": classification}
+
 
 PAIR = ("text_a", "text_b")
 

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from research.errors import InputError
 from research.weights import classes, peft
 from research.weights.graft import graft as grafted
-from research.weights.read import read_object
+from research.weights.reader import read_object
 
 FIELD = "weights.adapter"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import InputError
-from research.weights.names import shortened
+from research.weights.name_map import shortened
 
 LAST = "head/classifier/"  # the layer whose outputs are the classes
 

@@ -7,7 +7,7 @@ import flax.traverse_util
 import numpy as np
 
 from research.errors import InputError
-from research.weights.names import shortened
+from research.weights.name_map import shortened
 
 
 def graft(

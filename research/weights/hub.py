@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research.errors import InputError, nearest
 from research.weights import tiny
-from research.weights.read import MSGPACK, PICKLE, weight_files
+from research.weights.reader import MSGPACK, PICKLE, weight_files
 
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json", "*_Dense/*")  # of sentence-transformers

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from research import models
 from research.errors import InputError
+from research.models import families
 from research.weights.hub import TOKENIZER
-from research.weights.names import KINDS, to_theirs
+from research.weights.name_map import KINDS, to_theirs
 from research.weights.tables import TABLES
 from research.weights.tokenizer import CONFIG, RULES
 
@@ -67,7 +67,7 @@ def write_config(folder: Path, config: Mapping[str, Any], kind: str | None = Non
     if labels:
         described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
         described |= {"problem_type": "single_label_classification"}
-    padding = models.family(config).style(config).padding
+    padding = families.family(config).style(config).padding
     if padding is not None:  # a classifier that reads the last token must know what is none
         described["pad_token_id"] = padding
     (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")

@@ -10,8 +10,8 @@ import numpy as np
 import safetensors.numpy
 
 from research.errors import InputError, nearest
-from research.weights.names import Row, Table, to_ours, to_theirs
-from research.weights.read import read_object, read_safetensors
+from research.weights.name_map import Row, Table, to_ours, to_theirs
+from research.weights.reader import read_object, read_safetensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 BEFORE, BEFORE_PREFIX = "base_model.model.", "base_model."  # what stands before names; before the head's beside a prefix

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from research import models
+from research.models import families
 
 
 def remarks(checkpoint: Any, config: Any, missing: Iterable[str]) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def _missing(names: Iterable[str]) -> list[str]:
 
 def _dropout(shape: Any, config: Any) -> list[str]:
     """The checkpoint's own rates, where the run has others."""
-    family = models.family(shape)
+    family = families.family(shape)
     ours = (config.dropout, config.dropout if config.attention_dropout is None else config.attention_dropout)
     own = {name: rate for name, used in zip(family.rates, ours, strict=True) if (rate := shape.get(name, family.rate)) != used}
     said = ", ".join(f"{name} {rate:g}" for name, rate in own.items())

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research.errors import InputError
-from research.weights.read import SINGLE, read_object, read_safetensors
+from research.weights.reader import SINGLE, read_object, read_safetensors
 
 MODULES, POOLING, DENSE, TRANSFORMER = "modules.json", "1_Pooling", "2_Dense", "sentence_bert_config.json"
 CLASSIFIER = ("Transformer", "Pooling", "Dense")  # the modules of a classifier

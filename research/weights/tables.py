@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from research.weights.names import Row, Table
+from research.weights.name_map import Row, Table
 
 
 def _one(torch: str, ours: str) -> Row:

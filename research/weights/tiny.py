@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research import cache
+from research import storage
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY = (*SPECIAL, *(mark + c for mark in ("", "##") for c in string.ascii_lowercase + string.digits), *string.punctuation)
@@ -33,7 +33,7 @@ CONFIG = {
 
 def folder() -> Path:
     """The folder of the tiny model, made in the cache the first time."""
-    path = cache.folder("models") / "tiny-1"
+    path = storage.folder("models") / "tiny-1"
     if not path.is_dir():
         with tempfile.TemporaryDirectory(dir=path.parent) as part:
             write(Path(part) / path.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import InputError
-from research.weights.read import read_object
+from research.weights.reader import read_object
 
 CONFIG, RULES = "tokenizer_config.json", "tokenizer.json"
 GENERIC = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is; other classes build their own rules around its vocabulary

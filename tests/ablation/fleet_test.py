@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import experiment, job, telemetry, train
-from research.ablation import fleet, planner
+from research.ablation import fleet, grouping
 from research.errors import InputError
+from research.experiment import build as experiments
+from research.experiment import modes, results
 from research.params.tree import flatten, merge
+from research.tracking import writer
+from research.train import loop
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -31,14 +34,14 @@ def config(**changes):
 @pytest.fixture
 def keep(monkeypatch):
     """Parameters that runs kept, by folder name; `describe` is where a run has them in its hands."""
-    kept, plain = {}, job.describe
+    kept, plain = {}, results.describe
 
     def describe(e, model, metrics, speed, best, sha256):
         params = {name: np.asarray(x) for name, x in flatten(merge(model.trainable, model.frozen)).items()}
         kept[best.folder.parents[1].parent.name, best.folder.parents[1].name] = params
         return plain(e, model, metrics, speed, best, sha256)
 
-    monkeypatch.setattr(job, "describe", describe)
+    monkeypatch.setattr(results, "describe", describe)
     return kept
 
 
@@ -46,7 +49,7 @@ def both(configs, folder, kept):
     """Name -> (result in a fleet, result alone, largest difference of parameters), after a check that nothing else differs."""
     together, out = fleet.run(configs, folder / "together", lambda text: None), {}
     for name, one in configs.items():
-        alone = job.run(one, folder / "alone" / name, QUIET)
+        alone = modes.run(one, folder / "alone" / name, QUIET)
         if isinstance(together[name], Exception):
             raise together[name]
         for split in ("dev", "test"):
@@ -69,7 +72,7 @@ def test_seeds_and_scalars_are_each_its_own(method, epsilon, tmp_path, keep):
     base = {"method": method, "weight_decay": 0.01, "dropout": 0.1, "label_smoothing": 0.1, "epsilon": epsilon}
     changes = [{}, {"seed": 1}, {"learning_rate": 1e-4}, {"weight_decay": 0.3}, {"dropout": 0.3}, {"label_smoothing": 0.3, "seed": 5}]
     configs = {f"m{k}": config(**base | change) for k, change in enumerate(changes)}
-    assert planner.groups(configs) == [list(configs)]
+    assert grouping.groups(configs) == [list(configs)]
     ended = both(configs, tmp_path, keep)
     assert max(difference for *_, difference in ended.values()) < 1e-6
     shas = [together["params"]["sha256"] for together, *_ in ended.values()]
@@ -96,10 +99,12 @@ def test_one_that_diverges_or_stops_early_or_cannot_begin_is_alone_in_that(quick
     configs = {"good": config(method="lora"), "diverges": config(method="lora", learning_rate=1e30), "other": config(method="lora", seed=3)}
     ended = fleet.run(configs, tmp_path / "a", lambda text: None)
     assert isinstance(ended["diverges"], InputError) and "diverged" in str(ended["diverges"])
-    assert job.run(configs["other"], tmp_path / "b", QUIET)["metrics"]["test"] == pytest.approx(ended["other"]["metrics"]["test"], abs=1e-6)
+    assert modes.run(configs["other"], tmp_path / "b", QUIET)["metrics"]["test"] == pytest.approx(
+        ended["other"]["metrics"]["test"], abs=1e-6
+    )
     configs = {f"s{seed}": config(method="linear_probe", seed=seed, **early) for seed in range(4)}
     both(configs, tmp_path / "early", keep)
-    last = {name: telemetry.read_metrics(tmp_path / "early" / "together" / name)[-1]["step"] for name in configs}
+    last = {name: writer.read_metrics(tmp_path / "early" / "together" / name)[-1]["step"] for name in configs}
     assert len(set(last.values())) > 1 and max(last.values()) < 8, "they stopped, and not all at the same step"
 
 
@@ -107,7 +112,7 @@ def test_one_that_diverges_or_stops_early_or_cannot_begin_is_alone_in_that(quick
 def test_what_was_killed_goes_on_to_the_same_end(quickly, tmp_path, monkeypatch):
     configs = {f"r{k}": config(method="lora", seed=k // 2, learning_rate=1e-3 * (1 + k % 2)) for k in range(4)}
     whole = fleet.run(configs, tmp_path / "whole", lambda text: None)
-    plain = train.Running.step
+    plain = loop.Running.step
     for limit in (18, 10):  # in the fifth step, and then among those who went on from the third
         left = iter(range(limit))
 
@@ -116,10 +121,10 @@ def test_what_was_killed_goes_on_to_the_same_end(quickly, tmp_path, monkeypatch)
                 raise KeyboardInterrupt
             return plain(self, batch)
 
-        monkeypatch.setattr(train.Running, "step", step)
+        monkeypatch.setattr(loop.Running, "step", step)
         with pytest.raises(KeyboardInterrupt):
             fleet.run(configs, tmp_path / "killed", lambda text: None)
-    monkeypatch.setattr(train.Running, "step", plain)
+    monkeypatch.setattr(loop.Running, "step", plain)
     ended = fleet.run(configs, tmp_path / "killed", lambda text: None)
     assert {name: one["params"]["sha256"] for name, one in ended.items()} == {n: one["params"]["sha256"] for n, one in whole.items()}
     (tmp_path / "killed" / "r2" / "result.json").unlink()
@@ -131,9 +136,9 @@ def test_groups_hold_only_what_shares_a_program():
     alike = {"a": {}, "b": {"seed": 1}, "c": {"learning_rate": 1e-5}, "d": {"dropout": 0.2}}
     other = {"e": {"dropout": 0.0}, "f": {"method": "full"}, "g": {"total_steps": 7}, "h": {"weight_decay": 0.0}, "i": {"data__seed": 1}}
     configs = {name: config(**{"method": "lora"} | change) for name, change in (alike | other).items()}
-    assert planner.groups(configs) == [list(alike), *([name] for name in other)]
-    many = {str(seed): config(seed=seed) for seed in range(planner.MOST + 3)}
-    assert [len(group) for group in planner.groups(many)] == [planner.MOST, 3]
+    assert grouping.groups(configs) == [list(alike), *([name] for name in other)]
+    many = {str(seed): config(seed=seed) for seed in range(grouping.MOST + 3)}
+    assert [len(group) for group in grouping.groups(many)] == [grouping.MOST, 3]
 
 
 def test_it_says_why_it_is_of_no_use(tmp_path, monkeypatch):
@@ -151,9 +156,9 @@ def test_it_says_why_it_is_of_no_use(tmp_path, monkeypatch):
 
 
 def test_experiments_of_other_seeds_are_those_built_alone(quickly):
-    build = experiment.experiments_of(config(method="lora"))
+    build = experiments.experiments_of(config(method="lora"))
     for seed in (0, 4):
-        one, other = build(config(method="lora", seed=seed)), experiment.build(config(method="lora", seed=seed))
+        one, other = build(config(method="lora", seed=seed)), experiments.build(config(method="lora", seed=seed))
         for name in ("trainable", "frozen"):
             jax.tree.map(np.testing.assert_array_equal, getattr(one.model, name), getattr(other.model, name))
         batches = [[next(e.train.stream()) for _ in range(2)][1] for e in (one, other)]

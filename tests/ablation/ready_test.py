@@ -5,14 +5,15 @@ import re
 
 import pytest
 
-from configs import ablations, common
+from configs import ablations
 from configs.ablations.methods import METHODS
-from research.ablation import planner, sweep
+from research.ablation import grouping, sweep
 from research.adapt import methods
+from research.config import fields
 from research.data import augment, encode
 from research.errors import InputError
 from research.models import heads
-from research.params import plan
+from research.params import plan as plans
 from research.weights import hub
 from tests import runs
 
@@ -74,7 +75,7 @@ def test_every_value_is_one_that_the_code_knows(name):
         assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
         assert config.pooling in ("auto", *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
         methods.settle(config)  # raises where a method is not known
-        common.check_ranges(config)
+        fields.check_ranges(config)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +123,7 @@ def test_decay_at_one_is_full_fine_tuning_at_the_same_rates():
     assert {config.method for config in found} == {"llrd"} and len({(c.llrd_decay, c.base_learning_rate) for c in found}) == 15
     assert {c.base_learning_rate for c in found if c.llrd_decay == 1.0} == {5e-5, 1e-4, 2e-4}
     plain = runs.plan("llrd", llrd_decay=1.0)
-    assert {entry.fate for entry in plain.entries.values()} == {plan.Fate()} != {e.fate for e in runs.plan("llrd").entries.values()}
+    assert {entry.fate for entry in plain.entries.values()} == {plans.Fate()} != {e.fate for e in runs.plan("llrd").entries.values()}
 
 
 def test_batches_of_other_sizes_see_as_many_examples():
@@ -151,7 +152,7 @@ def test_only_runs_with_the_same_examples_train_together():
         found = dict(enumerate(configs(name, "seeds=3")))
         for config in found.values():
             methods.settle(config)
-        assert (max(map(len, planner.groups(found))) > 1) == together
+        assert (max(map(len, grouping.groups(found))) > 1) == together
 
 
 def test_a_quarter_of_both_ends_is_of_the_beginning():
@@ -197,7 +198,7 @@ def test_what_begins_with_nothing_has_a_recipe_of_its_own_for_every_size():
         assert {config.no_decay.norm for config in baseline} == {recipe.no_decay.norm} == {""}
     assert found["minilm", ""][0].learning_rate is None and found["minilm", ""][0].no_decay.norm
     small = configs("scratch", "smoke,seeds=1")
-    assert {config.textcnn.filters for config in small} == {8} and common.base("trec", common.words("")).textcnn.filters == 100
+    assert {config.textcnn.filters for config in small} == {8} and fields.base("trec", fields.words("")).textcnn.filters == 100
 
 
 def test_rates_are_half_the_default_of_each_method_itself_and_its_double():

@@ -6,8 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from research import whole
-from research.ablation import replay, runner, sweep, worker
+from research import storage
+from research.ablation import replay, sweep, worker
+from research.ablation import runs as sweep_runs
 from research.errors import InputError
 from tests import runs
 
@@ -18,11 +19,11 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     alone = {"method": "linear_probe", "data.seed": 1}
     overrides = [alone, *sweep.product([{"method": "linear_probe"}], sweep.seeds(2))]
-    found = runner.identify(
+    found = sweep_runs.identify(
         [(one, runs.config("trec", **{name.replace(".", "__"): value for name, value in one.items()})) for one in overrides]
     )
     with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, str(tmp_path_factory.mktemp("compiled"))):
-        tasks = runner.tasks(found, True, "")
+        tasks = sweep_runs.tasks(found, True, "")
         for task in tasks:
             worker.do({run_id: found[run_id] for run_id in task}, folder, lambda text: None)
         assert [len(task) for task in tasks] == [1, 2]
@@ -40,7 +41,7 @@ def changed(folder, run_id, part, **values):
     text = path.read_text()
     result = json.loads(text)
     result[part] |= values
-    whole.write_json(path, result)
+    storage.write_json(path, result)
     return path, text
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import common
 from configs.ablations import freezing
 from research.ablation import sweep
+from research.config import fields
 from research.errors import InputError
 
 
@@ -24,7 +24,7 @@ def test_what_does_not_go_together_is_refused():
 
 def test_a_sweep_holds_differences_and_each_run_starts_from_the_base():
     def base():
-        return common.base("trec", common.words("smoke"))
+        return fields.base("trec", fields.words("smoke"))
 
     found = sweep.configs(base, [{"method": "lora", "lora.rank": 2}, {"method": "full"}])
     assert [config.lora.rank for _, config in found] == [2, 8]
@@ -38,8 +38,8 @@ def test_a_file_without_its_two_functions_is_named(tmp_path):
     (tmp_path / "half.py").write_text("def base(words):\n    return words\n")
     with pytest.raises(InputError, match=r"no function sweep\(words\)"):
         sweep.load(str(tmp_path / "half.py"))
-    (tmp_path / "whole.py").write_text("def base(words):\n    return words\n\n\ndef sweep(words):\n    return [words]\n")
-    base, overrides = sweep.load(f"{tmp_path / 'whole.py'}:a,b")
+    (tmp_path / "storage.py").write_text("def base(words):\n    return words\n\n\ndef sweep(words):\n    return [words]\n")
+    base, overrides = sweep.load(f"{tmp_path / 'storage.py'}:a,b")
     assert base() == "a,b" and overrides == ["a,b"]
 
 

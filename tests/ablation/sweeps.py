@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from research import workdir
 from research.ablation import sweep
-from research.ablation.run import Run
+from research.ablation.runs import Run
+from research.experiment import workdir as workdirs
 from tests import runs
 
 SIZES = {"lora.rank": (2, 4, 8, 16), "dora.rank": (2, 4, 8, 16), "vera.rank": (32, 64, 128, 256), "houlsby.size": (8, 16, 32, 64)}
@@ -24,7 +24,7 @@ def made_up(folder: Path, seeds: int = 5, steps: int = 600, examples: int = 500)
     """20 settings of `seeds` seeds. Run 0 never began, 1 failed after half its steps, 6 has come as far, the last failed at once."""
     rng = np.random.default_rng(0)
     cells = [(overrides, runs.config("trec", "smoke", **overrides)) for overrides in sweep.product(SETTINGS, sweep.seeds(seeds))]
-    found = [Run(workdir.config_hash(config)[:12], overrides, config, folder / str(i)) for i, (overrides, config) in enumerate(cells)]
+    found = [Run(workdirs.config_hash(config)[:12], overrides, config, folder / str(i)) for i, (overrides, config) in enumerate(cells)]
     skills = 0.75 + 0.01 * np.arange(len(found)) / seeds + rng.normal(0, 0.01, len(found))
     for i in range(1, len(found) - 1):
         write_metrics(found[i].folder, skills[i], steps, rng, upto=steps // 2 if i in (1, 6) else None)

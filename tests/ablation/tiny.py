@@ -1,7 +1,7 @@
 """A sweep of tiny runs in which all there is occurs: some differ in the seed, some in the learning rate, some in both, some go alone."""
 
-from configs import common
 from research.ablation import sweep as sweeps
+from research.config import fields
 
 RATES = sweeps.over("learning_rate", [1e-4, 3e-4, 1e-3, 3e-3])
 
@@ -9,9 +9,9 @@ RATES = sweeps.over("learning_rate", [1e-4, 3e-4, 1e-3, 3e-3])
 def base(arg: str = ""):
     """Words: `runs=100`, `steps=24` (of each run)."""
     chosen = _words(arg)
-    c = common.finish(common.base("trec", chosen), chosen | {"smoke": "yes"})
+    c = fields.finish(fields.base("trec", chosen), chosen | {"smoke": "yes"})
     steps = int(chosen["steps"])
-    return common.override(c, {"total_steps": steps, "checkpoint_steps": max(1, steps // 4), "eval_steps": max(1, steps // 3)})
+    return fields.override(c, {"total_steps": steps, "checkpoint_steps": max(1, steps // 4), "eval_steps": max(1, steps // 3)})
 
 
 def sweep(arg: str = ""):
@@ -25,4 +25,4 @@ def sweep(arg: str = ""):
 
 
 def _words(arg: str) -> dict[str, str]:
-    return common.words(arg, runs="100", steps="24")
+    return fields.words(arg, runs="100", steps="24")

@@ -9,10 +9,13 @@ import optax
 import pytest
 from rich.console import Console
 
-from research import experiment, job, optim, train
 from research.adapt.averaging import Average, Ema, Swa, average_in
-from research.checkpoint import Checkpoints
+from research.experiment import build as experiments
+from research.experiment import modes
 from research.params.tree import flatten
+from research.train import loop, optimizer
+from research.train.checkpoint import Checkpoints
+from research.train.step import init_state
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -57,7 +60,7 @@ def test_a_phase_goes_on_with_the_averages_of_what_stays_open_and_begins_those_o
     state = tx.init({"a": jnp.ones(2)})
     for _ in range(3):
         _, state = tx.update({"a": jnp.ones(2)}, state, {"a": jnp.ones(2)})
-    after = optim.carried(tx.init({"a": jnp.full(2, 5.0), "b": jnp.full(3, 7.0)}), state)
+    after = optimizer.carried(tx.init({"a": jnp.full(2, 5.0), "b": jnp.full(3, 7.0)}), state)
     np.testing.assert_array_equal(average_in(after)["a"], average_in(state)["a"])
     np.testing.assert_array_equal(average_in(after)["b"], np.full(3, 7.0))
     assert int(next(x for x in after if isinstance(x, Average)).count) == 3
@@ -71,8 +74,8 @@ def options(method, **changes):
 @pytest.mark.parametrize("method", ["ema", "swa"])
 def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
-    whole = job.run(c, tmp_path / "whole", QUIET)
-    step = train.Running.step
+    whole = modes.run(c, tmp_path / "whole", QUIET)
+    step = loop.Running.step
 
     def cut(self, batch):
         if int(self.state.step) == 8:
@@ -80,11 +83,11 @@ def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp
         return step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Running, "step", cut)
+        patch.setattr(loop.Running, "step", cut)
         with pytest.raises(KeyboardInterrupt):
-            job.run(c, tmp_path / "cut", QUIET)
+            modes.run(c, tmp_path / "cut", QUIET)
     assert Checkpoints(tmp_path / "cut" / "checkpoints", "latest").step == 5
-    again = job.run(c, tmp_path / "cut", QUIET)
+    again = modes.run(c, tmp_path / "cut", QUIET)
     assert again["params"]["sha256"] == whole["params"]["sha256"]
     assert again["metrics"] == whole["metrics"] == json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]
 
@@ -93,11 +96,11 @@ def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp
 @pytest.mark.slow
 def test_what_is_kept_over_phases_and_devices_is_the_average(tmp_path):
     c = runs.config(**options("gradual_unfreezing+ema", parallel="pmap", eval_steps=12))
-    job.run(c, tmp_path, QUIET)
-    e = experiment.build(c)
+    modes.run(c, tmp_path, QUIET)
+    e = experiments.build(c)
     best, latest = (Checkpoints(tmp_path / "checkpoints", kind) for kind in ("best", "latest"))
     kept, phase = flatten(best.restore_trainable(e.model.trainable)), e.phases[-1]
-    last = latest.restore(train.init_state(e.model.at(phase.plan, e.model.trainable).trainable, phase.tx))
+    last = latest.restore(init_state(e.model.at(phase.plan, e.model.trainable).trainable, phase.tx))
     average, plain = flatten(average_in(last.opt_state)), flatten(last.trainable)
     for name, x in kept.items():
         np.testing.assert_array_equal(x, average[name])

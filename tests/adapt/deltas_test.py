@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from research import experiment
 from research.errors import InputError
+from research.experiment import initialize
+from research.layers.precision import Precision
 from research.params.tree import flatten, merge, unflatten
-from research.precision import Precision
 from tests import runs
 from tests.adapt import small
 
@@ -38,7 +38,7 @@ def test_training_begins_at_the_frozen_model(method):
 
 
 def test_a_run_builds_the_model_that_these_tests_use():
-    built, ours = experiment.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
+    built, ours = initialize.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
     one, other = flatten(built.trainable), flatten(ours.trainable)
     assert built.plan == ours.plan and one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("delta/"))
@@ -187,5 +187,5 @@ def test_of_two_at_one_module_the_first_is_the_outermost():
 )
 def test_what_makes_no_sense_is_one_line(method, options, message):
     with pytest.raises(InputError, match=message) as caught:
-        experiment.build_model(runs.config(method=method, **options), ("a", "b"))
+        initialize.build_model(runs.config(method=method, **options), ("a", "b"))
     assert "\n" not in str(caught.value)

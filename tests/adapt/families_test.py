@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import experiment, optim, train
-from research.adapt import methods
-from research.adapt.lora import dropped
+from research.adapt import methods, summary
+from research.adapt.targets import dropped
 from research.errors import InputError
+from research.experiment import initialize
 from research.params.tree import flatten, merge
+from research.train import optimizer
+from research.train.step import init_state, train_step
 from tests import runs
 from tests.adapt import small
 from tests.weights import families
@@ -71,7 +73,7 @@ def test_a_method_trains_what_it_says_in_every_family(source, name):
         config = runs.config(method=method, weights__source=source(name), **OPTIONS)
         recipe = methods.recipe(model.encoder.stages, config)
         params = merge(model.trainable, model.frozen)
-        shapes = jax.eval_shape(functools.partial(experiment._with_deltas, recipe), params, experiment.named_keys(0))
+        shapes = jax.eval_shape(functools.partial(initialize._with_deltas, recipe), params, initialize.named_keys(0))
         if has_nothing(method, name):
             with pytest.raises(InputError, match="'biases': pattern 'encoder/.[*]/bias' matches no parameter"):
                 recipe.plan(shapes, config.freeze, config.no_decay)
@@ -87,10 +89,10 @@ def test_a_method_trains_what_it_says_in_every_family(source, name):
 def step(model, plan, values):
     """All parameters after one update by the plan, from all that train at some time; not compiled."""
     now = model.at(plan, values)
-    tx = optim.make(plan, model.config, lambda count: 0.01)
+    tx = optimizer.make(plan, model.config, lambda count: 0.01)
     batch = jax.tree.map(lambda x: x[None], small.batch_of(model))
     key = jax.random.key_data(jax.random.key(0))
-    state, totals = train.train_step(train.init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)
+    state, totals = train_step(init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)
     assert np.isfinite(totals["grad_norm"]) and totals["grad_norm"] > 0
     return flatten(merge(state.trainable, now.frozen))
 
@@ -178,9 +180,9 @@ def test_a_family_whose_classifiers_have_no_pooler_is_built_without_one(source):
 @pytest.mark.parametrize("name", SPECIAL)
 def test_what_is_frozen_makes_a_step_cheaper(source, name):
     model = {method: built(source, name, method) for method in ("full", "top_k", "linear_probe")}
-    cost = {method: one.cost(one.plan) for method, one in model.items()}
+    cost = {method: summary.cost(one, one.plan) for method, one in model.items()}
     assert 0 < cost["linear_probe"] < cost["top_k"] < cost["full"] == 1
-    assert "predicted FLOPs of a step beside full fine-tuning: 1.00" in model["full"].summary()
+    assert "predicted FLOPs of a step beside full fine-tuning: 1.00" in summary.summary(model["full"])
 
 
 def test_the_frozen_prefix_of_a_family_gives_the_logits_of_the_whole_pass(source):

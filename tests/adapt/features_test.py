@@ -7,14 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from research import cache, experiment, prefix, train
+from research import storage
 from research.adapt import methods
+from research.adapt.adapted_model import Model
+from research.config import fields
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.errors import InputError
-from research.model import Model
+from research.experiment import build as experiments
+from research.experiment import initialize
 from research.params.tree import flatten
+from research.train import feature_cache, loop
+from research.train.step import in_parts, init_state
 from tests import runs
 
 READS = {"chosen_layer": (1,), "last4_concat": (1, 2), "scalar_mix": (0, 1, 2), "feature_bilstm": (2,), "feature_concat": (2,)}
@@ -35,7 +39,7 @@ def config(method: str, **changes):
 @functools.cache
 def model_of(method: str, **changes) -> Model:
     """Its parameters are away from their trivial start, so that it is seen whether each does what it should."""
-    model = experiment.build_model(config(method, **changes), ("a", "b"))
+    model = initialize.build_model(config(method, **changes), ("a", "b"))
     random = np.random.RandomState(0)
     head = jax.tree.map(lambda leaf: leaf + jnp.asarray(random.normal(0, 0.3, leaf.shape), jnp.float32), model.trainable["head"])
     return model.at(model.plan, {**model.trainable, "head": head})
@@ -77,27 +81,27 @@ def test_only_the_head_trains_and_the_right_stages_are_read(method):
 def test_what_is_cached_gives_the_same_losses_and_every_parameter_moves(method):
     found = []
     for gigabytes in (4.0, 0.0):
-        e = experiment.build(config(method, total_epochs=1.5, prefix_cache_gb=gigabytes))
+        e = experiments.build(config(method, total_epochs=1.5, prefix_cache_gb=gigabytes))
         assert ("hidden" in next(e.train.epoch(0))) == ("hidden" in next(e.dev.epoch(0))) == (gigabytes > 0)
         before = {name: np.array(leaf) for name, leaf in flatten(e.model.trainable).items()}
-        state, step, losses = train.init_state(e.model.trainable, e.tx), train.train_program(e), []
+        state, step, losses = init_state(e.model.trainable, e.tx), loop.train_program(e), []
         for number, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
-            state, totals = step(state, e.model.frozen, train.in_parts(batch, 1, e.layout), e.dropout_key)
+            state, totals = step(state, e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
             losses.append(float(totals["loss"] / totals["count"]))
             if number == 2:
                 moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}
                 assert moved.keys() == before.keys() and min(moved.values()) > 1e-5, moved
         found.append(losses)
         if gigabytes:
-            assert batch["hidden"].shape[-1] == 32 * len(READS[method]) and len(list(cache.folder("prefix").iterdir())) == 2
+            assert batch["hidden"].shape[-1] == 32 * len(READS[method]) and len(list(storage.folder("prefix").iterdir())) == 2
     np.testing.assert_allclose(*found, atol=1e-6)
     assert np.ptp(found[0]) > 1e-4  # there was something to compare
 
 
 def test_methods_that_read_the_same_stages_share_what_is_kept_and_others_do_not():
     tokens = model_of("scalar_mix").tokens(Examples(("0",), (("a film",),), ()))
-    kept = {method: prefix.key(model_of(method), tokens, 3) for method in READS}
-    assert kept["feature_bilstm"] == kept["feature_concat"] == prefix.key(model_of("linear_probe"), tokens, 3)
+    kept = {method: feature_cache.key(model_of(method), tokens, 3) for method in READS}
+    assert kept["feature_bilstm"] == kept["feature_concat"] == feature_cache.key(model_of("linear_probe"), tokens, 3)
     assert len(set(kept.values())) == 4
 
 
@@ -179,7 +183,7 @@ def test_feature_concat_reads_its_own_words_over_the_whole_vocabulary():
 @pytest.mark.parametrize("option", ["feature_bilstm.size", "feature_bilstm.layers", "feature_concat.embedding", "feature_concat.size"])
 def test_no_size_is_under_1(option):
     for method in ("feature_bilstm", "feature_concat"):
-        c = common.override(config(method), {option: 0})
+        c = fields.override(config(method), {option: 0})
         if option.startswith(method):
             with pytest.raises(InputError, match=f"{option}=0 must be at least 1"):
                 methods.recipe(("embeddings", "layer_0"), c)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.adapt.lora import Dora, Lora, dropped
+from research.adapt.lora import Dora, Lora
+from research.adapt.targets import dropped
+from research.layers.precision import Precision
 from research.params.tree import flatten
-from research.precision import Precision
 from tests.adapt import small
 
 PATH = "layer_1/attention/value"

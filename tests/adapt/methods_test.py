@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs import common
 from research.adapt import methods
+from research.config import fields
 from research.errors import InputError
 from research.params.tree import unflatten
 from tests import runs
@@ -21,7 +21,7 @@ HEAD = {"head/classifier/kernel", "head/classifier/bias"}
 
 def plan_of(method, pooler=True, stages=STAGES, freeze="", **config):
     names = EMBEDDINGS.union(*LAYERS[: len(stages) - 1], POOLER if pooler else ()) | HEAD
-    c = common.override(common.base("imdb", common.words("")), {"method": method, **config})
+    c = fields.override(fields.base("imdb", fields.words("")), {"method": method, **config})
     return methods.recipe(stages, c).plan(unflatten({name: np.zeros(2) for name in sorted(names)}), freeze, {})
 
 
@@ -53,7 +53,7 @@ def test_top_k_of_eleven_layers_does_not_take_layer_1_for_layer_10():
     stages = ("embeddings", *(f"layer_{i}" for i in range(11)))
     names = [f"encoder/{stage}/kernel" for stage in stages] + ["head/kernel"]
     for k in (1, 10):
-        c = common.override(common.base("imdb", common.words("")), {"method": "top_k", "top_layers": k})
+        c = fields.override(fields.base("imdb", fields.words("")), {"method": "top_k", "top_layers": k})
         plan = methods.recipe(stages, c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
         assert set(plan.trained) == {f"encoder/layer_{i}/kernel" for i in range(11 - k, 11)} | {"head/kernel"}
         assert set(plan.entries) == set(names)
@@ -112,7 +112,7 @@ def test_layernorm_finds_norms_by_any_name_and_nothing_else():
         "encoder/norm/kernel",
         "head/kernel",
     ]
-    c = common.override(common.base("imdb", common.words("")), {"method": "layernorm"})
+    c = fields.override(fields.base("imdb", fields.words("")), {"method": "layernorm"})
     plan = methods.recipe(STAGES[:2], c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
     assert set(plan.trained) == {names[0], names[1], names[4]}
 
@@ -156,11 +156,11 @@ def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
     rate = {name: methods.WANTS[name]["rate"] for name in ("linear_probe", "lora", "bitfit")}
     joined = (("prefix+lora", rate["lora"]), ("bitfit+gradual_unfreezing", 1), ("lora+chosen_layer+l2sp", rate["lora"]))
     for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
-        c = common.override(common.base("imdb", common.words("")), {"method": method, "base_learning_rate": 2e-5})
+        c = fields.override(fields.base("imdb", fields.words("")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, "auto")
         methods.settle(c)
         assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "auto"
-    c = common.override(common.base("imdb", common.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
+    c = fields.override(fields.base("imdb", fields.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
     methods.settle(c)
     assert (c.learning_rate, c.pooling) == (3e-3, "mean")
 

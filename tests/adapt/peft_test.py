@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import models, weights
-from research.adapt import interception, methods
+from research import weights
+from research.adapt import adapted_model, methods
 from research.adapt.lora import Dora, Lora
+from research.models import families
 from research.models.heads import Classifier
 from research.params.tree import flatten, unflatten
+from research.weights import name_map, tables
 from tests import runs
 from tests.weights import tiny
 
@@ -54,7 +56,7 @@ def theirs(config, name, options):
 
 def sizes(method):
     """Name -> size of what trains of ours, on a BERT of MiniLM's shape."""
-    encoder, c = models.build({"model_type": "bert", **MINILM}), runs.config(method=method)
+    encoder, c = families.build({"model_type": "bert", **MINILM}), runs.config(method=method)
     recipe, head, key = methods.recipe(encoder.stages, c), Classifier(classes=2, pooling="pooler"), jax.random.key(0)
     batch = weights.padded_batch(**tiny.inputs())
 
@@ -99,7 +101,7 @@ def pair(request, torch):
             name = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".modules_to_save.default", "")
             if ".original_module" not in name:
                 tensors[name] = parameter.detach().numpy()
-    ours = {name: jnp.asarray(array) for name, array in weights.to_ours(tensors, weights.TABLES["bert"], "classifier").items()}
+    ours = {name: jnp.asarray(array) for name, array in name_map.to_ours(tensors, tables.TABLES["bert"], "classifier").items()}
     cls = Dora if request.param == "dora" else Lora
     return model, ours, cls(rank=4, alpha=12.0, targets="attention/query,attention/value"), own
 
@@ -117,14 +119,14 @@ def test_forward_and_gradients_agree_with_the_same_weights(torch, pair):
     labels, inputs = np.array([1, 0, 1]), tiny.inputs()
     out = model(**{name: torch.tensor(array) for name, array in inputs.items()}, labels=torch.tensor(labels))
     out.loss.backward()
-    encoder, batch = models.build(tiny.CONFIG), weights.padded_batch(**inputs)
+    encoder, batch = families.build(tiny.CONFIG), weights.padded_batch(**inputs)
     params = unflatten(ours)
     flat = flatten(params["encoder"])
     head = Classifier(classes=2, pooling="pooler")
 
     def logits(own):
         sites = delta.sites(own, flat, batch, None, encoder.precision)
-        with nn.intercept_methods(interception.at(sites)):
+        with nn.intercept_methods(adapted_model.at(sites)):
             encoded = encoder.apply({"params": params["encoder"]}, batch)
         return head.apply({"params": params["head"]}, encoded, batch)[:, 0]
 

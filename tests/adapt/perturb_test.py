@@ -9,10 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from research import experiment, train
-from research.adapt import perturb
-from research.parallel import Layout
+from research.adapt import perturb, targets
+from research.experiment import build as experiments
+from research.parallel.layouts import Layout
 from research.tasks import classification
+from research.train import loop
+from research.train.step import in_parts, init_state, train_step
 from tests import runs, toy
 
 KEY, D, C = jax.random.key(0), 6, 3
@@ -123,7 +125,7 @@ TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astyp
 def test_rdrop_adds_the_loss_of_another_pass_and_how_far_the_two_are_apart():
     model, _ = linear()
     first = model.logits(TRAINABLE, {}, PACKED, KEY)
-    again = model.logits(TRAINABLE, {}, PACKED, perturb.keys_of(KEY, ["rdrop"])["rdrop"])
+    again = model.logits(TRAINABLE, {}, PACKED, targets.keys_of(KEY, ["rdrop"])["rdrop"])
     p, q, w = *(softmax(np.asarray(z, np.float64)) for z in (first, again)), np.asarray(PACKED["weights"])
     wanted = np.eye(C)[np.asarray(PACKED["labels"])] * 0.9 + 0.1 / C
     nll, apart = -((wanted * np.log(q)).sum(-1) * w).sum(), ((kl(p, q) + kl(q, p)) / 2 * w).sum()
@@ -217,10 +219,10 @@ def test_sam_is_optaxs_on_one_device_and_on_several():
 
     def run(devices, parts, around):
         layout, tx = Layout(devices), optax.adam(0.01)
-        step = layout.compile(functools.partial(train.train_step, gradient=gradient, around=around, tx=tx))
-        state, rest, keys = (layout.replicate(x) for x in (train.init_state(trainable, tx), frozen, key))
+        step = layout.compile(functools.partial(train_step, gradient=gradient, around=around, tx=tx))
+        state, rest, keys = (layout.replicate(x) for x in (init_state(trainable, tx), frozen, key))
         for b in data:
-            state, _ = step(state, rest, train.in_parts(b, parts, layout), keys)
+            state, _ = step(state, rest, in_parts(b, parts, layout), keys)
         return jax.tree.map(np.asarray, layout.first(state).trainable)
 
     for devices, parts in ((0, 1), (8, 2)):
@@ -229,12 +231,12 @@ def test_sam_is_optaxs_on_one_device_and_on_several():
 
 
 def losses(method, steps=4, **changes):
-    e = experiment.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
+    e = experiments.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
     layout, found, first = e.layout, [], None
-    state, frozen, key = (layout.replicate(x) for x in (train.init_state(e.model.trainable, e.tx), e.model.resident, e.dropout_key))
-    step, stream = train.train_program(e), e.train.stream()
+    state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.resident, e.dropout_key))
+    step, stream = loop.train_program(e), e.train.stream()
     for _ in range(steps):
-        state, totals = step(state, frozen, train.in_parts(next(stream), e.config.accumulate, layout), key)
+        state, totals = step(state, frozen, in_parts(next(stream), e.config.accumulate, layout), key)
         totals = layout.first(totals)
         found.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
         first = first or step.flops

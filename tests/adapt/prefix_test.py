@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from research import experiment
 from research.data.examples import Examples
 from research.errors import InputError
+from research.experiment import initialize
+from research.layers.precision import Precision
 from research.params.tree import flatten
-from research.precision import Precision
 from tests import runs
 from tests.adapt import small
 
@@ -138,8 +138,8 @@ def test_a_text_has_the_positions_after_the_prefixs():
 
 def test_a_prefix_takes_positions_of_the_model():
     with pytest.raises(InputError, match="over the model's 128 positions less 20 that method=prefix takes; use --config.max_length=108"):
-        experiment.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
-    experiment.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))
+        initialize.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
+    initialize.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))
 
 
 def test_a_soft_prompt_stands_after_the_first_token_wherever_the_text_begins():

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from research import experiment
 from research.adapt import methods
 from research.errors import InputError
+from research.experiment import build as experiments
 from tests import runs
 
 QUERY_VALUE = {f"encoder/layer_{i}/attention/{part}" for i in (0, 1) for part in ("query", "value")}
@@ -20,7 +20,7 @@ def refusal(method, build=False, **changes):
     """The one line with which a method is refused."""
     with pytest.raises(InputError) as caught:
         if build:
-            experiment.build(runs.config(method=method, **changes))
+            experiments.build(runs.config(method=method, **changes))
         else:
             runs.plan(method, **changes)
     line = str(caught.value)
@@ -143,9 +143,9 @@ def test_what_the_training_has_no_room_for_is_refused_before_it_begins(method, c
 
 
 def test_what_a_refusal_suggests_works():
-    e = experiment.build(runs.config(method="gradual_unfreezing", total_steps=10, phase_percent=25.0))
+    e = experiments.build(runs.config(method="gradual_unfreezing", total_steps=10, phase_percent=25.0))
     assert [(phase.start, phase.stop) for phase in e.phases] == [(0, 2), (2, 4), (4, 6), (6, 10)]
-    e = experiment.build(runs.config(method="gradual_unfreezing", unfreeze_layers=3))
+    e = experiments.build(runs.config(method="gradual_unfreezing", unfreeze_layers=3))
     assert [(phase.start, phase.stop) for phase in e.phases] == [(0, 1), (1, 2)]
 
 

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import experiment, train
 from research.adapt import methods, regularize
 from research.errors import InputError
+from research.experiment import build as experiments
+from research.experiment import initialize
 from research.params.tree import flatten, unflatten
+from research.train import loop
+from research.train.step import in_parts, init_state
 from tests import runs
 
 KEY = jax.random.key(0)
@@ -75,10 +78,10 @@ def test_two_kernels_of_one_shape_are_mixed_differently():
 
 @pytest.mark.slow
 def test_mixout_is_in_training_alone():
-    e = experiment.build(runs.config(method="mixout", precision="float32"))
+    e = experiments.build(runs.config(method="mixout", precision="float32"))
     moved = jax.tree.map(lambda x: x + 0.1, e.model.trainable)
     batch = next(e.dev.epoch(0))
-    plain = experiment.build_model(runs.config(precision="float32"), e.model.labels)
+    plain = initialize.build_model(runs.config(precision="float32"), e.model.labels)
     both = [jax.jit(model.logits)(moved, resident, batch) for model, resident in ((e.model, e.model.resident), (plain, {}))]
     np.testing.assert_array_equal(*both)
     undropped = lambda key: e.model.logits(e.model.recipe.regularisers[0].view(moved, e.model.resident, key), {}, batch)  # noqa: E731
@@ -126,18 +129,18 @@ def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches
 def test_child_tuning_d_finds_the_same_again_on_any_devices_and_moves_nothing_else():
     options = {"method": "child_tuning", "child_tuning__kind": "D", "child_tuning__batches": 2, "precision": "float32"}
     options |= {"weight_decay": 0.0, "learning_rate": 0.01}
-    e, again = (experiment.build(runs.config(**options)) for _ in range(2))
+    e, again = (experiments.build(runs.config(**options)) for _ in range(2))
     mask = flatten(e.model.resident["child_tuning"])
     for name, x in flatten(again.model.resident["child_tuning"]).items():
         np.testing.assert_array_equal(x, mask[name])
-    several = flatten(experiment.build(runs.config(parallel="pmap", accumulate=1, **options)).model.found["child_tuning"])
+    several = flatten(experiments.build(runs.config(parallel="pmap", accumulate=1, **options)).model.found["child_tuning"])
     assert np.mean([(several[name] == x).mean() for name, x in mask.items()]) > 0.999
     taken = sum(x.sum() for x in mask.values()) / sum(x.size for x in mask.values())
     assert taken == pytest.approx(0.3, abs=1e-3)
     before, counts = flatten(jax.tree.map(np.array, e.model.trainable)), 0
-    state, step, stream = train.init_state(e.model.trainable, e.tx), train.train_program(e), e.train.stream()
+    state, step, stream = init_state(e.model.trainable, e.tx), loop.train_program(e), e.train.stream()
     for _ in range(2):
-        state, _ = step(state, e.model.resident, train.in_parts(next(stream), 1, e.layout), e.dropout_key)
+        state, _ = step(state, e.model.resident, in_parts(next(stream), 1, e.layout), e.dropout_key)
     for name, x in flatten(state.trainable).items():
         moved = np.asarray(x) != before[name]
         assert not moved[~mask[name]].any() if name in mask else moved.any(), name
@@ -162,8 +165,8 @@ def test_noisytune_adds_uniform_noise_in_proportion_to_each_matrix():
 
 @pytest.mark.slow
 def test_reinit_top_begins_with_the_random_values_of_its_layers_and_the_pooler():
-    anew, read = (flatten(experiment.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
-    random = flatten(experiment.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)
+    anew, read = (flatten(initialize.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
+    random = flatten(initialize.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)
     top = max(name.split("/")[1] for name in read if name.startswith("encoder/layer_"))
     for name, x in anew.items():
         new = name.startswith((f"encoder/{top}/", "encoder/pooler/"))

@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from research import experiment
 from research.adapt import methods
+from research.adapt.adapted_model import Model
 from research.data.batches import Batches
 from research.data.examples import Examples
-from research.model import Model
+from research.experiment import initialize
 from research.params.tree import Tree, flatten, map_named, merge, split
 from tests import runs
 
@@ -23,11 +23,11 @@ def model(method: str, remat: bool = False, **options) -> Model:
     """
     config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
-        plain = experiment.build_model(config, ("a", "b"))
+        plain = initialize.build_model(config, ("a", "b"))
         return dataclasses.replace(plain, trainable=noisy(plain.trainable, 0.15), frozen=noisy(plain.frozen, 0.15))
     plain = model("linear_probe", **{name: value for name, value in options.items() if name == "weights__source"})
     recipe = methods.recipe(plain.encoder.stages, config)
-    params = experiment._with_deltas(recipe, merge(plain.trainable, plain.frozen), experiment.named_keys(0))
+    params = initialize._with_deltas(recipe, merge(plain.trainable, plain.frozen), initialize.named_keys(0))
     plan = recipe.plan(params, config.freeze, config.no_decay)
     halves = dict(zip(("trainable", "frozen"), split(params, plan.trained), strict=True))
     return dataclasses.replace(plain, config=config, recipe=recipe, plan=plan, **halves)

@@ -17,10 +17,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import experiment, job, parallel, train
 from research.adapt import methods
-from research.evaluate import evaluate
+from research.experiment import build as experiments
+from research.experiment import modes
+from research.parallel import layouts
 from research.params.tree import flatten, merge
+from research.tracking import curves
+from research.train import loop
+from research.train.evaluate import evaluate
+from research.train.step import State, in_parts
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -49,7 +54,7 @@ def copy(tree):
     return jax.tree.map(np.array, tree)
 
 
-class Watched(train.Running):
+class Watched(loop.Running):
     """A phase that remembers what was in it, and copies the workdir when the run comes to step `cut`."""
 
     seen, cut, workdir = [], None, None
@@ -75,7 +80,7 @@ class Watched(train.Running):
 
 
 def watch(patch, cut=None, workdir=None):
-    patch.setattr(train, "Running", Watched)
+    patch.setattr(loop, "Running", Watched)
     Watched.seen, Watched.cut, Watched.workdir = [], cut, workdir
     return Watched.seen
 
@@ -110,14 +115,14 @@ def check_what_moves(seen: list[Watched]) -> None:
 
 def serve() -> None:
     """Reads `[config changes, workdir]` lines; for each, prints the sha256 of the logits on dev of what was kept there."""
-    layout, quickly = parallel.Layout(), runs.compile_quickly(pytest.MonkeyPatch(), sys.argv[1])
+    layout, quickly = layouts.Layout(), runs.compile_quickly(pytest.MonkeyPatch(), sys.argv[1])
     quickly.__enter__()
     for line in sys.stdin:
         changes, folder = json.loads(line)
         c = runs.config(**changes)
-        model, dev = job.load_trained(c, Path(folder)), experiment.load_data(c).splits["dev"]
+        model, dev = modes.load_trained(c, Path(folder)), experiments.load_data(c).splits["dev"]
         trees = map(layout.replicate, (model.trainable, model.frozen))
-        _, logits = evaluate(train.eval_program(model, layout), *trees, model.batches(dev, layout), layout)
+        _, logits = evaluate(loop.eval_program(model, layout), *trees, model.batches(dev, layout), layout)
         print(hashlib.sha256(logits.tobytes()).hexdigest(), flush=True)
 
 
@@ -156,7 +161,7 @@ def test_a_method_keeps_what_all_methods_promise(method, tmp_path, monkeypatch, 
 def check(method, tmp_path, monkeypatch, elsewhere):
     changes, logits = changes_for(method), []
     total, whole = changes["total_steps"], tmp_path / "whole"
-    monkeypatch.setattr(job.curves, "draw", lambda *_: None)
+    monkeypatch.setattr(curves, "draw", lambda *_: None)
 
     def evaluated(*arguments):
         scores, last = evaluate(*arguments)
@@ -166,8 +171,8 @@ def check(method, tmp_path, monkeypatch, elsewhere):
     # 1. What is frozen stays, what trains moves, and only that has a state.
     with monkeypatch.context() as patch:
         seen = watch(patch, cut=total // 2 + 1, workdir=whole)
-        patch.setattr(train, "evaluate", evaluated)
-        result = job.run(runs.config(**changes), whole, QUIET)
+        patch.setattr(loop, "evaluate", evaluated)
+        result = modes.run(runs.config(**changes), whole, QUIET)
     losses = [loss for running in seen for loss in running.losses]
     assert len(losses) == total and result["selected_step"] == total
     check_what_moves(seen)
@@ -178,7 +183,7 @@ def check(method, tmp_path, monkeypatch, elsewhere):
     # 3. A run that was cut off goes on and ends with the same parameters.
     with monkeypatch.context() as patch:
         again = watch(patch)
-        resumed = job.run(runs.config(**changes), tmp_path / "cut", QUIET)
+        resumed = modes.run(runs.config(**changes), tmp_path / "cut", QUIET)
     assert again[0].first == (total // 2 + 1) // 2 * 2
     assert [loss for running in again for loss in running.losses] == losses[again[0].first :]
     assert resumed["params"]["sha256"] == result["params"]["sha256"]
@@ -186,12 +191,12 @@ def check(method, tmp_path, monkeypatch, elsewhere):
 
     # 4. Four devices see the losses of one.
     with monkeypatch.context() as patch:
-        patch.setattr(parallel, "layout", lambda mode: parallel.Layout(4))
-        e = experiment.build(runs.config(**changes))
-        state, several = train.State(np.zeros((), np.int32), e.model.trainable, ()), watch(patch)
+        patch.setattr(layouts, "layout", lambda mode: layouts.Layout(4))
+        e = experiments.build(runs.config(**changes))
+        state, several = State(np.zeros((), np.int32), e.model.trainable, ()), watch(patch)
         for phase in e.phases:
             running, stream = Watched(e, phase, state, e.layout.replicate(e.model.resident)), e.train.stream(phase.start)
             for _ in range(phase.start, phase.stop):
-                running.step(train.in_parts(next(stream), 1, e.layout))
+                running.step(in_parts(next(stream), 1, e.layout))
             state = running.whole()
     np.testing.assert_allclose([loss for running in several for loss in running.losses], losses, atol=1e-5)

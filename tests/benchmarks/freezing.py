@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import cache, flops, weights
-from research.adapt import methods
-from research.model import Model
+from research import storage, weights
+from research.adapt import flops, methods
+from research.adapt.adapted_model import Model
 from research.params.tree import flatten, merge, split
 from tests.benchmarks import compare, ours, workloads
 from tests.benchmarks.workloads import Train
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps of a round")
     parser.add_argument("--only", choices=MODELS, action="append", help="only this model")
     args = parser.parse_args()
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
+    jax.config.update("jax_compilation_cache_dir", str(storage.folder("compiled")))
     lines = list(HEAD)
     for name in args.only or MODELS:
         lines += rows(name, measure(name, args.rounds, args.steps))

@@ -14,13 +14,18 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from configs import common
-from research import cache, experiment, optim, parallel, phases, train, weights
+from research import storage, weights
 from research.adapt import methods
+from research.adapt.adapted_model import Model
+from research.config import fields
 from research.data.batches import Batches
 from research.data.encode import Tokens
-from research.evaluate import evaluate
-from research.model import Model
+from research.experiment import build as experiments
+from research.experiment import experiment, initialize
+from research.parallel import layouts
+from research.train import optimizer, phases, step
+from research.train.evaluate import evaluate
+from research.train.loop import Window, eval_program, train_program
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 
@@ -32,15 +37,15 @@ class Training:
 
     def __init__(self, e):
         model, layout = e.model, e.layout
-        self._e, self._number, self.program = e, itertools.count(1), train.train_program(e)
-        self._state = layout.place(train.init_state(model.trainable, e.phases[0].tx))
+        self._e, self._number, self.program = e, itertools.count(1), train_program(e)
+        self._state = layout.place(step.init_state(model.trainable, e.phases[0].tx))
         self._frozen, self._key = layout.place(model.frozen), layout.place(experiment.Experiment.dropout_key.fget(e))
 
-    def run(self, batches: Iterable[train.Batch]) -> int:
+    def run(self, batches: Iterable[step.Batch]) -> int:
         """Trains on `batches`, to the end of the last step; returns how many they were."""
-        steps, window = 0, train.Window(self._e)  # fetches each step's totals, as a run does
+        steps, window = 0, Window(self._e)  # fetches each step's totals, as a run does
         for batch in batches:
-            parts = train.in_parts(batch, self._e.config.accumulate, self._e.layout)
+            parts = step.in_parts(batch, self._e.config.accumulate, self._e.layout)
             self._state, totals = self.program(self._state, self._frozen, parts, self._key)
             window.add(next(self._number), totals)
             steps += 1
@@ -57,8 +62,8 @@ def random_model(shape: dict, max_length: int, **others: Any) -> Model:
         (Path(folder) / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")  # nor are texts read: ids are random
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
         changes |= others
-        methods.settle(common.override(c, changes))
-        return experiment.build_model(c, ("negative", "positive"))
+        methods.settle(fields.override(c, changes))
+        return initialize.build_model(c, ("negative", "positive"))
 
 
 def random_ids(w: Train | Evaluate) -> np.ndarray:
@@ -68,7 +73,7 @@ def random_ids(w: Train | Evaluate) -> np.ndarray:
 
 def looped(model: Model, rows: int) -> Training:
     """The loop of a model without data of its own, at a rate that hardly falls."""
-    layout, rate = parallel.layout("jit"), optim.schedule("linear", model.config.learning_rate, 0, FOREVER)
+    layout, rate = layouts.layout("jit"), optimizer.schedule("linear", model.config.learning_rate, 0, FOREVER)
     found = phases.make(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
     return Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, phases=found))
 
@@ -85,12 +90,12 @@ def measure_training(w: Train) -> Callable[[int], dict]:
 def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
     """The evaluation of a run: batches of about `eval_batch_tokens`, laid out anew in each pass, logits brought home."""
     model = random_model(w.shape, w.length)
-    layout, ids = parallel.layout(model.config.parallel), random_ids(w)
+    layout, ids = layouts.layout(model.config.parallel), random_ids(w)
     offsets = np.arange(w.rows + 1, dtype=np.int64) * w.length
     tokens = Tokens(ids.reshape(-1), np.zeros(ids.size, np.int8), offsets, np.diff(offsets))
     size = model.eval_batch_size(tokens, layout)
     batches = Batches(tokens, np.zeros(w.rows, np.int32), size, seed=0, layout=model.config.packing, multiple=layout.multiple)
-    program = train.eval_program(model, layout)
+    program = eval_program(model, layout)
     trees = [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
 
     def passes(count: int) -> dict:
@@ -106,8 +111,8 @@ def measure_epoch(w: Epoch) -> Callable[[int], dict]:
     """A steady epoch of a real run: packed batches, laid out while the device works."""
     c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
     changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
-    methods.settle(common.override(c, changes))
-    e = experiment.build(c)
+    methods.settle(fields.override(c, changes))
+    e = experiments.build(c)
     loop, warm = Training(e), {}
     for number in range(EPOCHS):  # a rare batch asks for a larger shape: it must not be compiled in the middle of a round
         for batch in e.train.epoch(number):
@@ -127,7 +132,7 @@ MEASURES = {Train: measure_training, Evaluate: measure_evaluation, Epoch: measur
 
 def main() -> None:
     """Gets ready for the workload on the command line and serves it."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))  # as research/job.py does
+    jax.config.update("jax_compilation_cache_dir", str(storage.folder("compiled")))  # as research/experiment/modes.py does
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     workload = load(sys.argv[1])
     protocol.serve(MEASURES[type(workload)](workload))

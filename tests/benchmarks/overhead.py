@@ -19,7 +19,9 @@ from pathlib import Path
 from statistics import median
 from unittest import mock
 
-from configs import common, trec
+from configs import trec
+from research.config import fields
+from research.experiment import workdir as workdirs
 
 PARTS = "build", "programs", "checkpoints", "metrics", "predictions", "curves.png"
 HEAD = f"| method | runs a task | wall | {' | '.join(PARTS)} | rest | harness |"
@@ -30,16 +32,20 @@ def timed(seconds: Counter) -> Iterator[None]:
     """Within it, what the parts take is added to `seconds`."""
     import jax
 
-    from research import checkpoint, curves, job, meeting, parallel, telemetry
+    from research.ablation import meeting
+    from research.experiment import evaluations, modes
+    from research.parallel import program
+    from research.tracking import curves, writer
+    from research.train import checkpoint
 
     where = {
-        "programs": [(parallel.Program, "__call__"), (meeting.Meeting, "_run")],
+        "programs": [(program.Program, "__call__"), (meeting.Meeting, "_run")],
         "checkpoints": [(checkpoint.Checkpoints, name) for name in ("__init__", "save", "restore_trainable", "meta", "bytes")],
-        "metrics": [(telemetry.Telemetry, name) for name in ("__init__", "write", "__exit__")],
-        "predictions": [(job, "prediction_rows"), (job, "write_lines")],
+        "metrics": [(writer.Telemetry, name) for name in ("__init__", "write", "__exit__")],
+        "predictions": [(evaluations, "prediction_rows"), (evaluations, "write_lines")],
         "curves.png": [(curves, "draw")],
     }
-    begin, record = time.perf_counter(), job.workdirs.record
+    begin, record = time.perf_counter(), workdirs.record
 
     def recorded(*args):
         seconds["build"] = seconds["build"] or time.perf_counter() - begin  # in a fleet, until the first of them
@@ -56,7 +62,7 @@ def timed(seconds: Counter) -> Iterator[None]:
         return call
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(job.workdirs, "record", recorded))
+        stack.enter_context(mock.patch.object(modes.workdirs, "record", recorded))
         for part, functions in where.items():
             for owner, name in functions:
                 stack.enter_context(mock.patch.object(owner, name, adding(part, getattr(owner, name))))
@@ -65,13 +71,14 @@ def timed(seconds: Counter) -> Iterator[None]:
 
 def measure(method: str, size: int, rounds: int) -> list[dict[str, float]]:
     """Of each task but the first: seconds for one run, in all and of each part."""
-    from research.ablation import runner, worker
+    from research.ablation import runs as sweep_runs
+    from research.ablation import worker
 
     tasks = []
     with tempfile.TemporaryDirectory() as folder:
         for first in range(0, (rounds + 1) * size, size):
             overrides = [{"method": method, "seed": seed} for seed in range(first, first + size)]
-            found = runner.identify([(one, common.override(trec.get_config("smoke"), one)) for one in overrides])
+            found = sweep_runs.identify([(one, fields.override(trec.get_config("smoke"), one)) for one in overrides])
             seconds, begin = Counter(), time.perf_counter()
             with timed(seconds):
                 worker.do(found, Path(folder), lambda text: None)
@@ -99,9 +106,9 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from research import job
+    from research.experiment import modes
 
-    job.keep_programs()
+    modes.keep_programs()
     print(HEAD, "|---|" + "---|" * (HEAD.count("|") - 2), sep="\n")
     for method in args.method or ["linear_probe", "lora", "full"]:
         for size in (1, args.fleet):

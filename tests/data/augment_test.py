@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.data import augment, sources
+from research.data import augment, loading
 from research.data.examples import Examples, rows
-from research.tasks.task import Task
+from research.tasks.base import Task
 
 TEXT = "the quick brown fox jumps over the lazy dog again"
 WORDS = TEXT.split()
@@ -91,7 +91,7 @@ def test_what_would_change_nothing_and_what_is_not_known_are_refused(refused):
 
 
 def test_only_the_training_split_is_changed_after_it_was_drawn_and_the_fingerprint_says_so(folder):
-    load = lambda **asked: sources.load(TASK, source="files", path=str(folder), train_examples=16, **asked)  # noqa: E731
+    load = lambda **asked: loading.load(TASK, source="files", path=str(folder), train_examples=16, **asked)  # noqa: E731
     plain, more = load(), load(augment="deletion", augment_rate=0.4, augment_copies=2)
     assert {split: len(found) for split, found in more.splits.items()} == {"train": 48, "dev": 8, "test": 20}
     assert more.splits["train"].take(range(16)) == plain.splits["train"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from research import weights
 from research.data import batches as b
-from research.data import sources
+from research.data import loading, packing
 from research.data.encode import Tokens, encode
 from research.errors import InputError
 from research.tasks import catalog
@@ -119,7 +119,7 @@ def test_a_stream_from_the_middle_is_the_tail_of_the_whole(layout, start):
 
 
 def test_dealing_evens_the_tokens_of_batches_where_chance_alone_does_not():
-    totals = [LENGTHS[batch].sum() for batch in b.deal_evenly(LENGTHS, 32, np.random.default_rng(0))]
+    totals = [LENGTHS[batch].sum() for batch in packing.deal_evenly(LENGTHS, 32, np.random.default_rng(0))]
     order = np.random.default_rng(0).permutation(640).reshape(20, 32)
     by_chance = LENGTHS[order].sum(1)
     assert np.ptp(totals) <= 0.02 * np.mean(totals) < np.ptp(by_chance) / 5
@@ -128,11 +128,11 @@ def test_dealing_evens_the_tokens_of_batches_where_chance_alone_does_not():
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 5))
 def test_dealing_gives_each_example_once_and_evens_as_well_as_one_example_allows(lengths, size, seed):
     lengths = np.array(lengths)
-    for deal in (b.deal_evenly, b.deal_by_length):
+    for deal in (packing.deal_evenly, packing.deal_by_length):
         dealt = deal(lengths, size, np.random.default_rng(seed))
         assert sorted(np.concatenate(dealt).tolist()) == list(range(len(lengths)))
         assert sorted(map(len, dealt), reverse=True) == [size] * (len(lengths) // size) + [len(lengths) % size] * (len(lengths) % size > 0)
-    totals = [lengths[batch].sum() for batch in b.deal_evenly(lengths, size, np.random.default_rng(seed)) if len(batch) == size]
+    totals = [lengths[batch].sum() for batch in packing.deal_evenly(lengths, size, np.random.default_rng(seed)) if len(batch) == size]
     assert not totals or max(totals) - min(totals) <= lengths.max()
 
 
@@ -164,22 +164,22 @@ def test_three_epochs_have_a_handful_of_shapes(layout, most):
 def test_no_other_shape_that_holds_all_batches_costs_less(seed, multiple):
     rng = np.random.default_rng(seed)
     lengths = np.clip(np.exp(rng.normal(3.6, 0.5, 400)).astype(int) + 2, 4, 128)
-    batches = [lengths[batch] for batch in b.deal_evenly(lengths, 32, rng)]
-    chosen = b.packed_shape(batches, 32, multiple)
-    assert all(b.assign(batch, chosen) is not None for batch in batches)
+    batches = [lengths[batch] for batch in packing.deal_evenly(lengths, 32, rng)]
+    chosen = packing.packed_shape(batches, 32, multiple)
+    assert all(packing.assign(batch, chosen) is not None for batch in batches)
     costs = {}
     for rows in range(multiple, 33, multiple):
-        shape = b.Shape(rows, 8 * -(-int(lengths.max()) // 8), min(32, 2 * -(-32 // rows)))
-        while any(b.assign(batch, shape) is None for batch in batches):
+        shape = packing.Shape(rows, 8 * -(-int(lengths.max()) // 8), min(32, 2 * -(-32 // rows)))
+        while any(packing.assign(batch, shape) is None for batch in batches):
             shape = dataclasses.replace(shape, length=shape.length + 8)
-        costs[rows] = b._cost(rows, shape.length)
-    assert b._cost(chosen.rows, chosen.length) == min(costs.values()) == costs[chosen.rows]
+        costs[rows] = packing._cost(rows, shape.length)
+    assert packing._cost(chosen.rows, chosen.length) == min(costs.values()) == costs[chosen.rows]
     assert len(set(costs.values())) > 4
 
 
 @pytest.mark.data
 def test_two_thousand_real_examples_leave_little_padding():
-    data = sources.load(catalog.get("ag_news"), source="files", path=str(DATA / "ag_news"), train_examples=2000)
+    data = loading.load(catalog.get("ag_news"), source="files", path=str(DATA / "ag_news"), train_examples=2000)
     tokens = encode(weights.begin(runs.config(arg="model=minilm,data=demo")).tokenizer(), data.splits["train"], 128)
     made = b.Batches(tokens, np.zeros(2000, np.int32), 32, seed=0)
     segments = [batch["segments"] for seed in range(2) for batch in made.reseeded(seed).epoch(0)]
@@ -189,7 +189,7 @@ def test_two_thousand_real_examples_leave_little_padding():
 
 def test_assign_fills_rows_within_length_and_places():
     lengths = np.array([5, 5, 4, 3, 3])
-    rows = b.assign(lengths, b.Shape(rows=2, length=10, places=3))  # longest-first alone gives 11 and 9
+    rows = packing.assign(lengths, packing.Shape(rows=2, length=10, places=3))  # longest-first alone gives 11 and 9
     assert sorted(sum(rows, [])) == [0, 1, 2, 3, 4]
     assert sorted(int(lengths[row].sum()) for row in rows) == [10, 10]
 
@@ -200,14 +200,14 @@ def test_assign_fills_rows_within_length_and_places():
     ids=["too many tokens", "too few places", "an example longer than the row", "rows that only fit together"],
 )
 def test_assign_gives_none_where_it_cannot_fit(lengths, shape):
-    assert b.assign(np.array(lengths), b.Shape(*shape)) is None
+    assert packing.assign(np.array(lengths), packing.Shape(*shape)) is None
     rows, length, places = shape
-    assert b.assign(np.array(lengths), b.Shape(rows * 3, length + 1, places)) is not None
+    assert packing.assign(np.array(lengths), packing.Shape(rows * 3, length + 1, places)) is not None
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=24), st.integers(1, 8), st.integers(8, 60), st.integers(1, 6))
 def test_assign_never_overfills(lengths, rows, length, places):
-    lengths, found = np.array(lengths), b.assign(np.array(lengths), b.Shape(rows, length, places))
+    lengths, found = np.array(lengths), packing.assign(np.array(lengths), packing.Shape(rows, length, places))
     if found is None:
         assert rows * places < len(lengths) or lengths.sum() > rows * length - rows * lengths.max() or lengths.max() > length
     else:
@@ -219,7 +219,7 @@ def test_a_batch_that_does_not_fit_gets_a_larger_shape_that_does_not_depend_on_w
     made, fresh = make(multiple=2), make(multiple=2)
     shape = made.shapes[0]
     longest = np.argsort(-LENGTHS)[:32]
-    assert b.assign(LENGTHS[longest], shape) is None
+    assert packing.assign(LENGTHS[longest], shape) is None
     list(made.epoch(0))
     large = made.lay_out(longest)
     assert set(rebuild(large, LENGTHS)) == set(longest.tolist())

@@ -2,14 +2,14 @@
 
 import pytest
 
-from research.data import labels, sources
-from research.tasks.task import Task
+from research.data import inputs, labels, loading
+from research.tasks.base import Task
 
 OPEN = Task("open")
 
 
 def load(folder, task=OPEN, **request):
-    return sources.load(task, source="files", path=str(folder), **request)
+    return loading.load(task, source="files", path=str(folder), **request)
 
 
 def write(path, *names):
@@ -58,7 +58,7 @@ def test_blanks_are_taken_off_the_labels_of_a_task_and_of_an_input_too(tmp_path)
     write(tmp_path / "train.tsv", "neg ", "pos")
     write(tmp_path / "test.tsv", "neg", " pos")
     assert load(tmp_path, Task("binary", labels=("neg", "pos"))).labels == ("neg", "pos")
-    assert set(sources.read_inputs(str(tmp_path / "test.tsv"), OPEN).labels) == {"neg", "pos"}
+    assert set(inputs.read_inputs(str(tmp_path / "test.tsv"), OPEN).labels) == {"neg", "pos"}
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import models
 from research.errors import InputError
+from research.layers.activations import gelu
+from research.models import families
 from research.models.bert import BertConfig, rows_after_padding
-from research.models.lean import gelu
 from research.weights import padded_batch
 from tests.weights import tiny
 
@@ -18,7 +18,7 @@ TOKENS = np.random.RandomState(0).randint(1, 50, (2, 7))
 
 @pytest.fixture(scope="module")
 def model():
-    return models.build(tiny.CONFIG)
+    return families.build(tiny.CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_pooler_is_a_tanh_layer_over_the_anchors(model, params):
     first = np.asarray(out.last)[0, [0, 5]]
     expected = np.tanh(first @ np.asarray(params["pooler"]["kernel"]) + np.asarray(params["pooler"]["bias"]))
     np.testing.assert_allclose(out.pooled[0], expected, atol=1e-6)
-    assert apply(models.build(tiny.CONFIG, pooler=False), params, batch).pooled is None
+    assert apply(families.build(tiny.CONFIG, pooler=False), params, batch).pooled is None
 
 
 def test_padding_changes_nothing_at_real_positions(model, params):
@@ -148,10 +148,10 @@ def test_dropout_falls_the_same_way_padded_or_packed(model, params):
 
 
 def test_the_rates_are_those_of_the_config_unless_given(params):
-    still = models.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    still = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     assert np.array_equal(apply(still, params, padded(), 1).last, apply(still, params, padded()).last)
     for rates in ({"dropout": 0.1}, {"attention_dropout": 0.1}):
-        moved = models.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, **rates)
+        moved = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, **rates)
         assert not np.array_equal(apply(moved, params, padded(), 1).last, apply(still, params, padded()).last)
 
 
@@ -162,7 +162,7 @@ def test_a_row_without_tokens_is_finite_and_has_finite_gradients(model, params):
 
 
 def test_bfloat16_stays_near_float32_and_keeps_float32_states(model, params):
-    low = apply(models.build(tiny.CONFIG, precision="bfloat16"), params, padded())
+    low = apply(families.build(tiny.CONFIG, precision="bfloat16"), params, padded())
     full = apply(model, params, padded())
     assert low.last.dtype == jnp.float32
     difference = np.abs(low.last - full.last)
@@ -186,7 +186,7 @@ def test_gelu_is_the_exact_one():
 )
 def test_what_is_not_supported_is_an_error(change, complaint):
     with pytest.raises(InputError, match=complaint):
-        models.build(tiny.CONFIG | change)
+        families.build(tiny.CONFIG | change)
 
 
 def test_a_config_says_the_shape_and_the_published_base_model_is_the_default():

@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from research import models
 from research.errors import InputError
+from research.models import families
 from tests.models import words
 
 CONFIG = {"model_type": "bilstm", "vocab_size": 20, "embedding": 6, "size": 5, "layers": 2}
 
 
 def make(precision="float32", dropout=0.0, **changes):
-    encoder = models.build(CONFIG | changes, precision=precision, dropout=dropout)
+    encoder = families.build(CONFIG | changes, precision=precision, dropout=dropout)
     params = encoder.init(jax.random.key(0), words.packed())["params"]
     random = np.random.RandomState(1)
     return encoder, jax.tree.map(lambda x: np.float32(random.normal(0, 0.4, x.shape)), params)
@@ -88,4 +88,4 @@ def test_it_is_pytorchs_lstm_of_as_many_layers():
 def test_a_shape_that_makes_no_sense_is_one_line(changes):
     ((name, value),) = changes.items()
     with pytest.raises(InputError, match=f"bilstm.{name}={value} must be at least 1"):
-        models.build(CONFIG | changes)
+        families.build(CONFIG | changes)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from research.layers.precision import Precision
 from research.params.tree import flatten
-from research.precision import Precision
 from research.weights import padded_batch
 from tests.weights import families
 

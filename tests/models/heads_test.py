@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.models.encoded import Encoded
 from research.models.heads import Classifier, pool
+from research.models.output import Encoded
 from research.models.readers import OneStage
 
 B, E, L, D = 2, 4, 12, 5

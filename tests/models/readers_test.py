@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.layers.lstm import BiLstm
 from research.models import readers
-from research.models.encoded import Encoded
-from research.models.lstm import BiLstm
+from research.models.output import Encoded
 
 B, L, D, TOTAL = 2, 9, 4, 6
 RANDOM = np.random.RandomState(0)

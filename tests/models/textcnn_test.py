@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from research import models
 from research.errors import InputError
+from research.models import families
 from research.models.heads import pool
 from tests.models import words
 
@@ -13,7 +13,7 @@ CONFIG = {"model_type": "textcnn", "vocab_size": 20, "embedding": 6, "filters": 
 
 
 def make(precision="float32", dropout=0.0, **changes):
-    encoder = models.build(CONFIG | changes, precision=precision, dropout=dropout)
+    encoder = families.build(CONFIG | changes, precision=precision, dropout=dropout)
     params = encoder.init(jax.random.key(0), words.packed())["params"]
     random = np.random.RandomState(1)  # biases too
     return encoder, jax.tree.map(lambda x: np.float32(random.normal(0, 0.4, x.shape)), params)
@@ -111,6 +111,6 @@ def test_it_is_pytorchs_convolution():
 )
 def test_a_shape_that_makes_no_sense_is_one_line(changes, said):
     with pytest.raises(InputError) as error:
-        models.build(CONFIG | changes)
+        families.build(CONFIG | changes)
     assert said in str(error.value) and "\n" not in str(error.value)
-    assert models.build(CONFIG | {"windows": " 1, 4"}).config.windows == (1, 4)
+    assert families.build(CONFIG | {"windows": " 1, 4"}).config.windows == (1, 4)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs import common
 from research.adapt import methods
+from research.config import fields
 from research.errors import InputError
 from research.params import plan as plans
 from research.params.plan import FROZEN, Fate
@@ -27,7 +27,7 @@ def params():
 
 
 def plan_of(method="full", freeze="", top_layers=2, no_decay=NO_DECAY, **changes):
-    c = common.override(common.base("imdb", common.words("")), {"method": method, "top_layers": top_layers, **changes})
+    c = fields.override(fields.base("imdb", fields.words("")), {"method": method, "top_layers": top_layers, **changes})
     return methods.recipe(STAGES, c).plan(params(), freeze, no_decay)
 
 

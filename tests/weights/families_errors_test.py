@@ -8,7 +8,7 @@ from research import weights
 from research.errors import InputError
 from research.weights.tables import TABLES
 from tests.weights import families
-from tests.weights.read_test import save_shards
+from tests.weights.reader_test import save_shards
 
 
 def saved(folder, name, **changes):

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from research import models
 from research.errors import InputError
+from research.models import families as model_families
+from research.models.families import build
 from research.models.heads import Whole
 from research.params.tree import flatten
 from research.weights import padded_batch
-from research.weights.names import KINDS, to_ours, to_theirs
+from research.weights.name_map import KINDS, to_ours, to_theirs
 from research.weights.tables import TABLES
 from tests.weights import families
 
@@ -20,12 +21,12 @@ def ours(name: str, kind: str | None, own_words: bool = False, **changes) -> dic
     """Parameters of our model of the family with a head of the kind: each is another array."""
     config = families.CONFIGS[name] | changes
     pooler = any("encoder/pooler/kernel" in row.ours for row in TABLES[config["model_type"]].rows)
-    encoder = models.build(config, pooler=pooler and kind in (None, "classifier"))
+    encoder = build(config, pooler=pooler and kind in (None, "classifier"))
     batch, key = padded_batch([[0]], [[1]]), jax.random.key(0)
     if kind is None:
         shapes = {"encoder": jax.eval_shape(encoder.init, key, batch)["params"]}
     else:
-        head = models.head(config, kind, families.CLASSES, own_words)
+        head = model_families.head(config, kind, families.CLASSES, own_words)
         shapes = jax.eval_shape(Whole(encoder, head).init, key, batch)["params"]
     return {path: families.tensor(path, leaf.shape) for path, leaf in flatten(shapes).items()}
 

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from research import weights
 from research.params.tree import flatten, unflatten
-from research.weights import read
-from research.weights.names import to_ours, to_theirs
+from research.weights import reader
+from research.weights.name_map import to_ours, to_theirs
 from tests.weights import families
 from tests.weights.families import CONFIGS
-from tests.weights.read_test import save_flax
+from tests.weights.reader_test import save_flax
 
 pytestmark = pytest.mark.torch
 LABELS = np.array([2, 0, 1])
@@ -106,7 +106,7 @@ def test_of_two_biases_of_the_words_the_layers_own_counts(torch, tmp_path, name)
 
 
 def test_other_weights_are_noticed(pair):
-    other = {name: families.tensor(name, array.shape, seed=1) for name, array in read.read_tensors(pair.folder).items()}
+    other = {name: families.tensor(name, array.shape, seed=1) for name, array in reader.read_tensors(pair.folder).items()}
     tree = unflatten(to_ours(other, weights.open(str(pair.folder)).table, "classifier"))
     (_, seen), _ = pair.run(tree)
     assert min(pair.far(*seen)) > 0.1
@@ -187,7 +187,7 @@ def test_a_wrong_option_is_noticed(torch, tmp_path, name, change):
         return np.abs(found - wanted)[arrays["attention_mask"] == 1].max()
 
     assert far() <= 2e-5
-    config = read.read_config(tmp_path)
+    config = reader.read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     assert far() > 2e-4
 
@@ -197,7 +197,7 @@ def test_shards_of_pytorch_give_the_parameters_of_one_file(tmp_path, name):
     model = families.theirs(name, "classifier")
     model.save_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
-    assert len(read.weight_files(tmp_path / "many")) > 2
+    assert len(reader.weight_files(tmp_path / "many")) > 2
     check_same(tmp_path / "one", tmp_path / "many")
 
 
@@ -206,7 +206,7 @@ def test_flax_weights_give_the_parameters_of_safetensors(tmp_path, name):
     families.theirs(name, "classifier").save_pretrained(tmp_path / "one")
     (tmp_path / "flax").mkdir()
     (tmp_path / "flax" / "config.json").write_bytes((tmp_path / "one" / "config.json").read_bytes())
-    save_flax(tmp_path / "flax", read.read_tensors(tmp_path / "one"))
+    save_flax(tmp_path / "flax", reader.read_tensors(tmp_path / "one"))
     check_same(tmp_path / "one", tmp_path / "flax")
 
 

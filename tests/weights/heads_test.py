@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from research import experiment, job, weights
+from research import weights
 from research.errors import InputError
+from research.experiment import initialize, modes
 from research.weights import peft
 from research.weights import tiny as tiny_model
 from tests import runs
@@ -55,7 +56,7 @@ def config(source, adapter="", head=False, **changes):
 
 def kernel(c, labels):
     """The kernel of the head that a run of `c` begins with."""
-    return np.asarray(experiment.build_model(c, labels).trainable["head"]["classifier"]["kernel"])
+    return np.asarray(initialize.build_model(c, labels).trainable["head"]["classifier"]["kernel"])
 
 
 def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelled(tmp_path):
@@ -71,9 +72,9 @@ def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelle
         (tmp_path / f"{split}.tsv").write_text(rows)
     given = {"data__source": "files", "data__path": str(tmp_path), "data__train_examples": 0, "data__eval_examples": 0}
     c = config(source, head=True, **given)
-    assert job.evaluate_run(c, tmp_path / "none")["test"]["accuracy"] == 1.0
+    assert modes.evaluate_run(c, tmp_path / "none")["test"]["accuracy"] == 1.0
     (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in TEXTS))
-    said = [row["prediction"] for row in job.predict(c, tmp_path / "none", str(tmp_path / "in.txt"))]
+    said = [row["prediction"] for row in modes.predict(c, tmp_path / "none", str(tmp_path / "in.txt"))]
     assert said == [f"LABEL_{number}" for number in range(12)], "without data, classes are called what the checkpoint calls them"
 
 
@@ -126,8 +127,8 @@ def test_an_adapter_without_a_head_begins_a_training_and_predicts_only_with_the_
     adapter = with_adapter(tmp_path, base, 0)
     assert kernel(config(base, adapter), ("neg", "pos")).shape == (32, 2)
     with pytest.raises(InputError, match="this adapter has no head, and a new one has not been trained; run --mode=train first"):
-        job.load_trained(config(base, adapter), tmp_path / "none", ("neg", "pos"))
-    model = job.load_trained(config(base, adapter, head=True), tmp_path / "none")
+        modes.load_trained(config(base, adapter), tmp_path / "none", ("neg", "pos"))
+    model = modes.load_trained(config(base, adapter, head=True), tmp_path / "none")
     theirs = load_file(base / "model.safetensors")["classifier.weight"].T
     assert model.labels == ("pos", "neg") and np.array_equal(model.trainable["head"]["classifier"]["kernel"], theirs)
 

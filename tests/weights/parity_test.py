@@ -11,7 +11,8 @@ import pytest
 
 from research import weights
 from research.models.heads import Classifier
-from research.weights.names import to_ours
+from research.weights import hub
+from research.weights.name_map import to_ours
 from research.weights.tables import BERT
 from tests.runs import DATA
 from tests.weights import tiny
@@ -107,7 +108,7 @@ def states(torch, texts: list[str], max_length: int, double: bool = False):
     from transformers import BertModel
 
     model, params, tokenizer = weights.load("minilm")
-    theirs = BertModel.from_pretrained(weights.hub.find("minilm")).eval()
+    theirs = BertModel.from_pretrained(hub.find("minilm")).eval()
     apply = jax.jit(lambda batch: model.apply({"params": params["encoder"]}, batch).stages)
     arrays = tokenizer(texts, padding="max_length", truncation=True, max_length=max_length, return_tensors="np")
 
@@ -148,6 +149,6 @@ def test_the_real_model_agrees_on_reviews(torch):
 def test_the_tokenizer_agrees_with_the_one_that_transformers_chooses():
     from transformers import AutoTokenizer
 
-    folder = weights.hub.find("minilm")
+    folder = hub.find("minilm")
     texts = [*SENTENCES, "[CLS] special [MASK] tokens [SEP]", "tabs\tand\nnewlines \u200b zero width"]
     assert weights.open("minilm").tokenizer()(texts).data == AutoTokenizer.from_pretrained(folder)(texts).data

@@ -3,9 +3,9 @@ import pytest
 
 from research.errors import InputError
 from research.params.tree import unflatten
-from research.weights import hub, read
+from research.weights import hub, reader
 from research.weights.graft import graft
-from research.weights.names import to_ours, to_theirs
+from research.weights.name_map import to_ours, to_theirs
 from research.weights.tables import BERT
 from tests.weights import tiny
 
@@ -23,7 +23,7 @@ def test_each_place_gets_the_tensor_of_its_name_and_layout():
 
 
 def test_the_table_is_total_for_the_real_file():
-    theirs = read.read_tensors(hub.find("minilm"))
+    theirs = reader.read_tensors(hub.find("minilm"))
     ours = to_ours(theirs, BERT)
     assert len(ours) == 103 == len(theirs) - 1, "all but the position_ids buffer"
     assert sum(tensor.size for tensor in ours.values()) == 22_713_216

@@ -1,0 +1,44 @@
+"""Durations in any unit, resolved once: `total_epochs`, `warmup_percent`, `eval_steps`, ..."""
+
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+from research.config import ranges
+from research.errors import InputError
+
+UNITS = ("steps", "epochs", "examples", "percent")
+
+
+def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | None = None, least: int = 1) -> int:
+    """The duration called `name`, in steps: rounded, and at least `least` unless it is 0.
+
+    `epoch_steps` is the number of steps of an epoch, `total` that of the run (for `_percent`). Raises InputError when none or
+    several units are given, or a negative one.
+    """
+    given = {unit: value for unit in UNITS if (value := config.get(f"{name}_{unit}")) is not None}
+    if len(given) != 1:
+        names = [f"{name}_{unit}" for unit in given] or [f"{name}_{unit}" for unit in UNITS]
+        what = "are two units for one duration; give one of them" if given else "are all empty; give one of them"
+        raise InputError(f"config: {', '.join(names)} {what}")
+    ((unit, value),) = given.items()
+    if value < 0:
+        raise InputError(f"config: {name}_{unit}={value} is negative")
+    scale = {"steps": 1.0, "epochs": epoch_steps, "examples": 1.0 / batch_size, "percent": (total or 0) / 100.0}[unit]
+    return max(round(value * scale), least) if value else 0
+
+
+UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
+DURATIONS = tuple(ranges.DURATIONS)
+
+
+def settle_units(c: ConfigDict, given: Iterable[str]) -> None:
+    """Clears the other units of each duration named in `given`. Raises InputError when two units of one are given."""
+    given = list(given)
+    for duration in DURATIONS:
+        named = [name for unit in UNITS if (name := f"{duration}_{unit}") in given]
+        if len(named) > 1:
+            raise InputError(f"config: {' and '.join(named)} are two units for one duration; give one of them")
+        for unit in UNITS:
+            if named and (other := f"{duration}_{unit}") not in named and other in c:
+                c[other] = None

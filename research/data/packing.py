@@ -1,0 +1,135 @@
+"""Which examples share a batch and a row, and the static shape that all batches fit."""
+
+import dataclasses
+import heapq
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """R rows of L tokens with places for E examples each."""
+
+    rows: int
+    length: int
+    places: int
+
+
+def deal_evenly(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of `batch_size` whose sums of lengths are almost equal; the remainder, if any, is a random smaller batch.
+
+    Examples are shuffled, sorted by length and cut into `batch_size` strata; going from long to short, each batch gets one
+    of a stratum, the fullest batch the shortest. Equal lengths are interchangeable, so chance decides who meets whom.
+    """
+    order = rng.permutation(len(lengths))
+    count = len(lengths) // batch_size
+    rest, order = order[count * batch_size :], order[: count * batch_size]
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    totals, strata = np.zeros(count, np.int64), []
+    for stratum in order.reshape(batch_size, count):
+        emptiest_first = np.lexsort((rng.random(count), totals))
+        dealt = np.empty_like(stratum)
+        dealt[emptiest_first] = stratum
+        totals += lengths[dealt]
+        strata.append(dealt)
+    batches = list(np.stack(strata, axis=1)[rng.permutation(count)]) if count else []
+    return [*batches, rest] if len(rest) else batches
+
+
+def deal_by_length(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of similar lengths, in random order: sorted within random blocks of 50 batches."""
+    order, block = rng.permutation(len(lengths)), 50 * batch_size
+    blocks = [order[i : i + block] for i in range(0, len(order), block)]
+    order = np.concatenate([b[np.argsort(-lengths[b], kind="stable")] for b in blocks])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
+    """Return which examples go to which row, or None where they do not fit."""
+    if len(lengths) > shape.rows * shape.places:
+        return None
+    rows, longest = spread(lengths, shape)
+    return rows if longest <= shape.length else None
+
+
+def spread(lengths: np.ndarray, shape: Shape) -> tuple[list[list[int]], int]:
+    """Return which examples go to which row, and how long the longest row is, which may be more than the shape's.
+
+    Longest first, each to the emptiest row with a place left (Graham 1969); then, while a row is too full, the exchange
+    with the emptiest rows that evens the two best.
+    """
+    heap = [(0, row) for row in range(shape.rows)]
+    rows: list[list[int]] = [[] for _ in heap]
+    longest_first, each = np.argsort(-lengths, kind="stable").tolist(), lengths.tolist()  # one by one, numpy's numbers are slow
+    for k in longest_first:
+        total, row = heapq.heappop(heap)
+        rows[row].append(k)
+        if len(rows[row]) < shape.places:
+            heapq.heappush(heap, (total + each[k], row))
+    return rows, _even_out(rows, each, shape.length)
+
+
+def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
+    """Exchange examples between rows until none is longer than `limit`, or no exchange helps; return the length of the longest row."""
+    totals = [sum(lengths[k] for k in row) for row in rows]
+    while max(totals) > limit:
+        full = max(range(len(rows)), key=totals.__getitem__)
+        for other in sorted(range(len(rows)), key=totals.__getitem__):
+            gap = totals[full] - totals[other]
+            exchanges = [(abs(2 * (lengths[a] - lengths[b]) - gap), a, b) for a in rows[full] for b in rows[other]]
+            off, a, b = min(exchanges, default=(gap, 0, 0))
+            if off < gap:
+                break
+        else:
+            break
+        rows[full][rows[full].index(a)], rows[other][rows[other].index(b)] = b, a
+        moved = lengths[a] - lengths[b]
+        totals[full], totals[other] = totals[full] - moved, totals[other] + moved
+    return max(totals)
+
+
+def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> Shape:
+    """Return the shape that holds each of these batches (given by their lengths) and costs least: padding against long rows.
+
+    Attention to a row of L tokens adds about L / ATTENTION of a token's other work. The shapes are tried in the order of what they
+    would cost at the least, and those that could not be better are left out.
+    """
+    total = max(b.sum() for b in batches)
+    longest = max(b.max() for b in batches)
+    candidates = []
+    for rows in range(multiple, _up(batch_size, multiple) + 1, multiple):
+        floor = _up(int(max(longest, -(-total // rows))), 8)
+        if rows == multiple or floor >= 32:
+            candidates.append((_cost(rows, floor), Shape(rows, floor, min(batch_size, 2 * -(-batch_size // rows)))))
+    best = np.inf, candidates[0][1]
+    for least, shape in sorted(candidates, key=lambda candidate: candidate[0]):
+        if least < best[0]:
+            best = min(best, _fitted(batches, shape, best[0]), key=lambda found: found[0])
+    return best[1]
+
+
+ATTENTION = 6 * 384  # in FLOPs, for 384 features (MiniLM); wider models mind long rows less
+
+
+def _cost(rows: int, length: int) -> float:
+    return rows * length * (1 + length / ATTENTION)
+
+
+def _fitted(batches: list[np.ndarray], shape: Shape, most: float) -> tuple[float, Shape]:
+    """Return the cost of `shape`, made as long as all batches need, and the shape; infinity where it would cost `most` or more."""
+    for lengths in batches:
+        _, longest = spread(lengths, shape)
+        shape = dataclasses.replace(shape, length=max(shape.length, _up(longest, 8)))
+        if _cost(shape.rows, shape.length) >= most:
+            return np.inf, shape
+    return _cost(shape.rows, shape.length), shape
+
+
+def _row_lengths(lengths: np.ndarray, buckets: int) -> list[int]:
+    edges = np.quantile(lengths, np.arange(1, buckets + 1) / buckets, method="higher")
+    return sorted({_up(int(edge), 8) for edge in edges})
+
+
+def _up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple

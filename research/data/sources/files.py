@@ -1,0 +1,160 @@
+"""Reads examples from files of the user's: tables (.tsv), JSON lines (.jsonl) and plain lines (.txt), each also gzipped.
+
+Lines end at LF alone and fields at TAB, without quoting: texts hold quotes, and characters such as U+0085 that other readers break
+lines at.
+"""
+
+import contextlib
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from research import storage
+from research.data.examples import SPLITS, Examples, Raw, rows
+from research.errors import InputError, nearest
+from research.tasks.base import Task
+
+TABLES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
+NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+"""What the file of each split may be called, without its ending."""
+
+
+def read_folder(task: Task, path: str) -> Raw:
+    """Return the splits in a folder: train and test, and dev where it has one, under any of the names in `NAMES`.
+
+    Raises InputError naming the file and the line."""
+    folder = Path(path)
+    if not path or not folder.is_dir():
+        raise InputError(f"data.path is {path!r}, not a folder; give one with train and test files by --config.data.path=FOLDER")
+    files = {split: file for split in SPLITS if (file := _file(folder, split))}
+    splits = {split: _split(split, file, task) for split, file in files.items()}
+    unread = sorted(file.name for file in folder.iterdir() if file.is_file() and file not in files.values())
+    visible = tuple(name for name in unread if not name.startswith("."))
+    return Raw(splits, lambda split, row: _place(files[split], row), f"files:{folder.resolve()}", visible)
+
+
+def check_text(text: object, place: str) -> None:
+    """Raise InputError, naming the place, for what is not text, is empty, or has no UTF-8 form."""
+    if not isinstance(text, str):
+        raise InputError(f"{place}: the text is {_shown(text)}, not a string")
+    if not text.strip():
+        raise InputError(f"{place}: the text is empty")
+    check_unicode(text, place, "text")
+
+
+def check_unicode(text: str, place: str, what: str) -> None:
+    """Raise InputError, naming `what` it is and the place, for text that has no UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: the {what} has half of a surrogate pair at character {error.start}") from None
+
+
+def _shown(value: object) -> str:
+    """Return a JSON value in a few characters; a nested one is only named."""
+    return {list: "a list", dict: "an object"}.get(type(value)) or json.dumps(value)[:40]
+
+
+def _file(folder: Path, split: str) -> Path | None:
+    found = [file for name in NAMES[split] for ending in TABLES if (file := folder / f"{name}{ending}").is_file()]
+    if len(found) > 1:
+        raise InputError(f"{folder}: the {split} split is there twice, as {' and '.join(file.name for file in found)}; keep one")
+    if not found and split != "dev":
+        there = sorted(file.name for file in folder.iterdir())
+        listed = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
+        raise InputError(f"{folder}: no {split} split ({', '.join(split + ending for ending in TABLES)}); there: {listed or 'nothing'}")
+    return found[0] if found else None
+
+
+def _split(split: str, file: Path, task: Task) -> Examples:
+    table = list(PARSERS[kind(file.name)](lines(str(file), file), str(file), (*task.texts, task.label)))
+    texts = [tuple(fields[text] for text in task.texts) for fields in table]
+    return rows(split, texts, [read_label(fields[task.label], _place(file, row)) for row, fields in enumerate(table)])
+
+
+def read_label(label: object, place: str) -> str:
+    """Return a label of JSON as text, as it stands. Raise InputError, naming the place, for what is neither text nor a whole number."""
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise InputError(f"{place}: the label is {_shown(label)}, not a string")
+    check_unicode(str(label), place, "label")
+    return str(label)
+
+
+def _place(file: Path, row: int) -> str:
+    return f"{file}:{row + FIRST_LINE[kind(file.name)]}"
+
+
+def kind(name: str) -> str:
+    """The ending of a file's name, without `.gz`."""
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def lines(name: str, file: Path | None) -> Iterator[str]:
+    """Yield the lines of a file (None is stdin) as they are read, decompressed and decoded; the last may lack its end.
+
+    Raises InputError, naming the line, for what is not text in UTF-8, and for a file without any.
+    """
+    blank: list[str] | None = []  # lines without text, as long as there are no others
+    try:
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
+            if name.endswith(".gz"):
+                stream = stack.enter_context(gzip.open(stream))
+            for number, data in enumerate(stream, start=1):
+                line = _decoded(data, f"{name}:{number}").removeprefix("\ufeff" if number == 1 else "")
+                line = line.removesuffix("\n").removesuffix("\r")
+                if blank is not None:
+                    blank.append(line)
+                    if not line.strip():
+                        continue
+                    yield from blank
+                    blank = None
+                else:
+                    yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{name}: not a whole gzip file ({error})") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from None
+    if blank is not None:
+        raise InputError(f"{name}: the file is empty")
+
+
+def _decoded(data: bytes, place: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
+
+
+def _parse_tsv(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    header = next(lines).split("\t")
+    for column in needed:
+        if header.count(column) != 1:
+            raise InputError(f"{name}:1: {header.count(column)} columns are called {column!r}, not one; {nearest(column, header)}")
+    number = 1
+    for number, line in enumerate(lines, start=2):
+        fields = line.split("\t")
+        if len(fields) != len(header):
+            raise InputError(f"{name}:{number}: fields: {len(fields)}, where the header has {len(header)} ({', '.join(header)})")
+        yield dict(zip(header, fields, strict=True))
+    if number == 1:
+        raise InputError(f"{name}: empty, there is only a header")
+
+
+def _parse_jsonl(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterator[dict]:
+    for number, line in enumerate(lines, start=1):
+        fields = storage.parse_json(line, f"{name}:{number}")
+        if not isinstance(fields, dict):
+            raise InputError(f"{name}:{number}: not a JSON object; give one with {', '.join(needed)}")
+        for field in needed:
+            if field not in fields:
+                raise InputError(f"{name}:{number}: no field {field!r}; {nearest(field, fields)}")
+        yield fields
+
+
+PARSERS = {".tsv": _parse_tsv, ".jsonl": _parse_jsonl}
+FIRST_LINE = {".tsv": 2, ".jsonl": 1, ".txt": 1}
+"""The number of the line that row 0 stands on."""

@@ -1,0 +1,79 @@
+"""Evaluations of a trained run on data that may be others than its own: where their results stand, and what is said of them."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from research import storage
+from research.adapt.adapted_model import Model
+from research.data.batches import Batches
+from research.data.describe import Lengths, truncation
+from research.data.examples import Examples
+from research.errors import InputError, nearest
+from research.experiment import workdir as workdirs
+from research.experiment.results import prediction_rows, write_lines
+from research.parallel import layouts
+from research.parallel.program import Program
+from research.train import loop
+from research.train.evaluate import evaluate
+
+
+def compare(run: Path, fingerprint: str, console: Console) -> None:
+    """Say so where the data are not those that the run in the folder `run` was trained and tested on."""
+    if not (run / "result.json").exists():
+        return
+    before = storage.read_json(run / "result.json", "data")["data"]["fingerprint"]
+    if before != fingerprint:
+        console.print(
+            f"these are other data than the run's: their fingerprint is {fingerprint[:12]}, that of the run's data was {before[:12]}; "
+            "the scores below are not those of result.json"
+        )
+
+
+def measure(
+    model: Model, splits: Mapping[str, Examples], data: Mapping[str, str], run: Path, config: ConfigDict, console: Console
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of a trained model on each of `splits`, and write them with the predictions into a folder of their own.
+
+    It stands in `run`/evaluations, another one for whatever is different in `data` (their `source` and `fingerprint`) or in the config.
+    Raises InputError for an example whose label is none of those that the model was trained on.
+    """
+    _check_labels(splits, model.labels, data["source"])
+    layout = layouts.layout(config.parallel)
+    program = loop.eval_program(model, layout)
+    what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
+    folder = run / "evaluations" / f"{workdirs.safe(Path(data['source']).stem)}-{what[:8]}"
+    batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
+    console.print(truncation({split: Lengths.of(one.tokens) for split, one in batches.items()}, config.max_length))
+    metrics = {
+        split: model.scores(totals(model, examples, batches[split], layout, program, folder / f"{split}.jsonl"))
+        for split, examples in splits.items()
+    }
+    sizes = {split: len(examples) for split, examples in splits.items()}
+    storage.write_json(
+        folder / "scores.json", {"metrics": metrics, "data": {**data, "sizes": sizes}, "config": config.to_dict(), "argv": sys.argv}
+    )
+    console.print(f"scores and predictions are in {folder}")
+    return metrics
+
+
+def totals(
+    model: Model, examples: Examples, batches: Batches, layout: layouts.Layout, program: Program, path: Path
+) -> dict[str, np.ndarray]:
+    """Return what the metrics of `model` on `examples`, laid out in `batches`, are made of; its predictions go to `path`."""
+    sums, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
+    write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
+    return sums
+
+
+def _check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:
+    for examples in splits.values():
+        for id, label in zip(examples.ids, examples.labels, strict=True):
+            if label not in known:
+                raise InputError(f"{source}: label {label!r} of {id} is not a class of the trained model; {nearest(label, known)}")

@@ -1,0 +1,169 @@
+"""A trained run as a folder that others read: what `--mode=export` does."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research import storage, weights
+from research.adapt.adapted_model import Model
+from research.adapt.base import Delta
+from research.adapt.recipe import Recipe
+from research.data.examples import Examples
+from research.errors import InputError, nearest
+from research.layers.precision import Precision
+from research.models import families
+from research.models.heads import Style
+from research.params.tree import flatten, merge, unflatten
+from research.weights import card, hub, huggingface, peft, sentence
+from research.weights.tables import TABLES
+
+FORMATS = {"huggingface": "transformers", "peft": "peft", "sentence-transformers": "sentence-transformers"}  # and the library of each
+SAID = ("A short text.", "Another one; it goes on for a few words more than the first did.", "Why?")
+TOLERANCE = 1e-4
+
+
+def of_family(pooling: str, style: Style) -> bool:
+    """Whether a classifier with this pooling is one that `transformers` builds for the family."""
+    return pooling == "pooler" or Style(pooling) == style
+
+
+def remarks(pooling: str, style: Style, recipe: Recipe, family: str) -> tuple[str, ...]:
+    """Return a line for the plan where the run cannot be exported, or not as the family's classifier in `transformers`."""
+    if family not in TABLES:
+        return ()
+    if recipe.reader is not None:
+        return (f"export: none; no format has a place for a classifier that reads several states, as method={recipe.name} does",)
+    own, stuck = of_family(pooling, style), [delta.name for delta in recipe.deltas if type(delta).merged is Delta.merged]
+    if stuck and own and stuck == [name for name in stuck if name in peft.TYPES]:
+        return (f"export: --format=peft; {stuck[0]} cannot be merged into the encoder",)
+    if stuck:
+        instead = "; with --config.pooling=pooler, --format=peft has a place" if stuck[0] in peft.TYPES else ""
+        return (f"export: none; {stuck[0]} cannot be merged into the encoder{instead}",)
+    if own:
+        return ()
+    return (f"export: --format=sentence-transformers; transformers' {family} classifiers have no place for pooling={pooling}",)
+
+
+def check(form: str, model: Model, style: Style, family: str) -> None:
+    """Raises InputError where the format has no place for the classifier."""
+    pooling = model.config.pooling
+    if family not in TABLES:
+        raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
+    if model.recipe.reader is not None:
+        raise InputError(f"method={model.recipe.name} reads several states: no format has a place for such a classifier")
+    own = of_family(pooling, style)
+    if form == "sentence-transformers" and own:
+        raise InputError(
+            f"pooling={pooling}: a folder of sentence-transformers has no place for the family's own; use --format=huggingface"
+        )
+    if form != "sentence-transformers" and not own:
+        raise InputError(
+            f"pooling={pooling}: transformers' {family} classifiers have no place for it; use --format=sentence-transformers, or train "
+            "with --config.pooling=pooler"
+        )
+
+
+def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: str | None, output: Path) -> str:
+    """Writes the trained `model` of the finished run in `workdir` to the new folder `output`, in one of `FORMATS`, and returns which.
+
+    "huggingface": the whole model, with deltas merged into it; "peft": the delta and the head; "sentence-transformers": the whole model
+    as a Transformer, its pooling and a Dense layer. None: the first, or the last where the family's classifiers have no place for the
+    pooling. The tokenizer and a model card go with it. Raises InputError where the run is not finished, or the format has no place for
+    what was trained. What is written is read back, and must give the same logits.
+    """
+    style, family = families.family(checkpoint.config).style(checkpoint.config), checkpoint.config["model_type"]
+    form = form or ("huggingface" if of_family(model.config.pooling, style) else "sentence-transformers")
+    if form not in FORMATS:
+        raise InputError(f"--format={form} is not known; {nearest(form, FORMATS)}")
+    if not (workdir / "result.json").exists():
+        raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
+    check(form, model, style, family)
+    result, made = storage.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
+    described = card.card(result, model.labels, hub.name(checkpoint.source), made, FORMATS[form], output.name, len(model.task.texts))
+    params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
+    with huggingface.new_folder(output) as part:
+        (part / "README.md").write_text(described, encoding="utf8")
+        huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer, style.padding, model.config.truncation)
+        if form == "peft":
+            _delta(part, model, checkpoint, params)
+        else:
+            _whole(part, model, checkpoint, _merged(model, params), form)
+        huggingface.check_tokenizer(part, model.tokenizer, _texts(model))
+    return form
+
+
+def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters of encoder and head, flat, with the deltas merged into the encoder's, the innermost first."""
+    encoder = _under("encoder/", params)
+    for delta in reversed(model.recipe.deltas):
+        encoder = delta.merged(_under(f"delta/{delta.name}/", params), encoder)
+    head = {name: leaf for name, leaf in params.items() if name.startswith("head/")}
+    return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
+
+
+def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface") -> None:
+    if form == "huggingface":
+        huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
+    else:
+        parts = [{name: leaf for name, leaf in tensors.items() if name.startswith(f"{part}/")} for part in ("encoder", "head")]
+        pooler = {name: leaf for name, leaf in checkpoint.tensors().items() if name.startswith("encoder/pooler/")}
+        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=model.labels)  # unread, but the library would miss it
+        sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
+    whole, params, _ = weights.load(str(folder), head=True)
+    batch = _batch(model)
+    _compare(model, batch, np.asarray(whole.apply({"params": params}, batch))[:, :1])
+
+
+def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
+    deltas, trained = model.recipe.deltas, model.plan.trained
+    further = [name for name in trained if not name.startswith(("head/", "delta/"))]
+    if len(deltas) != 1 or further:
+        what = f"{further[0]} trains too" if further else f"there are {len(deltas)} deltas"
+        raise InputError(f"method={model.config.method}: peft's format is for one delta and a head, but {what}; use --format=huggingface")
+    (delta,), shape = deltas, model.encoder.config
+    own, head = _under(f"delta/{delta.name}/", params), _under("head/", params)
+    base = hub.name(checkpoint.source)
+    base = str(Path(base).absolute()) if Path(base).is_dir() else base
+    peft.write(folder, delta.name, model.config[delta.name].to_dict(), own, head, checkpoint.table, shape, base)
+    huggingface.write_config(folder, checkpoint.config, "classifier", model.labels)  # the names of the head's classes
+    _, _, own, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
+    read = {f"delta/{delta.name}/{name}": leaf for name, leaf in own.items()} | {f"head/{name}": leaf for name, leaf in head.items()}
+    batch = _batch(model)
+    _compare(model, batch, _logits(dataclasses.replace(model, trainable=unflatten(read)), batch))
+
+
+def _under(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
+
+
+def _texts(model: Model) -> tuple[str, ...]:
+    """A few texts, among them some that hold each of the tokenizer's special tokens in the middle and at the end."""
+    return (*SAID, *(f"One{token} more {token}" for token in model.tokenizer.all_special_tokens))
+
+
+def _batch(model: Model) -> dict[str, np.ndarray]:
+    """A few texts, one a row."""
+    texts = tuple((text,) * len(model.task.texts) for text in _texts(model))
+    tokens = model.tokens(Examples(tuple(map(str, range(len(texts)))), texts, ()))
+    length = int(tokens.lengths.max())
+    rows = [slice(*tokens.offsets[i : i + 2]) for i in range(len(tokens))]
+    padded = lambda array: np.stack([np.pad(array[row], (0, length - len(array[row]))) for row in rows])  # noqa: E731
+    batch = weights.padded_batch(padded(tokens.ids), padded(np.ones_like(tokens.ids)), padded(tokens.types))
+    return batch | {"positions": batch["positions"] + np.int32(tokens.first_position)}
+
+
+def _logits(model: Model, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Logits in float32 [n, 1, C]."""
+    exact = dataclasses.replace(model, encoder=model.encoder.clone(precision=Precision("float32")))
+    return np.asarray(jax.jit(lambda trainable: exact.logits(trainable, exact.frozen, batch))(exact.trainable))
+
+
+def _compare(model: Model, batch: dict[str, np.ndarray], found: Any) -> None:
+    wanted = _logits(model, batch)
+    far = float(np.abs(wanted - found).max() / max(1.0, np.abs(wanted).max()))
+    if not far <= TOLERANCE:
+        raise InputError(f"method={model.config.method}: what was written gives other logits ({far:.1e} off), so it is not kept")

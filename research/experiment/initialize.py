@@ -1,0 +1,159 @@
+"""The order of initialisation: random parameters, pretrained ones over them, what the method adds."""
+
+import functools
+import itertools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from research import weights
+from research.adapt import methods
+from research.adapt.adapted_model import Batch, Model, one_row
+from research.adapt.recipe import Recipe
+from research.config import fields
+from research.data.examples import Dataset
+from research.errors import InputError
+from research.experiment import export, pooling
+from research.models import families
+from research.models.heads import Style
+from research.params.tree import Tree, flatten, split, unflatten
+from research.tasks import catalog
+from research.tasks.catalog import KINDS
+from research.weights import adapter
+
+
+def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> Model:
+    """The model of `config` for classes `labels`. `words` are those that it takes from the training texts (`weights.own_words`)."""
+    return models_of(config, labels, words)(config)
+
+
+def models_of(
+    config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...], *, shapes_only: bool = False
+) -> Callable[[ConfigDict], Model]:
+    """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
+    relies on. With `shapes_only` their parameters are ShapeDtypeStructs, and nothing is computed."""
+    task, keys = catalog.of(config), named_keys(config.seed)
+    kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
+    style = families.family(checkpoint.config).style(checkpoint.config)
+    recipe = methods.recipe(families.build(checkpoint.config).stages, config)
+    used, why = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
+    config = fields.copied(config, {"pooling": used})
+    encoder = _encoder(checkpoint.config, config, style)
+    tokenizer = _tokenizer(checkpoint, config.max_length, pair=len(task.texts) == 2)
+    _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
+    reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
+    head = kind.head(labels, config, reader, style)
+    init, with_deltas = functools.partial(_init, encoder, head, reader, one_row()), functools.partial(_with_deltas, recipe)
+
+    # 1. Shapes: what the model needs, before anything is computed.
+    shapes, states = jax.eval_shape(init, keys)
+    plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
+    parts = ("encoder", "head") if config.weights.head else ("encoder",)
+    drawn = [name for name in flatten(shapes) if recipe.begins_anew(name) or not checkpoint.gives(name, parts)]
+    random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
+
+    def begin(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
+        # 3. Pretrained parameters over them, strictly.
+        params = fresh | checkpoint.onto({part: fresh[part] for part in parts}, labels, task.labels)
+        # 4. What the method begins with: parts made anew, noise, deltas.
+        for regulariser in recipe.regularisers:
+            params = regulariser.begin(params, fresh, keys["begin"])
+        params = with_deltas(params, keys)
+        return adapter.graft(params, checkpoint, config, labels, task.labels)
+
+    def build(config: ConfigDict) -> Model:
+        config, keys = fields.copied(config, {"pooling": used}), named_keys(config.seed)
+        # 2. Random parameters, each part from its own key: those that are wanted, and the shapes of the others.
+        params = jax.eval_shape(begin, shapes, keys) if shapes_only else begin(unflatten(flatten(shapes) | flatten(random(keys))), keys)
+        # 5. What trains, and what does not.
+        trainable, frozen = split(params, plan.trained)
+        # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
+        return Model(
+            task=task,
+            kind=kind,
+            labels=labels,
+            words=words,
+            encoder=encoder,
+            head=head,
+            tokenizer=tokenizer,
+            config=config,
+            recipe=recipe,
+            trainable=trainable,
+            frozen=frozen,
+            plan=plan,
+            widths=tuple(state.shape[-1] for state in states),
+            weights_sha256=checkpoint.sha256,
+            notes=(f"pooling: {used} ({why})", *_notes(checkpoint, config, shapes, style, recipe)),
+        )
+
+    return build
+
+
+def _notes(checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
+    """Lines of the plan about the checkpoint and about what an export has no place for."""
+    return *checkpoint.notes(config, flatten(shapes)), *export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
+
+
+def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:
+    return families.build(
+        shape,
+        precision=config.precision,
+        pooler=config.pooling == style.pooling == "pooler",
+        dropout=config.dropout,
+        attention_dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
+    )
+
+
+def _tokenizer(checkpoint: Any, max_length: int, pair: bool) -> Any:
+    """The checkpoint's tokenizer. Raises InputError where there is none, or an example has room for its special tokens alone."""
+    tokenizer = checkpoint.tokenizer()
+    if tokenizer is None:
+        raise InputError(f"{checkpoint.folder}: no tokenizer there (tokenizer.json or vocab.txt)")
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if max_length <= special:
+        raise InputError(f"max_length={max_length} leaves no room beside {special} special tokens")
+    return tokenizer
+
+
+def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
+    room = encoder.config.max_length - extra
+    if config.max_length > room:
+        less = f" less {extra} that method={config.method} takes" if extra else ""
+        raise InputError(
+            f"max_length={config.max_length} is over the model's {room + extra} positions{less}; use --config.max_length={room}"
+        )
+
+
+def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
+    """The words of the training texts, where they are the model's vocabulary."""
+    return weights.own_words(config, itertools.chain.from_iterable(data.splits["train"].texts))
+
+
+def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> tuple:
+    """Random parameters, and the states of all stages."""
+    encoded, variables = encoder.init_with_output(keys["encoder"], batch)
+    states = encoded.stages
+    if reader is not None:
+        encoded = encoded.replace(stages=tuple(states[i] for i in reader.stages(len(encoder.stages))))
+    return {"encoder": variables["params"], "head": head.init(keys["head"], encoded, batch)["params"]}, states
+
+
+def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tree:
+    encoder, trees = flatten(params["encoder"]), {}
+    for delta in recipe.deltas:
+        key = jax.random.fold_in(keys["delta"], zlib.crc32(delta.name.encode()))
+        trees[delta.name] = unflatten(delta.init(key, encoder))
+    return {**params, "delta": trees} if trees else params
+
+
+KEYS = ("encoder", "head", "delta", "dropout", "begin")  # new names go to the end: a key depends on its place
+
+
+def named_keys(seed: int) -> dict[str, jax.Array]:
+    """One key for each use of chance. They do not depend on the method, so methods are compared on the same head."""
+    key = jax.random.key(seed)
+    return {name: jax.random.fold_in(key, i) for i, name in enumerate(KEYS)}

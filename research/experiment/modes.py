@@ -1,0 +1,167 @@
+"""What each `--mode` does with a config and a workdir."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from research import storage, weights
+from research.adapt import adapted_model
+from research.adapt.summary import summary as plan_summary
+from research.data.describe import Lengths, truncation
+from research.data.examples import fingerprint
+from research.data.inputs import read_inputs, stream_inputs
+from research.errors import InputError
+from research.experiment import build as experiments
+from research.experiment import evaluations, experiment, export, initialize, summary
+from research.experiment import predict as predictions
+from research.experiment import workdir as workdirs
+from research.experiment.results import describe
+from research.parallel import layouts
+from research.params.tree import digest, merge
+from research.tasks import catalog
+from research.tracking import confusion, curves
+from research.train import loop
+from research.train.checkpoint import Checkpoints
+
+
+def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str | None = None) -> None:
+    """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
+    keep_programs()
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    if mode == "train":
+        summary.summarise(run(config, workdir, console), workdir, console)
+    elif mode == "evaluate":
+        print(json.dumps(evaluate_run(config, workdir, source, console)))
+    elif mode == "plan":
+        workdirs.check_same(workdir, config)
+        planned = experiments.plan_of(config)
+        console.print(*planned.data.notes, sep="\n")
+        print(plan_summary(planned.model), end="")
+    elif mode == "export":
+        if not output:
+            raise InputError("--mode=export needs --output=FOLDER")
+        form = export.export(load_trained(config, workdir), weights.begin(config), workdir, form, Path(output))
+        console.print(f"{output} is whole, in the format {form}; it was read back and gives the same logits.")
+    elif mode == "predict":
+        if not source:
+            raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
+        predictions.check_output(output)
+        # A file is read and checked to its end before the model is loaded; standard input can be read only once.
+        total = None if source == "-" else sum(1 for _ in stream_inputs(source, catalog.of(config)))
+        predictions.write(predict(config, workdir, source, console), output, total, console)
+        if output:
+            console.print(f"{total or 'all'} predictions are in {output}")
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs on disk from now on: in `$JAX_COMPILATION_CACHE_DIR` where that is set, else in our cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(storage.folder("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
+    """Trains, keeps what is best on dev, reports test once, and writes the workdir; returns what is in `result.json`.
+
+    `build` makes the experiment of a config. A finished run is only reported; an unfinished one goes on. Raises InputError when the
+    workdir is another config's.
+    """
+    with workdirs.claimed(workdir, config) as finished:
+        if finished:
+            console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
+            return finished
+        e = build(workdirs.settled(workdir, config))
+        lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
+        console.print(*e.data.notes, truncation(lengths, config.max_length), sep="\n")
+        workdirs.record(workdir, e.model.config)
+        planned = plan_summary(e.model)
+        storage.write_text(workdir / "plan.txt", planned)
+        console.print(planned)
+        result = train_and_test(e, workdir, console) | {"config_hash": workdirs.config_hash(config)}
+        storage.write_json(workdir / "result.json", result)
+        return result
+
+
+def train_and_test(e: experiment.Experiment, workdir: Path, console: Console) -> dict[str, Any]:
+    """Trains to the end, tests what was best on dev, writes curves and predictions, and gives the contents of `result.json`."""
+    latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
+    if latest.step:
+        console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
+    evaluated = loop.eval_program(e.model, e.layout)
+    meter, compilations = loop.fit(e, workdir, evaluated, latest, best, console)
+    kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
+    with futures.ThreadPoolExecutor(1) as aside:
+        sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
+        totals = {
+            split: evaluations.totals(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
+            for split, batches in (("dev", e.dev), ("test", e.test))
+        }
+    c, metric = e.config, e.model.task.metric
+    title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
+    curves.draw(workdir, title, metric, kept.positive, best.step)
+    confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
+    speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
+    return describe(e, kept, totals, speed, best, sha256.result())
+
+
+def predict(config: ConfigDict, workdir: Path, source: str, console: Console = predictions.QUIET) -> Iterator[dict[str, Any]]:
+    """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-" is standard input), as in `predict.stream`."""
+    model = load_trained(config, workdir)
+    return predictions.stream(model, layouts.layout(config.parallel), stream_inputs(source, catalog.of(config)), console)
+
+
+def evaluate_run(
+    config: ConfigDict,
+    workdir: Path,
+    source: str | None = None,
+    console: Console = Console(quiet=True),  # noqa: B008
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of the kept parameters of the run in `workdir` on dev and test, or on the labelled examples in the file `source`.
+
+    They are written with the predictions into a folder in `workdir`/evaluations; what the run itself has written stays as it is.
+    Raises InputError where there are no labels, or others than the run was trained on.
+    """
+    if source:
+        examples = read_inputs(source, catalog.of(config))
+        if not examples.labels:
+            raise InputError(f"{source}: no labels there, so nothing can be scored; --mode=predict writes the predictions")
+        model, splits = load_trained(config, workdir), {"input": examples}
+        data = {"source": source, "fingerprint": fingerprint({"test": examples}, model.labels)}
+    else:
+        found = experiments.load_data(config)
+        console.print(*found.notes, sep="\n")
+        model = load_trained(config, workdir, found.labels, ignore=(*workdirs.USE, "data.", "metric", "positive"))
+        splits = {split: found.splits[split] for split in ("dev", "test")}
+        data = {"source": found.source, "fingerprint": found.fingerprint}
+        evaluations.compare(workdir, found.fingerprint, console)
+    return evaluations.measure(model, splits, data, workdir, config, console)
+
+
+def load_trained(
+    config: ConfigDict, workdir: Path, labels: tuple[str, ...] = (), ignore: tuple[str, ...] = workdirs.USE
+) -> adapted_model.Model:
+    """The model of `config` with the kept parameters of the run in `workdir`; where nothing was trained there, but the config begins
+    with a trained head, as it begins, for `labels` or those of the task or of the checkpoint. `ignore` is as in `workdir.check_same`.
+
+    Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
+    """
+    config = workdirs.settled(workdir, config)
+    best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
+    if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
+        own = weights.head_labels(config)
+        return initialize.build_model(config, labels or catalog.of(config).labels or own)
+    if best is None or best.step is None:
+        raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
+    workdirs.check_same(workdir, config, ignore)
+    meta = best.meta()
+    model = initialize.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
+    loop.check_identity(workdir, meta, {"weights": model.weights_sha256})
+    return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))

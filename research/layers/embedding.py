@@ -1,0 +1,51 @@
+"""Tables of vectors that are looked up by token."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.layers.remat import zero_after
+
+
+@jax.custom_vjp
+def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows of `table` [V, D] by int32 `ids` [...]: [..., D]."""
+    return jnp.take(table, ids, axis=0)
+
+
+def _lookup_backward(residuals, g: jax.Array):
+    ids, like = residuals
+    return jnp.full(like.shape, zero_after(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
+
+
+lookup.defvjp(lambda table, ids: (lookup(table, ids), (ids, table)), _lookup_backward)
+
+
+class Embed(nn.Module):
+    """A table of `size` vectors; its parameter is named as in `flax.linen.Embed`."""
+
+    size: int
+    features: int
+    init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return lookup(self.param("embedding", self.init, (self.size, self.features)), ids)
+
+
+RANGE = 0.25  # random vectors then vary about as pretrained ones do (Kim 2014, section 3.3)
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -RANGE, RANGE)
+
+
+class WordEmbeddings(nn.Module):
+    """A vector for each word: int32 [B, L] -> float32 [B, L, `features`]. The table is `word/embedding` [`size`, `features`]."""
+
+    size: int
+    features: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return Embed(self.size, self.features, _uniform, name="word")(tokens)

@@ -1,0 +1,57 @@
+"""Functions between the products, written out with gradients that keep little: their input or their output, once.
+
+What the automatic gradient keeps for them is most of the memory of a training step, and reading it back most of their time.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.layers.remat import anew, zero_after
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Each vector of the last axis shifted and scaled to mean 0 and variance 1, times `scale`, plus `bias` (Ba et al. 2016)."""
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.maximum((x * x).mean(-1, keepdims=True) - mean * mean, 0.0)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    last = (1,) * (x.ndim - 1) + (-1,)
+    return (x - mean) * (inverse * scale.reshape(last)) + bias.reshape(last), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon: float, residuals, g: jax.Array):
+    (x, mean, inverse, scale), g = anew(residuals, g)
+    others, D = tuple(range(x.ndim - 1)), x.shape[-1]
+    h = g * scale.reshape((1,) * (x.ndim - 1) + (-1,))
+    # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, n nowhere whole, and
+    # statistics that wait for the gradient leave nothing that the compiler could compute early and keep.
+    sum_h, sum_hx = h.sum(-1, keepdims=True), (h * x).sum(-1, keepdims=True)
+    mean, inverse = (statistic + zero_after(sum_h) for statistic in (mean, inverse))
+    slope = inverse * inverse * (sum_hx - mean * sum_h) / D
+    grad_x = inverse * (h - slope * x - (sum_h / D - slope * mean))
+    scaled = g * inverse
+    return grad_x, (scaled * x - scaled * mean).sum(others), g.sum(others)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nn.Module):
+    """`layer_norm` with its parameters `scale` and, unless told otherwise, `bias` [D], named as in `flax.linen.LayerNorm`."""
+
+    epsilon: float
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape) if self.use_bias else jnp.zeros(shape)
+        return layer_norm(x, scale, bias, self.epsilon)

@@ -1,0 +1,121 @@
+"""Files on disk: atomic writes, JSON, and the cache of derived files."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from research.errors import InputError
+
+SEAL_BYTES = hashlib.sha256().digest_size
+
+
+def folder(kind: str) -> Path:
+    """The cache folder for one kind of file, made if need be: `$RESEARCH_CACHE/kind`, by default under `~/.cache/research`."""
+    root = os.environ.get("RESEARCH_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "research")
+    path = Path(root) / kind
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def seal(path: Path) -> None:
+    """Append the sha256 of a file's content to the file, for `intact` to check."""
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest)
+
+
+def intact(path: Path, size: int | None = None) -> bool:
+    """Return whether a sealed file is there with the content that was sealed, of `size` bytes; say so where it is damaged.
+
+    A file is read for this once in the life of a process, unless it changes.
+    """
+    if not path.exists():
+        return False
+    state = path.stat()
+    return _intact(path, size, state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _intact(path: Path, size: int | None, there: int, *_: int) -> bool:
+    content = there - SEAL_BYTES
+    right = content >= 0 and size in (None, content) and _is_sealed(path, content)
+    if not right:
+        print(f"{path} is damaged; it is made again", file=sys.stderr)
+    return right
+
+
+def _is_sealed(path: Path, size: int, chunk: int = 1 << 22) -> bool:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        for begin in range(0, size, chunk):
+            sha.update(file.read(min(chunk, size - begin)))
+        return file.read() == sha.digest()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Gives the path of an empty file beside `path`; when the block ends well it becomes `path`, else it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    os.chmod(name, 0o666 & ~_umask())
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text."""
+    with writing(path) as part:
+        part.write_text(text, encoding="utf8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON for people: indented, keys sorted."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def parse_json(text: str, place: str) -> Any:
+    """Return the value of a JSON text. Raise InputError, naming `place`, where there is none that Python can hold."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{place}: not JSON: {error.msg} at {at}") from None
+    except RecursionError:
+        raise InputError(f"{place}: JSON that is nested too deeply to read") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{place}: JSON that cannot be read: {str(error).partition(';')[0]}") from None
+
+
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON object of a run's workdir. Raises InputError where the file is damaged, or has none of a `needed` name."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, (str(error).splitlines() or ["not JSON"])[0]) from None
+    if not isinstance(value, dict):
+        raise _damaged(path, f"a JSON object is needed, not {type(value).__name__}")
+    if missing := [name for name in needed if name not in value]:
+        raise _damaged(path, f"{missing[0]!r} is missing")
+    return value
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is damaged ({why}); remove {path.parent} and run again")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

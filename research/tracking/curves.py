@@ -1,0 +1,53 @@
+"""`curves.png`: loss, score and learning rate of a run over its steps."""
+
+from pathlib import Path
+
+from research import storage
+from research.tasks import metrics
+from research.tracking import writer
+
+
+def draw(workdir: Path, title: str, metric: str, positive: str | None = None, kept: int | None = None) -> None:
+    """Draw `curves.png` from metrics.jsonl, with the score `metric`, where it is of one class that of `positive`, and a mark at the step
+    whose parameters were kept."""
+    from matplotlib.figure import Figure
+
+    lines = writer.read_metrics(workdir)
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure.suptitle(title, fontsize=11, wrap=True)
+    loss, score, rate = figure.subplots(1, 3)
+    for axis, name in ((loss, "loss"), (score, metric)):
+        for split, style in (("train", {"alpha": 0.75, "linewidth": 1.2}), ("dev", {"marker": "o", "markersize": 4})):
+            _plot(axis, lines, f"{split}/{name}", label=split, **style)
+        _mark(axis, lines, f"dev/{name}", kept)
+    _plot(rate, lines, "learning_rate", color="tab:green")
+    for axis, name in ((loss, "loss"), (score, metrics.title(metric, positive)), (rate, "learning rate")):
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        axis.locator_params(axis="x", nbins=5, integer=True)
+        axis.margins(x=0.02)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
+    if score.lines:
+        low, high = score.get_ylim()
+        score.set_ylim(max(low, 0) if low > -0.2 else low, min(high, 1))
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
+    with storage.writing(workdir / "curves.png") as part:
+        figure.savefig(part, dpi=110, format="png")
+
+
+def _plot(axis, lines: list[dict[str, float]], name: str, **style) -> None:
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    if len(points) == 1:
+        style = {"marker": "o", "markersize": 4} | style
+    if points:
+        axis.plot(*zip(*points, strict=True), **style)
+
+
+def _mark(axis, lines: list[dict[str, float]], name: str, kept: int | None) -> None:
+    """Mark the dev value of the kept step."""
+    point = [(line["step"], line[name]) for line in lines if name in line and line["step"] == kept]
+    if point:
+        axis.axvline(kept, color="0.5", linestyle="--", linewidth=1)
+        axis.plot(*point[0], marker="*", markersize=13, color="tab:red", linestyle="", zorder=5, label=f"kept: step {kept:,}")

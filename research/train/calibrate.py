@@ -1,0 +1,33 @@
+"""What regularisers must know of the training data before training begins."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+
+from research.adapt.adapted_model import Batch, Model
+from research.data.batches import Batches
+from research.parallel.layouts import Layout
+from research.params.tree import Tree
+from research.train.step import in_parts, mean_gradient
+
+
+def add(model: Model, batches: Batches, layout: Layout) -> Model:
+    """`model` with what its regularisers find out; nothing is computed where none asks. A function of the config and the data alone:
+    a run that goes on finds the same again."""
+    found = {regulariser.name: regulariser.find(gradients(model, batches, layout)) for regulariser in model.recipe.regularisers}
+    return dataclasses.replace(model, found={name: tree for name, tree in found.items() if tree})
+
+
+def gradients(model: Model, batches: Batches, layout: Layout) -> Iterator[Tree]:
+    """The gradients of the mean loss of each batch of the first epoch, at the values that training begins with, without dropout."""
+
+    def loss(trainable: Tree, frozen: Tree, part: Batch, key: None):
+        return model.kind.loss_sum(model.logits(trainable, frozen, part), part), {}
+
+    def step(trainable: Tree, frozen: Tree, batch: Batch, axis: str | None):
+        return mean_gradient(jax.grad(loss, has_aux=True), axis, trainable, frozen, batch, None)[0]
+
+    program, trees = layout.compile(step), [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
+    for batch in batches.epoch(0):
+        yield layout.first(program(*trees, in_parts(batch, model.config.accumulate, layout)))

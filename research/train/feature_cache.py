@@ -1,0 +1,105 @@
+"""Frozen work, done once: the hidden states below the first stage that trains are a function of the example alone, so they
+are computed one time, kept on disk, and shared by all epochs, seeds, heads and methods that freeze as much.
+
+Letters: T tokens of a split, end to end; D features of all stages that are read (one, unless the method's reader wants several).
+"""
+
+import hashlib
+import os
+import weakref
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from research import storage
+from research.data.batches import Batches
+from research.data.encode import Tokens
+from research.errors import InputError
+from research.parallel.layouts import Layout
+from research.params.tree import digest, flatten, split
+
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+VERSION = 3  # part of the key: raise it when the same parameters and tokens would give other hidden states
+
+
+def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
+    """The hidden states [T, D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
+
+    bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
+    size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
+    """
+    below, shape, dtype = needs(model, tokens)
+    if not below:
+        return None
+    path = storage.folder("prefix") / f"{key(model, tokens, below)}.{dtype.name}"
+    size = shape[0] * shape[1] * dtype.itemsize
+    if not storage.intact(path, size):
+        check_size(model, tokens, budget_gb)
+        CONSOLE.print(f"computing the frozen stages once: {size / 1e6:.0f} MB in {path}")
+        write(path, model, tokens, layout, below, shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def needs(model, tokens: Tokens) -> tuple[int, tuple[int, int], np.dtype]:
+    """How many stages are frozen, and the shape and type of what they give for `tokens`."""
+    below = model.plan.frozen_stages(model.encoder.stages)
+    dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
+    return below, (int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))), dtype
+
+
+def check_size(model, tokens: Tokens, budget_gb: float) -> None:
+    """Raises InputError where what the frozen stages give takes more than `budget_gb`. The model's parameters may be shapes."""
+    below, shape, dtype = needs(model, tokens)
+    size = shape[0] * shape[1] * dtype.itemsize if below else 0
+    if size > budget_gb * 1e9:
+        what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
+        raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
+
+
+def key(model, tokens: Tokens, below: int) -> str:
+    """sha256 of what decides the hidden states: the frozen parameters, the tokens, how many stages, the precision."""
+    names = [name for name in model.plan.entries if name.startswith("encoder/") and name.split("/")[1] in model.encoder.stages[:below]]
+    what = VERSION, below, model.reads(below), model.config.precision, model.encoder.config, tokens.first_position
+    sha = hashlib.sha256(" ".join(map(str, what)).encode())
+    for name, leaf in flatten(split(model.frozen, names)[0]).items():
+        sha.update(f"{name} {leaf_digest(leaf)}".encode())
+    for array in (tokens.ids, tokens.types, tokens.offsets):
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+_DIGESTS: dict[int, str] = {}
+
+
+def leaf_digest(leaf: np.ndarray | jax.Array) -> str:
+    """sha256 of an array, which is computed once in its life: members of a fleet, phases and splits ask for the same ones."""
+    if id(leaf) not in _DIGESTS:
+        _DIGESTS[id(leaf)] = digest({"": np.asarray(leaf)})
+        weakref.finalize(leaf, _DIGESTS.pop, id(leaf), None)
+    return _DIGESTS[id(leaf)]
+
+
+def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: tuple[int, int], dtype: np.dtype) -> None:
+    """Compute the states and write them, sealed; the file is whole or not there."""
+
+    def step(trainable, frozen, batch, axis):
+        return model.below(frozen, batch, below)
+
+    program, frozen = layout.compile(step), layout.replicate(model.frozen)
+    batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
+    with storage.writing(path) as part:
+        with part.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
+        out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
+        for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
+            hidden = layout.join(program({}, frozen, layout.shard_same(batch)))
+            for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
+                begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
+                at = batch["anchors"][row, place]
+                out[begin:end] = hidden[row, at : at + end - begin]
+        out.flush()
+        storage.seal(part)

@@ -1,0 +1,71 @@
+"""Loading pretrained parameters outside a run."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.errors import InputError
+from research.models import families
+from research.models.heads import Whole
+from research.weights.checkpoint import Checkpoint, open
+from research.weights.graft import graft
+
+
+def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str = "float32", head: bool = False):
+    """`(model, params, tokenizer)` of a model by name, folder or hub id.
+
+    `model` is the Flax encoder, with a pooler if the checkpoint has one; `params["encoder"]` are its parameters, and
+    `params["head"]` those of the head, if the checkpoint has one that is known; the tokenizer is None where the folder has none.
+    `out = model.apply({"params": params["encoder"]}, padded_batch(ids, mask))` gives `out.last` [B, L, D], and `out.stages`, a tuple
+    of the same: the embeddings' output, then each layer's.
+
+    With `head`, `model` is encoder and head in one: `model.apply({"params": params}, batch)` gives the logits of the classes of each
+    example [B, E, C] or token [B, L, C], or of the words [B, L, V]. `sha256` and `pickle` are as in `open`. Raises InputError where
+    anything is missing, damaged or left over.
+    """
+    checkpoint = open(source, sha256, pickle)
+    tensors = checkpoint.tensors()
+    encoder = families.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
+    whole = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
+    one = padded_batch([[0]], [[1]])
+    if whole is None:
+        shapes = {"encoder": jax.eval_shape(encoder.init, jax.random.key(0), one)["params"]}
+    else:
+        shapes = {"head": {}} | jax.eval_shape(whole.init, jax.random.key(0), one)["params"]
+    if head and whole is None:
+        raise InputError(f"{checkpoint.folder}: no head there that is known; load it without one")
+    params = jax.tree.map(jnp.asarray, graft(shapes, tensors, source=str(checkpoint.folder)))
+    return whole if head else encoder, {**params, **({"head": {}} if whole and "head" not in params else {})}, checkpoint.tokenizer()
+
+
+def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
+    classes = next((t.shape[-1] for name, t in tensors.items() if name.startswith("head/classifier/")), 0)
+    pooling = checkpoint.modules.pooling if checkpoint.is_sentence_classifier else "pooler"
+    return families.head(checkpoint.config, checkpoint.kind, classes, own_words="head/words" in tensors, pooling=pooling)
+
+
+def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np.ndarray]:
+    """The batch that models take, with one example a row, from three arrays [B, L] as a tokenizer gives them.
+
+    All int32 but the float32 `weights`. Raises InputError where the shapes disagree or rows differ in length.
+    """
+    try:
+        tokens, mask = np.asarray(input_ids), np.asarray(attention_mask)
+        types = np.zeros_like(tokens) if token_type_ids is None else np.asarray(token_type_ids)
+    except ValueError as error:
+        raise InputError("a batch takes rows of one length; call the tokenizer with padding=True") from error
+    shapes = {"input_ids": tokens.shape, "attention_mask": mask.shape, "token_type_ids": types.shape}
+    if tokens.ndim != 2 or len(set(shapes.values())) > 1:
+        raise InputError(f"a batch takes arrays of one shape [B, L], not {', '.join(f'{k} {v}' for k, v in shapes.items())}")
+    rows, length = tokens.shape
+    batch = {
+        "tokens": tokens,
+        "positions": np.broadcast_to(np.arange(length), tokens.shape),
+        "segments": mask,
+        "types": types,
+        "anchors": np.zeros((rows, 1)),
+        "labels": np.zeros((rows, 1)),
+        "examples": np.arange(rows)[:, None],
+    }
+    return {name: array.astype(np.int32) for name, array in batch.items()} | {"weights": np.ones((rows, 1), np.float32)}

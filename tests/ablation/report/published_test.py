@@ -1,0 +1,158 @@
+"""What papers published: every cell has a source and a place in its sweep, and every table holds together."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import papers
+from research.ablation import runs as sweep_runs
+from research.ablation import sweep
+from research.ablation.report import published
+from research.adapt import methods
+from research.config import durations
+from research.errors import InputError
+from research.tasks import catalog
+from tests import runs
+
+FILES = sorted(str(path) for path in (runs.ROOT / "configs" / "papers").glob("*_*.py") if path.stem != "__init__")
+TABLES = {Path(file).stem: published.read(file) for file in FILES}
+RUNNING = [file for file in FILES if any(cell.config for cell in TABLES[Path(file).stem].cells)]
+
+FILE = """
+from configs import common
+from research.ablation import sweep as sweeps
+from research.ablation.report.published import Cell, Table
+
+
+def base(arg=""):
+    return common.base("trec", common.words(arg))
+
+
+def sweep(arg=""):
+    return sweeps.product([dict(method="full"), dict(method="top_k", top_layers=1), dict(method="top_k", top_layers=2)], sweeps.seeds(2))
+
+
+def ledger():
+    return Table("A. Author 2020", "A title.", "table 1", "accuracy", 0.5, ({cells}), waits={waits})
+"""
+FULL = 'Cell("all", 90.0, "Table 1, all", dict(method="full")),'
+
+
+def read(folder: Path, cells: str, waits: tuple = ()) -> published.Table:
+    (folder / "paper.py").write_text(FILE.format(cells=cells, waits=waits))
+    return published.read(str(folder / "paper.py"))
+
+
+def test_the_tables_that_are_asked_for_are_there():
+    sun, howard = ({f"{name}_table{i}" for i in numbers} for name, numbers in (("sun2019", (2, 3, 4)), ("howard2018", (6, 7))))
+    others = {"devlin2019_table7", "houlsby2019_table1", "houlsby2019_sizes", "hu2022_table2", "mosbach2021_table1"}
+    assert sun | howard | others <= set(TABLES)
+    assert len(RUNNING) == 6
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_table_holds_together(file):
+    table = TABLES[Path(file).stem]
+    assert table.paper and table.title and 0 < table.margin <= 2 and table.cells
+    assert len({(cell.row, cell.source) for cell in table.cells}) == len(table.cells), "a number stands there once"
+    for cell in table.cells:
+        assert 0 < cell.value < 100 and bool(cell.config) != bool(table.waiting(cell))
+        if c := cell.config:
+            assert c.learning_rate and c.pooling != "auto", "what a method would fill is the paper's here, or no run could be compared"
+            assert c.data.source == "tfds" and c.model in ("bert-base", "bert-large", "roberta-base")
+            assert cell.split in ("dev", "test") and set(table.examples[c.task]) <= {"train", "dev", "test"}
+            assert ("dev" in catalog.get(c.task).tfds.splits) == ("dev" in table.examples[c.task])
+            for duration in durations.DURATIONS:
+                durations.steps(c, duration, batch_size=c.batch_size, epoch_steps=10, total=30)
+
+
+@pytest.mark.parametrize("file", RUNNING)
+def test_a_sweep_has_what_the_table_needs_and_a_smoke_run_is_one(file):
+    whole = sweep_runs.identify(sweep.configs(*sweep.load(file)))
+    seeds = {overrides["seed"] for overrides, _ in whole.values()}
+    assert len(seeds) == (25 if "mosbach" in file else 5) and len(whole) % len(seeds) == 0
+    table = TABLES[Path(file).stem]
+    claimed = [run_id for run_id, (o, _) in whole.items() if any(c.config and published.of_setting(c.setting, o) for c in table.cells)]
+    assert claimed == list(whole), "nothing runs that the paper has no number for"
+    small = sweep_runs.identify(sweep.configs(*sweep.load(f"{file}:smoke,seeds=1")))
+    assert len(small) <= len(whole) / len(seeds)
+    for overrides, c in small.values():
+        assert (c.model, c.data.source, c.total_steps, c.total_epochs, c.max_length) == ("tiny", "demo", 2, None, 32)
+        assert any(cell.config and published.of_setting(cell.setting, overrides) for cell in table.cells)
+        changes = {name.replace(".", "__"): value for name, value in overrides.items() if name != "method"}
+        assert runs.plan(c.method, **changes, pooling=c.pooling).trained
+
+
+@pytest.mark.parametrize("file", RUNNING)
+def test_files_of_several_tasks_lie_in_folders_of_their_names(file):
+    found = sweep.configs(*sweep.load(f"{file}:data=files,path=there,seeds=1"))
+    several = len({c.task for _, c in found}) > 1
+    assert {c.data.path for _, c in found} == ({f"there/{c.task}" for _, c in found} if several else {"there"})
+    with pytest.raises(InputError, match="config argument seeds=none must be a whole number from 1"):
+        sweep.load(f"{file}:seeds=none")
+
+
+def test_what_the_paper_did_is_the_base_with_the_setting(tmp_path):
+    two = 'Cell("two", 91.5, "Table 1, two", dict(top_layers=2), sd=0.5, n=5),'
+    table = read(tmp_path, FULL + two + 'Cell("x", 1, "T", waits=("a task",))')
+    full, two, waiting = table.cells
+    assert (full.config.method, two.config.method, two.config.top_layers, waiting.config) == ("full", "top_k", 2, None)
+    assert table.waiting(waiting) == ("a task",) and not table.waiting(full)
+    (tmp_path / "plain.py").write_text("def base(arg):\n    pass\n\n\ndef sweep(arg):\n    return []\n")
+    assert published.read(str(tmp_path / "plain.py")) is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ('Cell("all", 90.0, " ", dict(method="full")),', "the cell 'all' has no source; say which table"),
+        ('Cell("all", 90.0, "T", waits=("x",)), Cell("more", 90.0, "", waits=("x",))', "the cell 'more' has no source"),
+        ('Cell("all", 90.0, "T", dict(method="lora")),', "the cell 'all' is for {'method': 'lora'}, and the sweep has no setting of that"),
+        ('Cell("some", 90.0, "T", dict(method="top_k")),', "the cell 'some' is for .* the sweep has 2 settings of that"),
+        (FULL + 'Cell("again", 90.0, "T", dict(method="full")),', "'all' and 'again' claim one setting, {'method': 'full'}"),
+        ('Cell("all", 90.0, "T", dict(method="full"), sd=0.5),', "the cell 'all' has a deviation, but not the number of runs"),
+        ('Cell("all", 90.0, "T", dict(method="full"), metric="f2"),', "the metric 'f2' of 'all' is not known; did you mean 'f1'"),
+        ('Cell("all", 90.0, "T", dict(method="full"), waits=("x",)),', "the cell 'all' waits for x, but has a setting"),
+    ],
+)
+def test_a_cell_that_does_not_hold_is_one_line(tmp_path, cells, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path, cells)
+    assert str(caught.value).startswith(str(tmp_path / "paper.py")) and "\n" not in str(caught.value)
+
+
+def test_one_setting_may_have_a_cell_for_each_metric_and_split(tmp_path):
+    more = 'Cell("all, F1", 90.0, "T", dict(method="full"), metric="f1"), Cell("all, dev", 90.0, "T", dict(method="full"), split="dev"),'
+    assert len(read(tmp_path, FULL + more).cells) == 3
+
+
+def test_a_table_that_waits_needs_no_sweep_and_says_so(tmp_path):
+    without = FILE[: FILE.index("def base")] + FILE[FILE.index("def ledger") :]
+    (tmp_path / "paper.py").write_text(without.format(cells='Cell("a", 1.0, "T"),', waits=("a task",)))
+    path = str(tmp_path / "paper.py")
+    assert published.read(path).waits == ("a task",)
+    with pytest.raises(InputError, match="nothing of this table can run yet; it waits for a task"):
+        sweep.load(path)
+
+
+def test_the_overview_has_every_table_what_runs_and_what_is_waited_for(tmp_path):
+    lines = published.overview([*FILES, str(runs.ROOT / "configs" / "ablations" / "methods.py")]).splitlines()
+    assert len(lines) == 2 + len(FILES)
+    (lora,) = [line for line in lines if "hu2022" in line]
+    assert lora.split("|")[2:5] == [" Hu et al. 2022, table 2, LoRA on GLUE ", " 4 ", " 12 "] and "CoLA; the task QNLI" in lora
+    (ner,) = [line for line in lines if "devlin2019" in line]
+    assert ner.split("|")[3:] == [" 0 ", " 10 ", " token classification (CoNLL-2003) ", ""]
+
+
+def test_reading_all_tables_imports_no_jax():
+    code = "import sys; from research.ablation.report import published, reproduction; published.overview(sys.argv[1:]); print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *FILES], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_methods_and_sizes_are_known():
+    used = {cell.config.method for table in TABLES.values() for cell in table.cells if cell.config}
+    assert used and all(methods.known(method) for method in used)
+    assert set(papers.EXAMPLES) <= set(catalog.TASKS)

@@ -1,0 +1,79 @@
+"""What a step should cost by arithmetic, against what XLA counts, and what the plan says of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from research import weights
+from research.adapt import flops, methods, summary
+from research.params.tree import flatten, merge
+from tests import runs
+from tests.benchmarks import freezing, ours
+from tests.benchmarks.workloads import Train
+
+SHAPE = {"num_hidden_layers": 3, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512, "vocab_size": 1000}
+ROWS, LENGTH = 8, 64
+
+
+@pytest.fixture(scope="module")
+def costs():
+    """k -> FLOPs by XLA, the model, the sizes of its parameters; k layers are frozen, with -1 nothing."""
+    whole, found = ours.random_model(SHAPE, LENGTH), {}
+    ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH, 0))
+    batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
+    sizes = {name: leaf.shape for name, leaf in flatten(merge(whole.trainable, whole.frozen)).items()}
+    for k in range(-1, 4):
+        model = freezing.frozen(whole, k)
+        loop = ours.looped(model, ROWS)
+        loop.run([batch])
+        found[k] = loop.program.flops, model, sizes
+    return found
+
+
+def predicted(model, sizes, **changes) -> float:
+    shape = dataclasses.replace(flops.Shape.of(model.encoder), **changes)
+    return flops.step(model.plan, sizes, shape, ROWS * LENGTH, LENGTH)
+
+
+@pytest.mark.parametrize("k", range(-1, 4))
+def test_arithmetic_is_within_a_twentieth_of_what_xla_counts(costs, k):
+    counted, model, sizes = costs[k]
+    assert predicted(model, sizes) == pytest.approx(counted, rel=0.05)
+    assert predicted(model, sizes, stages=model.encoder.stages[:-1]) < 0.9 * counted  # a layer left out is noticed
+
+
+def test_every_layer_that_is_frozen_saves_work(costs):
+    counts = [costs[k][0] for k in range(-1, 4)]
+    assert counts == sorted(counts, reverse=True) and counts[-1] < 0.36 * counts[0]
+    steps = -np.diff(counts[1:-1])
+    assert steps.min() > 0.95 * steps.max()  # each layer the same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "vera", "houlsby", "compacter", "prefix", "soft_prompt", "feature_bilstm", "sam", "rdrop"])
+def test_what_a_method_adds_is_predicted(costs, method):
+    model = ours.random_model(SHAPE, LENGTH, method=method, batch_size=ROWS, **{"vera.rank": 64})
+    ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH + model.extra_tokens, 0))
+    batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
+    loop = ours.looped(model, ROWS)
+    loop.run([batch])
+    counted = loop.program.flops / costs[-1][0]
+    assert summary.cost(model, model.plan) == pytest.approx(counted, rel=0.1)
+    sizes = {name: leaf.shape for name, leaf in flatten(merge(model.trainable, model.frozen)).items() if not name.startswith("head/reader")}
+    plain = flops.relative(model.plan, sizes, flops.Shape.of(model.encoder), ROWS, LENGTH)
+    assert abs(summary.cost(model, model.plan) - counted) < abs(plain - counted)  # what it adds left out is noticed
+    assert method in ("lora", "compacter", "prefix") or plain < 0.95 * counted  # and by far, where it is much
+
+
+def test_passes_of_penalties_are_taken_in_each_of_the_others():
+    joined = ("full", "rdrop", "sam", "rdrop+sam", "rdrop+smart", "freelb+sam", "ema+rdrop")
+    passes = {method: methods.recipe(("embeddings", "layer_0"), runs.config(method=method)).passes for method in joined}
+    assert list(passes.values()) == pytest.approx([1, 2, 2, 4, 11 / 3, 6, 2])
+
+
+def test_what_is_cached_costs_nothing(costs):
+    _, model, sizes = costs[3]
+    shape = flops.Shape.of(model.encoder)
+    assert flops.relative(model.plan, sizes, shape, ROWS, LENGTH, cached=True) < 0.001
+    assert 0.3 < flops.relative(model.plan, sizes, shape, ROWS, LENGTH) < 0.36

@@ -1,0 +1,97 @@
+"""The embedded default: real English, the same for everybody, and of no use to whoever only memorises training words."""
+
+import math
+import re
+from collections import Counter
+
+import pytest
+
+from research.data.sources import demo
+
+REVIEWS = demo.reviews()
+NEGATED = re.compile(r" (was|were) (not|never|by no means|hardly)\b| did not ")
+CONTRASTED = re.compile(r"\b(although|even though|despite|granted)\b", re.IGNORECASE)
+
+
+def words(text):
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def lexicon(split):
+    return {word for table in (demo.ADJECTIVES, demo.STORY_ADJECTIVES, demo.VERBS) for group in table[split].values() for word in group}
+
+
+def naive_bayes(rows):
+    """Word counts by class, with one added to each."""
+    counts = {label: Counter(word for text, its in rows if its == label for word in words(text)) for label in demo.LABELS}
+    known = set().union(*counts.values())
+    totals = {label: sum(count.values()) + len(known) for label, count in counts.items()}
+
+    def classify(text):
+        found = [word for word in words(text) if word in known]
+        return max(demo.LABELS, key=lambda label: sum(math.log((counts[label][word] + 1) / totals[label]) for word in found))
+
+    return classify
+
+
+def accuracy(classify, rows):
+    return sum(classify(text) == label for text, label in rows) / len(rows)
+
+
+def test_the_splits_have_their_sizes_and_are_balanced():
+    assert {split: len(rows) for split, rows in REVIEWS.items()} == {"train": 480, "dev": 120, "test": 1000}
+    for rows in REVIEWS.values():
+        assert Counter(label for _, label in rows) == {label: len(rows) // 2 for label in demo.LABELS}
+
+
+def test_no_text_occurs_twice():
+    texts = [text for rows in REVIEWS.values() for text, _ in rows]
+    assert len(set(texts)) == len(texts) == 1600
+
+
+def test_the_reviews_are_the_same_every_time_and_others_for_another_seed():
+    assert demo.reviews() == demo.reviews(0) == REVIEWS
+    assert demo.reviews(1) != REVIEWS
+
+
+def test_the_sentiment_words_of_a_split_occur_in_no_other():
+    for split, rows in REVIEWS.items():
+        used = {word for text, _ in rows for word in words(text)}
+        for other in REVIEWS:
+            forms = lexicon(other) | {f"{word}d" for word in lexicon(other)} | {f"{word}ed" for word in lexicon(other)}
+            assert bool(used & forms) == (other == split), (split, other, used & forms)
+
+
+@pytest.mark.parametrize("pattern", [NEGATED, CONTRASTED])
+@pytest.mark.parametrize("split", demo.SIZES)
+def test_negation_and_contrast_are_a_real_part_of_every_split_and_of_both_classes(split, pattern):
+    found = Counter(label for text, label in REVIEWS[split] if pattern.search(text))
+    assert 0.08 < found.total() / len(REVIEWS[split]) < 0.25
+    assert min(found[label] for label in demo.LABELS) > 0.3 * found.total()
+
+
+def test_the_test_split_has_constructions_that_training_never_shows():
+    for construction in ("despite the", "granted, ", "by no means", "hardly", "i was struck by", "my friends all called"):
+        assert any(construction in text.lower() for text, _ in REVIEWS["test"])
+        assert not any(construction in text.lower() for split in ("train", "dev") for text, _ in REVIEWS[split])
+
+
+def test_every_review_is_one_to_three_sentences():
+    for rows in REVIEWS.values():
+        for text, _ in rows:
+            sentences = re.findall(r"[A-Z][^.]*\.(?: |$)", text)
+            assert 1 <= len(sentences) <= 3 and "".join(sentences) == text
+
+
+def test_words_of_training_say_nothing_about_the_test_split():
+    classify = naive_bayes(REVIEWS["train"])
+    assert accuracy(classify, REVIEWS["train"]) > 0.85
+    assert accuracy(classify, REVIEWS["test"]) < 0.65
+    assert accuracy(naive_bayes(REVIEWS["test"][:500]), REVIEWS["test"][500:]) > 0.7
+
+
+@pytest.mark.parametrize(("noun", "verb"), [("waiters", "were"), ("series", "was"), ("soup", "was")])
+def test_verbs_agree_with_their_nouns(noun, verb):
+    assert any(f"the {noun} {verb} " in text.lower() for text, _ in REVIEWS["test"])
+    wrong = {"was": "were", "were": "was"}[verb]
+    assert not any(f"the {noun} {wrong} " in text.lower() for rows in REVIEWS.values() for text, _ in rows)

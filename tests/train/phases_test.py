@@ -1,0 +1,222 @@
+"""Training by phases: what opens starts afresh, what stays open goes on, what closes stays as it is; and frozen work is not done."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from research.experiment import build as experiments
+from research.experiment import initialize
+from research.params.tree import flatten
+from research.train import loop, phases
+from research.train.step import State, in_parts
+from tests import runs
+
+pytestmark = pytest.mark.slow
+
+LONG = 5  # steps of a phase: one more than an epoch has, so that examples come round again
+COUNT = {"gradual_unfreezing": 4, "chain_thaw": 5}
+
+
+@dataclasses.dataclass
+class Seen:
+    """What was seen of a phase."""
+
+    phase: phases.Phase
+    before: dict
+    after: dict
+    began: object
+    ended: object
+    losses: list
+    flops: float
+    cached: bool
+
+
+def copy(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def train_all(method: str, **changes) -> list[Seen]:
+    """Trains as `train.fit` does, without its files."""
+    steps = {"total_steps": LONG * COUNT[method], "phase_steps": LONG}
+    e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, **steps, **changes))
+    whole, resident, found = State(np.zeros((), np.int32), e.model.trainable, ()), e.layout.replicate(e.model.resident), []
+    for phase in e.phases:
+        running = loop.Running(e, phase, whole, resident)
+        before, began, stream, losses = copy(running.whole().trainable), copy(running.state.opt_state), e.train.stream(phase.start), []
+        for _ in range(phase.start, phase.stop):
+            totals = running.step(in_parts(next(stream), 1, e.layout))
+            losses.append(float(totals["loss"] / totals["count"]))
+        whole = running.whole()
+        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), e.train.hidden is not None
+        found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, running.program.flops, cached))
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, str(tmp_path_factory.mktemp("compiled"))):
+        yield
+
+
+@pytest.fixture(scope="module", params=COUNT)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cached(method):
+    return train_all(method)
+
+
+@pytest.fixture(scope="module")
+def uncached(method):
+    return train_all(method, prefix_cache_gb=0.0)
+
+
+def moments(opt_state) -> dict[str, tuple[int, np.ndarray]]:
+    """Parameter -> the steps that its group has made, and its first moment."""
+    counts, found = {}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
+        keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+        if keys and fields[-1] == "count":
+            counts[keys[0]] = int(leaf)
+        elif keys and fields[-1] == "mu":
+            found["/".join(keys[1:])] = keys[0], leaf
+    return {name: (counts[group], leaf) for name, (group, leaf) in found.items()}
+
+
+def step_of(opt_state) -> int:
+    """The count that the learning rate is a function of: the only one outside the groups."""
+    (count,) = [
+        int(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state)
+        if not any(isinstance(key, jax.tree_util.DictKey) for key in path)
+    ]
+    return count
+
+
+def test_in_each_phase_what_it_trains_moves_and_nothing_else(cached):
+    for seen in cached:
+        moved = {name for name, leaf in seen.after.items() if not np.array_equal(leaf, seen.before[name])}
+        assert moved == set(seen.phase.plan.trained), seen.phase.start
+    for one, other in zip(cached, cached[1:], strict=False):
+        assert all(np.array_equal(leaf, other.before[name]) for name, leaf in one.after.items())
+
+
+def test_what_stays_open_keeps_its_moments_and_what_opens_begins_with_none(method, cached):
+    assert set(moments(cached[0].began)) == set(cached[0].phase.plan.trained)
+    reopened = 0
+    for one, other in zip(cached, cached[1:], strict=False):
+        ended, began = moments(one.ended), moments(other.began)
+        assert began.keys() == set(other.phase.plan.trained)
+        for name, (count, moment) in began.items():
+            if name in ended:
+                assert count == ended[name][0] >= LONG and np.array_equal(moment, ended[name][1]) and moment.any()
+            else:
+                assert count == 0 and not moment.any()
+                reopened += not np.array_equal(other.before[name], cached[0].before[name])
+    assert (reopened > 0) == (method == "chain_thaw")  # there, stages open again after they have trained and closed
+
+
+def test_the_head_counts_all_steps_and_every_group_those_since_it_opened(method, cached):
+    counts = [count for count, _ in moments(cached[-1].ended).values()]
+    assert moments(cached[-1].ended)["head/classifier/kernel"][0] == LONG * len(cached) == max(counts)
+    assert set(counts) == ({LONG * i for i in range(1, 5)} if method == "gradual_unfreezing" else {LONG * 5, LONG * 2, LONG})
+
+
+def test_the_learning_rate_follows_the_runs_step_across_borders(cached):
+    for seen in cached:
+        assert (step_of(seen.began), step_of(seen.ended)) == (seen.phase.start, seen.phase.stop)
+
+
+def test_a_cached_prefix_changes_no_loss_in_any_phase(method, cached, uncached):
+    """A prefix that was computed before a stage below it had trained would be seen here."""
+    used = {"gradual_unfreezing": [True, True, True, False], "chain_thaw": [True, False, True, True, False]}
+    assert [seen.cached for seen in cached] == used[method]
+    assert not any(seen.cached for seen in uncached)
+    for one, other in zip(cached, uncached, strict=True):
+        np.testing.assert_allclose(one.losses, other.losses, atol=1e-5)
+        assert np.ptp(one.losses) > 1e-3
+        assert (one.flops < other.flops) == one.cached
+
+
+def test_a_phase_costs_what_is_open_in_it(method, cached, uncached):
+    for run in (cached, uncached):
+        flops = [seen.flops for seen in run]
+        assert set(run[-1].phase.plan.trained) == run[-1].after.keys()  # the last phase is full fine-tuning
+        assert flops[0] <= 0.4 * flops[-1]
+        if method == "gradual_unfreezing":
+            assert all(a < b for a, b in zip(flops, flops[1:], strict=False)), flops
+        else:
+            assert max(flops) == flops[-1] and flops[3] < flops[2]  # the deeper the open stage, the shorter the way back
+
+
+def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
+    e = experiments.build(runs.config(method="gradual_unfreezing", total_steps=16, phase_steps=4))
+    assert e.train.hidden is None and e.dev.hidden is None
+    longer = experiments.build(runs.config(method="gradual_unfreezing", total_steps=20, phase_steps=5))
+    assert longer.train.hidden is not None and longer.dev.hidden is None  # dev is seen with other parameters later
+
+
+def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
+    def starts(method="gradual_unfreezing", total=60, **changes):
+        model = initialize.build_model(runs.config(method=method, **changes), ("neg", "pos"))
+        found = phases.make(model, lambda step: 0.1, total, {"batch_size": 8, "epoch_steps": 4})
+        assert [phase.stop for phase in found[:-1]] == [phase.start for phase in found[1:]]
+        assert found[-1].stop == total
+        return [phase.start for phase in found]
+
+    assert starts() == [0, 10, 20, 30]
+    assert starts(phase_percent=20.0) == [0, 12, 24, 36]
+    assert starts(total=20, phase_epochs=1.0) == [0, 4, 8, 12]
+    assert starts(phase_steps=3, unfreeze_layers=2) == [0, 3, 6]
+    assert starts("chain_thaw", phase_steps=7) == [0, 7, 14, 21, 28]
+    assert starts("full", phase_steps=7) == [0]
+
+
+def test_a_step_belongs_to_the_phase_that_it_is_made_in():
+    e = experiments.build(runs.config(method="gradual_unfreezing", total_steps=8, phase_steps=2))
+    assert [e.phase_of(step).start for step in range(1, 9)] == [0, 0, 2, 2, 4, 4, 6, 6]
+
+
+STEPS = LONG * 3  # of three phases; one evaluation at the end, so that what is kept went through all of them
+FLAGS = [
+    "--config=configs/imdb.py:smoke",
+    "--config.method=gradual_unfreezing",
+    "--config.unfreeze_layers=2",
+    f"--config.eval_steps={STEPS}",
+]
+FLAGS += [f"--config.phase_steps={LONG}", f"--config.total_steps={STEPS}", "--config.learning_rate=0.01"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    runs.start(*FLAGS, f"--workdir={folder}")
+    return folder
+
+
+@pytest.mark.parametrize(("where", "every"), [("in the middle of a phase", LONG + 2), ("at a border", LONG)])
+def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(where, every, undisturbed, tmp_path):
+    flags = [*FLAGS, f"--config.checkpoint_steps={every}", f"--workdir={tmp_path}"]
+    latest = tmp_path / "checkpoints" / "latest"
+    process = subprocess.Popen(runs.command(*flags), env=runs.environment(), cwd=runs.ROOT, stderr=subprocess.DEVNULL)
+    while not (latest / str(every)).is_dir():
+        time.sleep(0.002)
+        assert process.poll() is None, "it was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [path.name for path in latest.iterdir() if path.name.isdigit()] == [str(every)]
+    assert f"going on from step {every} of" in runs.start(*flags).stderr
+    whole, cut = (json.loads((folder / "result.json").read_text()) for folder in (undisturbed, tmp_path))
+    assert whole["params"]["sha256"] == cut["params"]["sha256"]
+    assert whole["metrics"] == cut["metrics"] and whole["selected_step"] == cut["selected_step"] == STEPS
+    curves = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (undisturbed, tmp_path)]
+    assert curves[0] == curves[1]
