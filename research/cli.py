@@ -82,7 +82,7 @@ def parse(argv: list[str]) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what libraries say of their doings is not the user's concern
     if is_file:
-        durations.settle_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        durations.resolve_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
     return rest
 
 

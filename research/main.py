@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     from research.adapt import methods  # with jax and all the rest: after the flags, so that --help and mistakes are instant
     from research.experiment import modes, workdir
 
-    methods.settle(_CONFIG.value)
+    methods.resolve(_CONFIG.value)
     run = cli.recorded_run() if _MODE.value in cli.OWN_CONFIG else None
     place = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(_CONFIG.value)
     modes.do(_MODE.value, _CONFIG.value, place, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)

@@ -61,7 +61,7 @@ def _is_sealed(path: Path, size: int, chunk: int = 1 << 22) -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives the path of an empty file beside `path`; when the block ends well it becomes `path`, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -76,7 +76,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text."""
-    with writing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf8")
 
 

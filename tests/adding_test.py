@@ -45,7 +45,7 @@ def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
     for split in ("train", "test"):
         (tmp_path / f"{split}.tsv").write_text(rows)
     fields.override(c, {"data.source": "files", "data.path": str(tmp_path), "data.eval_examples": 0, "parallel": "jit"})
-    methods.settle(c)
+    methods.resolve(c)
     result = modes.run(c, tmp_path / "run", QUIET)
     assert result["config"]["task"] == "tone" and result["data"]["sizes"]["test"] == 40
     assert modes.load_trained(c, tmp_path / "run").labels == ("calm", "angry")

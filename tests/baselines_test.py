@@ -15,7 +15,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize, modes
 from research.params.tree import digest, flatten, merge
 from research.train import loop
-from research.train.step import in_parts, init_state
+from research.train.step import init_state, split_microbatches
 from research.weights import hub
 from tests import runs
 
@@ -138,7 +138,7 @@ def losses(name, steps=6, **changes):
     e = experiments.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
     state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
     for _, batch in zip(range(steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.resident, in_parts(batch, 1, e.layout), e.dropout_key)
+        state, totals = step(state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key)
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found)
 
@@ -164,8 +164,8 @@ def test_packed_and_padded_batches_train_alike(name):
 def test_the_sizes_of_stages_are_known_where_states_are_kept_or_moved():
     model = experiments.plan_of(config("textcnn", method="linear_probe")).model
     assert model.widths == (16, 24) and model.reads(2) == (1,) and model.reads(1) == (0,)
-    assert model.nudged_width == 24  # noise enters where something trains
-    assert experiments.plan_of(config("textcnn")).model.nudged_width == 16
+    assert model.embedding_noise_width == 24  # noise enters where something trains
+    assert experiments.plan_of(config("textcnn")).model.embedding_noise_width == 16
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_what_freezing_the_words_saves_is_predicted(name):
     for method in ("full", "embeddings_frozen"):
         e = experiments.build(config(name, method=method, prefix_cache_gb=0.0, textcnn__min_count=3, bilstm__min_count=3, **sizes))
         step, batch = loop.train_program(e), next(e.train.stream())
-        step(init_state(e.model.trainable, e.tx), e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
+        step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
         counted[method] = step.flops
         shape = {n: leaf.shape for n, leaf in flatten(merge(e.model.trainable, e.model.frozen)).items()}
         rows, length = batch["tokens"].shape

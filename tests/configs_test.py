@@ -124,13 +124,13 @@ def test_two_units_given_for_one_duration_are_an_error():
         fields.override(base(), {"total_steps": 5, "total_epochs": 1.0})
     c = base()
     with pytest.raises(InputError, match="warmup_steps and warmup_percent"):
-        durations.settle_units(c, ["warmup_steps", "warmup_percent", "total_steps"])
+        durations.resolve_units(c, ["warmup_steps", "warmup_percent", "total_steps"])
 
 
 def test_settling_clears_only_the_units_that_were_not_given():
     flag = from_flags("--config=configs/imdb.py", "--config.total_steps=7", "--config.data.train_examples=9")
     c = flag.value
-    durations.settle_units(c, config_flags.get_override_values(flag))
+    durations.resolve_units(c, config_flags.get_override_values(flag))
     assert (c.total_steps, c.total_epochs, c.warmup_percent, c.data.train_examples) == (7, None, 10.0, 9)
 
 

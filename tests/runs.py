@@ -32,7 +32,7 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
     changes.setdefault("parallel", "jit")  # a few tests see eight devices
-    methods.settle(fields.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
+    methods.resolve(fields.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
     return c
 
 

@@ -13,7 +13,7 @@ from research.parallel.layouts import Layout
 from research.params.tree import merge, split
 from research.tasks import classification
 from research.train.optimizer import make
-from research.train.step import in_parts, init_state, train_step
+from research.train.step import init_state, split_microbatches, train_step
 
 ROWS, F, CLASSES, DEPTH = 32, 12, 3, 4
 STAGES = tuple(f"layer_{i}" for i in range(DEPTH))
@@ -79,7 +79,7 @@ def run(devices=0, parts=1, loss=loss_fn, seed=0, data=None, **options):
     state, frozen = layout.replicate(init_state(trainable, tx)), layout.replicate(frozen)
     key, seen = layout.replicate(jax.random.key_data(jax.random.key(seed))), []
     for batch in data or batches():
-        state, totals = step(state, frozen, in_parts(batch, parts, layout), key)
+        state, totals = step(state, frozen, split_microbatches(batch, parts, layout), key)
         seen.append(jax.tree.map(np.asarray, layout.first(totals)))
     assert step.compilations == 1
     return jax.tree.map(np.asarray, layout.first(state)), seen

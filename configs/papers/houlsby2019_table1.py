@@ -4,7 +4,7 @@ python -m research.ablation --config=configs/papers/houlsby2019_table1.py       
 """
 
 from configs import papers
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019.'
 NOTES = (
@@ -51,15 +51,15 @@ def sweep(arg: str = ""):
     return papers.seeded(chosen, papers.recipes(chosen, settings))
 
 
-def ledger() -> Table:
+def published() -> Table:
     """GLUE's test split, as its server scored it."""
     cells = []
     for row, values in ROWS.items():
         for column, metric, value in zip(COLUMNS, METRICS, values, strict=True):
-            state = {"waits": (WAITS[column],)} if column in WAITS else {"waits": ("the best of several settings by dev",)}
+            state = {"blocked_by": (WAITS[column],)} if column in WAITS else {"blocked_by": ("the best of several settings by dev",)}
             if column in TASKS and row in METHODS:
-                state = {"setting": {"task": TASKS[column], **METHODS[row]}, "unlike": HIDDEN if column == "SST" else ""}
-            cells.append(Cell(f"{row}, {column}", value, f"Table 1, {row}, {column}", metric=metric, **state))
+                state = {"setting": {"task": TASKS[column], **METHODS[row]}, "known_deviation": HIDDEN if column == "SST" else ""}
+            cells.append(PublishedCell(f"{row}, {column}", value, f"Table 1, {row}, {column}", metric=metric, **state))
     return Table(
         "Houlsby et al. 2019", TITLE, "table 1, adapters on GLUE", "accuracy", 1.0, tuple(cells), examples=papers.EXAMPLES, notes=NOTES
     )

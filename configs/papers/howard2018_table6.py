@@ -1,6 +1,6 @@
 """What fine-tuning of the language model is worth: Howard and Ruder 2018, table 6. It waits."""
 
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.'
 TASKS = ("IMDb", "TREC-6", "AG")
@@ -17,13 +17,13 @@ ROWS = {
 def table(number: int, name: str, rows: dict[str, tuple[float, ...]]) -> Table:
     """Validation errors on the three tasks."""
     cells = [
-        Cell(f"{row}, {task}", value, f"Table {number}, {row}, {task}", split="dev")
+        PublishedCell(f"{row}, {task}", value, f"Table {number}, {row}, {task}", split="dev")
         for row, values in rows.items()
         for task, value in zip(TASKS, values, strict=True)
     ]
-    return Table("Howard and Ruder 2018", TITLE, f"table {number}, {name}", "error", 0.5, tuple(cells), waits=WAITS, notes=NOTES)
+    return Table("Howard and Ruder 2018", TITLE, f"table {number}, {name}", "error", 0.5, tuple(cells), blocked_by=WAITS, notes=NOTES)
 
 
-def ledger() -> Table:
+def published() -> Table:
     """Of ways to fine-tune the language model."""
     return table(6, "language-model fine-tuning", ROWS)

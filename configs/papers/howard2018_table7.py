@@ -17,6 +17,6 @@ ROWS = {
 }
 
 
-def ledger() -> Table:
+def published() -> Table:
     """Of ways to fine-tune the classifier."""
     return howard.table(7, "classifier fine-tuning", ROWS)

@@ -5,7 +5,7 @@ python -m research.ablation --config=configs/papers/hu2022_table2.py            
 
 from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.'
 NOTES = (
@@ -54,14 +54,18 @@ def sweep(arg: str = "") -> list[sweeps.Overrides]:
     return papers.seeded(chosen, papers.recipes(chosen, SETTINGS))
 
 
-def ledger() -> Table:
+def published() -> Table:
     """GLUE's dev split."""
     cells = []
     for row, values in ROWS.items():
         for column, metric, (value, sd) in zip(COLUMNS, METRICS, values, strict=True):
             task, split = TASKS.get(column, ("", "dev"))
-            state = {"setting": {"task": task, "method": METHODS[row]}} if task else {"waits": (f"the task {column}",)}
-            unlike = FROM_MNLI if (row, column) == ("LoRA", "MRPC") else ""
+            state = {"setting": {"task": task, "method": METHODS[row]}} if task else {"blocked_by": (f"the task {column}",)}
+            known_deviation = FROM_MNLI if (row, column) == ("LoRA", "MRPC") else ""
             source = f"Table 2, RoBERTa-base ({row}), {column}"
-            cells.append(Cell(f"{row}, {column}", value, source, sd=sd, n=5, metric=metric, split=split, unlike=unlike, **state))
+            cells.append(
+                PublishedCell(
+                    f"{row}, {column}", value, source, sd=sd, n=5, metric=metric, split=split, known_deviation=known_deviation, **state
+                )
+            )
     return Table("Hu et al. 2022", TITLE, "table 2, LoRA on GLUE", "accuracy", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=NOTES)

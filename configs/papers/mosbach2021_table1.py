@@ -5,7 +5,7 @@ python -m research.ablation --config=configs/papers/mosbach2021_table1.py       
 
 from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Mosbach, Andriushchenko and Klakow, "On the Stability of Fine-tuning BERT", ICLR 2021.'
 NOTES = (
@@ -47,12 +47,12 @@ def sweep(arg: str = "") -> list[sweeps.Overrides]:
     return papers.seeded(chosen, papers.recipes(chosen, list(SETTINGS.values())))
 
 
-def ledger() -> Table:
+def published() -> Table:
     """GLUE's dev split."""
     cells = []
     for row, values in ROWS.items():
         for column, metric, (value, sd) in zip(COLUMNS, METRICS, values, strict=True):
-            state = {"setting": SETTINGS[row][0]} if column == "MRPC" else {"waits": (f"the task {column}",)}
+            state = {"setting": SETTINGS[row][0]} if column == "MRPC" else {"blocked_by": (f"the task {column}",)}
             source = f"Table 1, {row}, {column}, quoted from memory, to be checked"
-            cells.append(Cell(f"{row}, {column}", value, source, sd=sd, n=RUNS, metric=metric, split="dev", **state))
+            cells.append(PublishedCell(f"{row}, {column}", value, source, sd=sd, n=RUNS, metric=metric, split="dev", **state))
     return Table("Mosbach et al. 2021", TITLE, "table 1, stability", "accuracy", 1.0, tuple(cells), examples=papers.EXAMPLES, notes=NOTES)

@@ -6,7 +6,7 @@ python -m research.ablation --config=configs/papers/sun2019_table2.py:data=files
 
 from configs import papers
 from research.ablation import sweep as sweeps
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 from research.config import fields
 
 TITLE = 'Sun, Qiu, Xu and Huang, "How to Fine-Tune BERT for Text Classification?", CCL 2019.'
@@ -20,7 +20,7 @@ NOTES = (
 
 def recipe(chosen: dict[str, str], **changes):
     """What tables 2 to 4 have in common: BERT-base on IMDb, 512 tokens."""
-    settled = {
+    with_recorded_values = {
         "max_length": 512,
         "batch_size": 24,
         "learning_rate": 2e-5,
@@ -31,7 +31,7 @@ def recipe(chosen: dict[str, str], **changes):
         "epsilon": 1e-6,
         "bias_correction": False,
     }
-    c = papers.base(chosen, "imdb", **(settled | changes))
+    c = papers.base(chosen, "imdb", **(with_recorded_values | changes))
     return fields.override(c, {"truncation_head": 8}) if chosen["smoke"] else c
 
 
@@ -55,13 +55,13 @@ ROWS = (
 )
 
 
-def ledger() -> Table:
+def published() -> Table:
     """Test errors on IMDb and Sogou."""
     hierarchical = ("a hierarchical encoder of long texts",)
     cells = []
     for row, imdb, sogou, truncation in ROWS:
-        runs = {"setting": {"truncation": truncation}} if truncation else {"waits": hierarchical}
-        cells.append(Cell(f"{row}, IMDb", imdb, f"Table 2, {row}, IMDb", **runs))
-        waits = ("the task Sogou News", "a Chinese BERT", *(() if truncation else hierarchical))
-        cells.append(Cell(f"{row}, Sogou", sogou, f"Table 2, {row}, Sogou", waits=waits))
+        runs = {"setting": {"truncation": truncation}} if truncation else {"blocked_by": hierarchical}
+        cells.append(PublishedCell(f"{row}, IMDb", imdb, f"Table 2, {row}, IMDb", **runs))
+        blocked_by = ("the task Sogou News", "a Chinese BERT", *(() if truncation else hierarchical))
+        cells.append(PublishedCell(f"{row}, Sogou", sogou, f"Table 2, {row}, Sogou", blocked_by=blocked_by))
     return Table("Sun et al. 2019", TITLE, "table 2, truncation", "error", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=NOTES)

@@ -8,7 +8,7 @@ The classifier reads the first token's state in a layer; what stands above it do
 from configs import papers
 from configs.papers import sun2019_table2 as sun
 from research.ablation import sweep as sweeps
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 LAYERS = (11.07, 9.81, 9.29, 8.66, 7.83, 6.83, 6.83, 6.41, 6.04, 5.70, 5.46, 5.42)  # the paper's layer 0 is the one above the embeddings
 JOINED = {
@@ -44,12 +44,12 @@ def _above(number: int, count: int) -> str:
     return ",".join(f"encoder/layer_{i}" for i in range(number + 1, count))
 
 
-def ledger() -> Table:
+def published() -> Table:
     """Test errors on IMDb."""
-    cells = [Cell(f"Layer-{i}", error, f"Table 3, Layer-{i}", _layer(i)) for i, error in enumerate(LAYERS)]
+    cells = [PublishedCell(f"Layer-{i}", error, f"Table 3, Layer-{i}", _layer(i)) for i, error in enumerate(LAYERS)]
     for row, error in JOINED.items():
-        runs = {"setting": LAST4} if row == "Last 4 Layers + concat" else {"waits": ("a reader of those layers, joined or pooled",)}
-        cells.append(Cell(row, error, f"Table 3, {row}", **runs))
+        runs = {"setting": LAST4} if row == "Last 4 Layers + concat" else {"blocked_by": ("a reader of those layers, joined or pooled",)}
+        cells.append(PublishedCell(row, error, f"Table 3, {row}", **runs))
     return Table(
         "Sun et al. 2019", sun.TITLE, "table 3, layer choice", "error", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=sun.NOTES
     )

@@ -6,7 +6,7 @@ python -m research.ablation --config=configs/papers/sun2019_table4.py
 from configs import papers
 from configs.papers import sun2019_table2 as sun
 from research.ablation import sweep as sweeps
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 
 DECAYS = (1.00, 0.95, 0.90, 0.85)
 ERRORS = {2.5e-5: (5.52, 5.46, 5.44, 5.58), 2.0e-5: (5.42, 5.40, 5.52, 5.65)}
@@ -23,10 +23,12 @@ def sweep(arg: str = ""):
     return papers.seeded(papers.words(arg, "bert-base"), settings)
 
 
-def ledger() -> Table:
+def published() -> Table:
     """Test errors on IMDb."""
     cells = [
-        Cell(f"{rate:g}, decay {decay:.2f}", error, f"Table 4, {rate:.1e}, {decay:.2f}", {"learning_rate": rate, "llrd_decay": decay})
+        PublishedCell(
+            f"{rate:g}, decay {decay:.2f}", error, f"Table 4, {rate:.1e}, {decay:.2f}", {"learning_rate": rate, "llrd_decay": decay}
+        )
         for rate, errors in ERRORS.items()
         for decay, error in zip(DECAYS, errors, strict=True)
     ]

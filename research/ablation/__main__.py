@@ -27,7 +27,7 @@ _REPLAY = flags.DEFINE_string("replay", None, "The id of a finished run: run it 
 
 def main(_: list[str]) -> None:
     """Runs what is not finished yet, then writes the tables and prints one."""
-    from research.ablation.study import Sweep
+    from research.ablation.study import Study
 
     name = Path(_CONFIG.value.partition(":")[0]).stem
     workdir, console = Path(_WORKDIR.value or Path("runs") / name), Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
 
         modes.keep_programs()
         sys.exit(0 if replay(workdir, _REPLAY.value, console) else 1)
-    sweep = Sweep(_CONFIG.value, workdir, _ONLY.value, _FLEETS.value, _INDEX.value, _BASE.value)
+    sweep = Study(_CONFIG.value, workdir, _ONLY.value, _FLEETS.value, _INDEX.value, _BASE.value)
     if _DRY_RUN.value:
         print(sweep.plan(), end="")
         return

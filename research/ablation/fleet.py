@@ -40,7 +40,7 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
     builders: dict[str, Callable[[ConfigDict], experiment.Experiment]] = {}
     built, failed = {}, {}
     for run_id, config in configs.items():
-        config = workdirs.settled(workdir / run_id, config)
+        config = workdirs.with_recorded_values(workdir / run_id, config)
         try:
             build = builders.get(_kind(config)) or builders.setdefault(_kind(config), experiments.experiments_of(config))
             built[run_id] = build(config)

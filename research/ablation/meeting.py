@@ -213,7 +213,7 @@ class Seat(layouts.Layout):
     meeting: Meeting | None = None
 
     @property
-    def company(self) -> tuple[str, ...]:
+    def fleet(self) -> tuple[str, ...]:
         return tuple(self.meeting.kinds)
 
     def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> Program:

@@ -58,7 +58,7 @@ class Supervisor:
             if worker and not self._done(worker, task):
                 code = self._end(number)
                 if not self._stopped:
-                    self._mourn(task, code, log)
+                    self._handle_worker_death(task, code, log)
         if number in self._workers:
             self._end(number)
 
@@ -98,7 +98,7 @@ class Supervisor:
             self._say(message["say"])
         return False
 
-    def _mourn(self, task: list[str], code: int, log: Path) -> None:
+    def _handle_worker_death(self, task: list[str], code: int, log: Path) -> None:
         left = [run_id for run_id in task if not (self._workdir / run_id / "result.json").exists()]
         why = f"its process ended with exit code {code}; the end of {log} may say why"
         if code < 0:

@@ -19,11 +19,11 @@ def replay(workdir: Path, wanted: str, console: Console) -> bool:
     """
     run_id = _find(workdir, wanted)
     before = storage.read_json(workdir / run_id / "result.json", "environment", "params")
-    company = before["environment"]["company"] or [run_id]
-    configs = {member: ConfigDict(storage.read_json(workdir / member / "config.json")) for member in company}
-    console.print(f"{run_id}: once more{f', one of {len(company)} together as it was' if len(company) > 1 else ''}")
+    members = before["environment"]["fleet"] or [run_id]
+    configs = {member: ConfigDict(storage.read_json(workdir / member / "config.json")) for member in members}
+    console.print(f"{run_id}: once more{f', one of {len(members)} together as it was' if len(members) > 1 else ''}")
     with tempfile.TemporaryDirectory() as folder:
-        if len(company) > 1:
+        if len(members) > 1:
             after = (fleet.run(configs, Path(folder), console.print) or {}).get(run_id)
         else:
             after = modes.run(configs[run_id], Path(folder) / run_id, console)

@@ -46,14 +46,14 @@ class Run:
         return path.stat().st_mtime if path.exists() else 0.0
 
 
-Cell = tuple[Overrides, ConfigDict]
+RunSpec = tuple[Overrides, ConfigDict]
 
 
-def identify(cells: Sequence[Cell]) -> dict[str, Cell]:
+def identify(cells: Sequence[RunSpec]) -> dict[str, RunSpec]:
     """Run id -> run. Raises InputError where two runs are the same, or where a method is not known."""
-    found: dict[str, Cell] = {}
+    found: dict[str, RunSpec] = {}
     for overrides, config in cells:
-        methods.settle(config)
+        methods.resolve(config)
         run_id = workdirs.config_hash(config)[:12]
         if run_id in found:
             raise InputError(f"the sweep has one run twice: {found[run_id][0]} and {overrides} are the same config")
@@ -61,7 +61,7 @@ def identify(cells: Sequence[Cell]) -> dict[str, Cell]:
     return found
 
 
-def chosen(runs: dict[str, Cell], only: str) -> dict[str, Cell]:
+def chosen(runs: dict[str, RunSpec], only: str) -> dict[str, RunSpec]:
     """The runs whose overrides, written as `name=value name=value`, have the regular expression `only` in them.
 
     Raises InputError where there is none, or where `only` is no regular expression."""
@@ -74,7 +74,7 @@ def chosen(runs: dict[str, Cell], only: str) -> dict[str, Cell]:
     return found
 
 
-def tasks(runs: dict[str, Cell], fleets: bool, index: str) -> list[list[str]]:
+def tasks(runs: dict[str, RunSpec], fleets: bool, index: str) -> list[list[str]]:
     """What is to be done, as lists of run ids, those of one list together; where `index` is "I/N", every N-th list from the I-th, from 0.
 
     Raises InputError on an index that is not of that form.
@@ -101,7 +101,7 @@ def label(overrides: Overrides) -> str:
     return " ".join(f"{name}={value}" for name, value in overrides.items())
 
 
-def results(runs: dict[str, Cell], workdir: Path) -> list[Run]:
+def results(runs: dict[str, RunSpec], workdir: Path) -> list[Run]:
     """The runs with what is there of them in `workdir`."""
     found = []
     for run_id, (overrides, config) in runs.items():

@@ -24,7 +24,7 @@ from research.errors import InputError
 from research.experiment import build as experiments
 
 
-class Sweep:
+class Study:
     """The runs of the sweep in the file `path` (with its words) that have `only` in their labels, in `workdir`.
 
     `fleets`: whether runs that can be trained together are; `index`: "I/N" for an array job's share; `changes`: arguments like
@@ -56,7 +56,7 @@ class Sweep:
         if not todo:
             return
         base = self._base()
-        methods.settle(base)
+        methods.resolve(base)
         reason = _objection(base)
         if reason and all(_objection(config) == reason for config in (todo[0], todo[-1])):
             raise InputError(f"all {len(todo)} runs of the sweep would fail: {reason}")

@@ -83,8 +83,8 @@ def load(path: str, changes: Sequence[str] = ()) -> tuple[Callable[[], ConfigDic
     """
     file, (found, words) = path.partition(":")[0], module(path)
     for name in ("base", "sweep"):
-        if not hasattr(found, name) and hasattr(found, "ledger"):
-            raise InputError(f"{file}: nothing of this table can run yet; it waits for {', '.join(found.ledger().waits)}")
+        if not hasattr(found, name) and hasattr(found, "published"):
+            raise InputError(f"{file}: nothing of this table can run yet; it waits for {', '.join(found.published().blocked_by)}")
         if not hasattr(found, name):
             raise InputError(f"{file}: no function {name}(words) there; an ablation has base(words) and sweep(words)")
     sweep, base = found.sweep(words), functools.partial(found.base, words)
@@ -105,7 +105,7 @@ def changed(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDic
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:
         raise InputError(str(error).splitlines()[0]) from None
     config = values["config"].value
-    durations.settle_units(config, _names(changes))
+    durations.resolve_units(config, _names(changes))
     return config
 
 

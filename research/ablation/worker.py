@@ -49,7 +49,7 @@ def _listen(tasks: queue.Queue) -> None:
     os._exit(0)
 
 
-def do(runs: dict[str, sweep_runs.Cell], workdir: Path, say: Callable[[str], None]) -> None:
+def do(runs: dict[str, sweep_runs.RunSpec], workdir: Path, say: Callable[[str], None]) -> None:
     """Does the runs that are not finished, together where that is of use, and says how they ended.
 
     A run that fails leaves `error.txt`; the others go on.

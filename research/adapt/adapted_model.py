@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from research.adapt.base import Gradient, Site
+from research.adapt.base import Gradient, Interceptor
 from research.adapt.recipe import Recipe
 from research.data import encode
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.errors import InputError
 from research.layers import remat
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 from research.parallel import layouts
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
@@ -28,16 +28,16 @@ from research.tasks import metrics
 from research.tasks.base import Task
 
 
-def at(sites: Mapping[str, Site]) -> Callable[..., Any]:
-    """An interceptor for `flax.linen.intercept_methods` that calls `sites[path](method, *arguments)`.
+def at(interceptors: Mapping[str, Interceptor]) -> Callable[..., Any]:
+    """An interceptor for `flax.linen.intercept_methods` that calls `interceptors[path](method, *arguments)`.
 
     `path` is the module's, as in its parameters' names (`layer_0/attention/query`), with `.METHOD` where it is not `__call__`.
     """
 
     def intercept(method, arguments, named, context):
         path = "/".join(context.module.path)
-        site = sites.get(path if context.method_name == "__call__" else f"{path}.{context.method_name}")
-        return method(*arguments, **named) if site is None else site(method, *arguments, **named)
+        interceptor = interceptors.get(path if context.method_name == "__call__" else f"{path}.{context.method_name}")
+        return method(*arguments, **named) if interceptor is None else interceptor(method, *arguments, **named)
 
     return intercept
 
@@ -46,7 +46,7 @@ Batch = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class AdaptedModel:
     """What trains, what does not, and what both are for. `trainable` holds the values that training begins with."""
 
     task: Task
@@ -64,14 +64,14 @@ class Model:
     widths: tuple[int, ...]  # how many features each stage's states have
     weights_sha256: str  # "" where nothing was read
     notes: tuple[str, ...] = ()  # lines of the plan about the pooling and about where the parameters come from
-    found: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
+    statistics: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
 
     def logits(
-        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None = None, nudge: jax.Array | None = None
+        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None = None, embedding_noise: jax.Array | None = None
     ) -> jax.Array:
         """Logits [B, E, C]; with `key`, dropout is on from the first stage that trains.
 
-        What lies below that stage is a function of the example alone: it runs without dropout and has no gradient. `nudge`
+        What lies below that stage is a function of the example alone: it runs without dropout and has no gradient. `embedding_noise`
         [B, L, D] is added to the states that enter the first layer above it (or the first layer, where the embeddings train).
         """
         params, total = merge(trainable, frozen), len(self.encoder.stages)
@@ -84,15 +84,15 @@ class Model:
             read = jnp.split(self.below(frozen, batch, start), cuts, axis=-1)
             hidden = read[-1]
         with self.adapted(params, batch, key):
-            if nudge is not None:
-                hidden, start = nudge + (hidden if start else apply(stop=1).last), max(start, 1)
+            if embedding_noise is not None:
+                hidden, start = embedding_noise + (hidden if start else apply(stop=1).last), max(start, 1)
             encoded = self._from(apply, start, hidden)
         if self.recipe.reader is not None:
             states = dict(zip((*numbers, *range(closed, total)), (*read[:-1], *encoded.stages), strict=True))
             encoded = encoded.replace(stages=tuple(states[i] for i in self.recipe.reader.stages(total)))
         return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
 
-    def _from(self, apply: Callable[..., Encoded], start: int, hidden: jax.Array | None) -> Encoded:
+    def _from(self, apply: Callable[..., EncoderOutput], start: int, hidden: jax.Array | None) -> EncoderOutput:
         """What the encoder gives from stage `start` on. With `remat` only what enters a layer is kept for the backward pass, but for
         the last layer, whose gradient comes at once."""
         states = []
@@ -101,7 +101,7 @@ class Model:
             for stage in range(start, len(self.encoder.stages) - 1):
                 states.append(hidden)
                 layer = lambda x, stage=stage: apply(start=stage, hidden=x, stop=stage + 1).last  # noqa: E731
-                hidden, start = remat.rematerialised(layer, hidden), stage + 1
+                hidden, start = remat.rematerialize(layer, hidden), stage + 1
         encoded = apply(start=start, hidden=hidden)
         return encoded.replace(stages=(*states, *encoded.stages))
 
@@ -111,12 +111,12 @@ class Model:
         with contextlib.ExitStack() as stack:
             for delta in self.recipe.deltas:  # Flax puts the interceptor that it was given first outermost
                 own, encoder = flatten(params["delta"][delta.name]), flatten(params["encoder"])
-                sites = delta.sites(own, encoder, batch, key, self.encoder.precision)
-                stack.enter_context(nn.intercept_methods(at(sites)))
+                interceptors = delta.interceptors(own, encoder, batch, key, self.encoder.precision)
+                stack.enter_context(nn.intercept_methods(at(interceptors)))
             yield
 
     @property
-    def nudged_width(self) -> int:
+    def embedding_noise_width(self) -> int:
         """Features of the states that a nudge is added to (see `logits`)."""
         return self.widths[max(self.plan.frozen_stages(self.encoder.stages), 1) - 1]
 
@@ -137,34 +137,34 @@ class Model:
         return jax.lax.stop_gradient(jnp.concatenate([stages[i] for i in self.reads(stop)], axis=-1))
 
     def loss(
-        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, nudge: jax.Array | None = None
+        self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, embedding_noise: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The sum of the losses of a batch's examples, and the totals its metrics are made of."""
-        for regulariser in self.recipe.regularisers:
-            trainable = regulariser.view(trainable, frozen, key)
-        logits = self.logits(trainable, frozen, batch, key, nudge)
+        for hook in self.recipe.hooks:
+            trainable = hook.effective_params(trainable, frozen, key)
+        logits = self.logits(trainable, frozen, batch, key, embedding_noise)
         loss = self.kind.loss_sum(logits, batch, self.config.label_smoothing)
-        for regulariser in self.recipe.regularisers:
-            loss += regulariser.penalty(self, trainable, frozen, batch, key, logits)
+        for hook in self.recipe.hooks:
+            loss += hook.extra_loss(self, trainable, frozen, batch, key, logits)
         return loss, self.kind.totals(jax.lax.stop_gradient(logits), batch)
 
     @property
     def gradient(self) -> Gradient:
         """The gradient of `loss` for the trainable half."""
-        return functools.reduce(lambda g, r: r.of_part(self, g), self.recipe.regularisers, jax.grad(self.loss, has_aux=True))
+        return functools.reduce(lambda g, r: r.wrap_microbatch_grad(self, g), self.recipe.hooks, jax.grad(self.loss, has_aux=True))
 
-    def kept(self, trainable: Tree, opt_state: Any) -> Tree:
+    def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
         """The parameters that are evaluated and kept, of a state."""
-        return functools.reduce(lambda kept, r: r.kept(kept, opt_state), self.recipe.regularisers, trainable)
+        return functools.reduce(lambda kept, r: r.eval_params(kept, opt_state), self.recipe.hooks, trainable)
 
     @property
-    def resident(self) -> Tree:
+    def device_constants(self) -> Tree:
         """What a step is given beside what trains: the frozen half, and what regularisers ask for: where the trainable parameters began,
         and what was found out before training."""
-        anchored = any(regulariser.anchored for regulariser in self.recipe.regularisers)
-        return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.found}
+        anchored = any(hook.anchored for hook in self.recipe.hooks)
+        return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.statistics}
 
-    def at(self, plan: plans.Plan, values: Tree) -> "Model":
+    def at(self, plan: plans.Plan, values: Tree) -> "AdaptedModel":
         """The model in a phase: `values` are those of all that trains at some time, `plan` says what of it trains now."""
         trainable, closed = split(values, plan.trained)
         return dataclasses.replace(self, plan=plan, trainable=trainable, frozen=merge(self.frozen, closed))
@@ -222,4 +222,4 @@ class Model:
 def one_row() -> Batch:
     """A batch of one row with one example of 8 tokens, for shapes."""
     zeros, place = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
-    return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"anchors": place, "examples": place}
+    return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"example_starts": place, "examples": place}

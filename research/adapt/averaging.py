@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.adapt.base import Method, Regulariser
+from research.adapt.base import Method, TrainingHook
 from research.adapt.regularize import check
 from research.params.tree import Tree
 
@@ -47,7 +47,7 @@ def average_in(opt_state: Any) -> Tree:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ema(Regulariser):
+class Ema(TrainingHook):
     """average = d * average + (1 - d) * w after each update t = 0, 1, ..., with d = min(decay, (1 + t) / (10 + t))."""
 
     decay: float
@@ -60,7 +60,7 @@ class Ema(Regulariser):
 
         return averaging(tx, rate)
 
-    def kept(self, trainable, opt_state):
+    def eval_params(self, trainable, opt_state):
         return average_in(opt_state)
 
 
@@ -71,11 +71,11 @@ def ema(stages: Stages, config: Any) -> Method:
     phase closes stays as it was last, not as its average. Costs a copy of what trains.
     """
     check("ema_decay", config.ema_decay, 0 <= config.ema_decay < 1, "at least 0 and less than 1")
-    return Method(regularisers=(Ema(config.ema_decay),))
+    return Method(hooks=(Ema(config.ema_decay),))
 
 
 @dataclasses.dataclass(frozen=True)
-class Swa(Regulariser):
+class Swa(TrainingHook):
     """The mean of w after each of the last `percent` of the updates; before, w itself."""
 
     percent: float
@@ -85,7 +85,7 @@ class Swa(Regulariser):
         before = total - max(round(total * self.percent / 100), 1)
         return averaging(tx, lambda count: 1.0 / jnp.maximum(count - before, 1).astype(jnp.float32))
 
-    def kept(self, trainable, opt_state):
+    def eval_params(self, trainable, opt_state):
         return average_in(opt_state)
 
 
@@ -97,4 +97,4 @@ def swa(stages: Stages, config: Any) -> Method:
     of what trains.
     """
     check("swa_percent", config.swa_percent, 0 < config.swa_percent <= 100, "over 0 and at most 100")
-    return Method(regularisers=(Swa(config.swa_percent),))
+    return Method(hooks=(Swa(config.swa_percent),))

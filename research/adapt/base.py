@@ -17,20 +17,20 @@ from research.params.plan import Rules
 from research.params.tree import Tree
 
 Gradient = Callable[..., tuple[Tree, dict[str, jax.Array]]]  # (trainable, frozen, batch, key) -> (gradients, totals)
-Site = Callable[..., Any]  # (the intercepted method, *its arguments) -> what it gives
+Interceptor = Callable[..., Any]  # (the intercepted method, *its arguments) -> what it gives
 
 
 @dataclasses.dataclass(frozen=True)
 class Delta:
     """A small tree of parameters that changes what an encoder computes without touching the encoder's own.
 
-    Its parameters stand under `delta/NAME/`, by the path of the module they change: `delta/lora/layer_0/attention/query/a`. `spared`
-    is a regular expression over the last part of these names: weight decay, which pulls to zero, leaves them alone, since it is not at
-    zero that they change nothing.
+    Its parameters are named `delta/NAME/` and the path of the module they change: `delta/lora/layer_0/attention/query/a`.
+    `no_decay_pattern` is a regular expression over the last part of these names. Weight decay, which pulls towards zero, leaves the
+    parameters that match alone, because zero is not the value at which they change nothing.
     """
 
     name = "delta"
-    spared = ""
+    no_decay_pattern = ""
     extra_tokens = 0  # places that it adds after each example's first token
     first_position = 0  # of each example's first token: what it puts before it has the positions below
 
@@ -41,16 +41,16 @@ class Delta:
         """
         raise NotImplementedError
 
-    def sites(
+    def interceptors(
         self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], batch: Any, key: Any, precision: Any
-    ) -> dict[str, Site]:
+    ) -> dict[str, Interceptor]:
         """Module path (with `.METHOD` where it is not `__call__`) -> what is done there instead of the plain call.
 
         `own` and `encoder` are flat, as in `init`. `key` is None when nothing is dropped.
         """
         raise NotImplementedError
 
-    def claims(self, encoder: Mapping[str, Any]) -> Rules:
+    def freeze_rules(self, encoder: Mapping[str, Any]) -> Rules:
         """Rules that come before "delta/NAME trains": what must stay frozen for this to make sense, of the encoder or of its own."""
         return {}
 
@@ -71,26 +71,26 @@ class Delta:
 
 
 @dataclasses.dataclass(frozen=True)
-class Regulariser:
+class TrainingHook:
     """What holds training back, as functions on parameters, loss, gradients or updates. Each does nothing unless overridden.
 
     `passes` is how often a step goes forward and backward, for predicting its cost. With `anchored`, the values that the trainable
     parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train, or all
-    with `needs_all`. `anew` is a pattern: the parameters of which `begin` wants random values.
+    with `needs_all`. `reinit` is a pattern: the parameters of which `begin` wants random values.
     """
 
     name = "regulariser"
     passes = 1.0
     anchored = False
-    anew = ""
+    reinit = ""
     needs = ""
     needs_all = False
 
-    def begin(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
-        """The parameters to start from. `fresh` is the tree that `params` were grafted on: random where they are `anew`."""
+    def init_params(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
+        """The parameters to start from. `fresh` is the tree that `params` were grafted on: random where they are `reinit`."""
         return params
 
-    def find(self, gradients: Iterator[Tree]) -> Tree:
+    def calibrate(self, gradients: Iterator[Tree]) -> Tree:
         """What must be known of the training data before training: found in `frozen[name]` from then on, where it is not empty.
 
         `gradients` are those of the mean loss of one batch after the other, where training begins, without dropout. Each costs a
@@ -98,19 +98,19 @@ class Regulariser:
         """
         return {}
 
-    def view(self, trainable: Tree, frozen: Tree, key: jax.Array) -> Tree:
+    def effective_params(self, trainable: Tree, frozen: Tree, key: jax.Array) -> Tree:
         """The trainable parameters as the loss sees them."""
         return trainable
 
-    def penalty(self, model: Any, trainable: Tree, frozen: Tree, batch: Any, key: jax.Array, logits: jax.Array) -> Any:
+    def extra_loss(self, model: Any, trainable: Tree, frozen: Tree, batch: Any, key: jax.Array, logits: jax.Array) -> Any:
         """What is added to the sum of a part's losses (`batch["weights"].sum()` examples)."""
         return 0.0
 
-    def of_part(self, model: Any, gradient: Gradient) -> Gradient:
+    def wrap_microbatch_grad(self, model: Any, gradient: Gradient) -> Gradient:
         """The gradient of the sum of the losses of one part of a batch, on one device."""
         return gradient
 
-    def of_batch(self, gradient: Gradient) -> Gradient:
+    def wrap_grad(self, gradient: Gradient) -> Gradient:
         """The mean gradient over a whole batch, all devices included."""
         return gradient
 
@@ -118,7 +118,7 @@ class Regulariser:
         """The optimizer of the trainable half; `total` is the number of steps."""
         return tx
 
-    def kept(self, trainable: Tree, opt_state: Any) -> Tree:
+    def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
         """The parameters that are evaluated and kept, of a state."""
         return trainable
 
@@ -136,7 +136,7 @@ class Method:
     phases: tuple[Rules, ...] = ()
     rates: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     deltas: tuple[Delta, ...] = ()
-    regularisers: tuple[Regulariser, ...] = ()
+    hooks: tuple[TrainingHook, ...] = ()
     reader: nn.Module | None = None
 
 

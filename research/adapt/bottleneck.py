@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.adapt.base import Delta, Method, Site
+from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import kernels, keys_of
 from research.errors import InputError
 
@@ -62,13 +62,13 @@ class Adapters(Delta):
             x = self.activation(x) if name == "narrow" else x
         return x
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
-            def site(dense, x):
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
+            def interceptor(dense, x):
                 y = dense(x)
                 return y + self.adapter(own, path, y, precision)
 
-            return site
+            return interceptor
 
         return {path: at(path) for path in kernels(encoder, self.places, self.name)}
 
@@ -111,10 +111,10 @@ class Parallel(Houlsby):
     places = DOWN
     activation = staticmethod(jax.nn.relu)
 
-    def sites(self, own, encoder, batch, key, precision):
+    def interceptors(self, own, encoder, batch, key, precision):
         read = {}  # from `mlp/up`, which comes first, to `mlp/down` of the same layer
 
-        def at(path: str) -> dict[str, Site]:
+        def at(path: str) -> dict[str, Interceptor]:
             def up(dense, x):
                 read[path] = x
                 return dense(x)
@@ -124,7 +124,7 @@ class Parallel(Houlsby):
 
             return {f"{path.removesuffix('down')}up": up, path: down}
 
-        return {name: site for path in kernels(encoder, self.places, self.name) for name, site in at(path).items()}
+        return {name: interceptor for path in kernels(encoder, self.places, self.name) for name, interceptor in at(path).items()}
 
 
 @dataclasses.dataclass(frozen=True)

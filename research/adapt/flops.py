@@ -10,7 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from research.params.plan import Fate, Plan
+from research.params.plan import Plan, Treatment
 
 OPTIMIZER = 15  # operations an update spends on a parameter that trains: clipping, Adam's moments, decay
 # Operations besides products in one layer, for each of T * D, T * F and T * H * L elements: as XLA counts them, forward alone (without
@@ -63,13 +63,13 @@ def step(
             if not cached:
                 total += 2 * tokens * sum(kernels.values()) + attends * (4 * length * shape.hidden * tokens + _dot(elements, "forward"))
             continue
-        trained = sum(n for name, n in kernels.items() if plan.entries[name].fate.trained) + sum(n for _, n in further)
+        trained = sum(n for name, n in kernels.items() if plan.entries[name].treatment.trained) + sum(n for _, n in further)
         total += tokens * (4 * (sum(kernels.values()) + sum(n for n, _ in further)) + 2 * trained)
         total += attends * (12 * length * shape.hidden * tokens + _dot(elements, "both"))
         if depth == start > 0:  # its input has no gradient
             total -= 2 * tokens * sum(n for name, n in kernels.items() if READS_INPUT.fullmatch(name))
     total += 6 * tokens * sum(math.prod(size) for name, size in sizes.items() if name.startswith(READER) and name.endswith(MATRICES))
-    return total + OPTIMIZER * sum(entry.size for entry in plan.entries.values() if entry.fate.trained)
+    return total + OPTIMIZER * sum(entry.size for entry in plan.entries.values() if entry.treatment.trained)
 
 
 def relative(
@@ -84,7 +84,9 @@ def relative(
 ) -> float:
     """The cost of a step on `rows` of `length` places, and `extra` places that a method adds to each, as a part of that of full
     fine-tuning of the same model without what a method adds."""
-    full = {n: dataclasses.replace(entry, fate=Fate()) for n, entry in plan.entries.items() if not n.startswith(("delta/", READER))}
+    full = {
+        n: dataclasses.replace(entry, treatment=Treatment()) for n, entry in plan.entries.items() if not n.startswith(("delta/", READER))
+    }
     mine = step(plan, sizes, shape, rows * (length + extra), length + extra, cached, added)
     return mine / step(Plan(full), {name: sizes[name] for name in full}, shape, rows * length, length)
 

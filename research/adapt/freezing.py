@@ -8,10 +8,10 @@ from typing import Any
 
 from research.adapt.base import Method
 from research.errors import InputError
-from research.params.plan import FROZEN, Fate, Rules
+from research.params.plan import FROZEN, Rules, Treatment
 
 Stages = tuple[str, ...]
-EVERYTHING = {"encoder": ("encoder", Fate())}
+EVERYTHING = {"encoder": ("encoder", Treatment())}
 NOTHING = {"encoder": ("encoder", FROZEN)}
 
 
@@ -53,7 +53,7 @@ def _top(stages: Stages, k: int) -> Rules:
     """A rule by which the last `k` stages train, and what stands above them."""
     stages = once(stages)
     below = stages[: max(len(stages) - k, 0)]
-    return {"top": (f"encoder/(?!({'|'.join(below)})/).*", Fate())} if below else EVERYTHING
+    return {"top": (f"encoder/(?!({'|'.join(below)})/).*", Treatment())} if below else EVERYTHING
 
 
 def embeddings_frozen(stages: Stages, config: Any) -> Method:
@@ -63,12 +63,12 @@ def embeddings_frozen(stages: Stages, config: Any) -> Method:
 
 def bitfit(stages: Stages, config: Any) -> Method:
     """The biases train (Ben Zaken et al. 2022): under 0.1% of a BERT. Costs what no weight's gradient costs: 2 passes' work of 3."""
-    return Method(phases=({"biases": ("encoder/.*/bias", Fate())},))
+    return Method(phases=({"biases": ("encoder/.*/bias", Treatment())},))
 
 
 def layernorm(stages: Stages, config: Any) -> Method:
     """The layer norms train, scale and bias (Qi et al. 2022, "Parameter-efficient tuning on layer normalization"). Costs as `bitfit`."""
-    return Method(phases=({"norms": (r"encoder/.*/(norm|\w+_norm)/(scale|bias)", Fate())},))
+    return Method(phases=({"norms": (r"encoder/.*/(norm|\w+_norm)/(scale|bias)", Treatment())},))
 
 
 def gradual_unfreezing(stages: Stages, config: Any) -> Method:
@@ -89,7 +89,7 @@ def chain_thaw(stages: Stages, config: Any) -> Method:
 
     The head trains in all phases here; the paper closes it while a stage trains. Phases begin as for `gradual_unfreezing`.
     """
-    alone = ({stage: (f"encoder/{stage}", Fate())} for stage in once(stages))
+    alone = ({stage: (f"encoder/{stage}", Treatment())} for stage in once(stages))
     return Method(phases=({}, *alone, EVERYTHING))
 
 

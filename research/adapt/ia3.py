@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from research.adapt.base import Delta, Method, Site
+from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import kernels, paths_of, under
 from research.params.plan import Rules
 
@@ -18,24 +18,24 @@ class Ia3(Delta):
     outputs: str
     inputs: str
     name = "ia3"
-    spared = "inputs|outputs"
+    no_decay_pattern = "inputs|outputs"
 
     def init(self, key, encoder):
         after = {f"{path}/outputs": jnp.ones((n,)) for path, (_, n) in kernels(encoder, self.outputs, "ia3.outputs").items()}
         return after | {f"{path}/inputs": jnp.ones((m,)) for path, (m, _) in kernels(encoder, self.inputs, "ia3.inputs").items()}
 
-    def claims(self, encoder) -> Rules:
+    def freeze_rules(self, encoder) -> Rules:
         return under(encoder, f"{self.outputs},{self.inputs}", "ia3", "ia3.inputs")
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
             before, after = own.get(f"{path}/inputs"), own.get(f"{path}/outputs")
 
-            def site(dense, x):
+            def interceptor(dense, x):
                 y = dense(x if before is None else x * before[None, None])
                 return y if after is None else y * after[None, None]
 
-            return site
+            return interceptor
 
         return {path: at(path) for path in paths_of(own)}
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.adapt.base import Delta, Method, Site
+from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import dropped, kernels, keys_of, paths_of, under
 from research.errors import InputError
 from research.params.plan import Rules
@@ -49,7 +49,7 @@ class Lora(Delta):
             found[f"{path}/b"] = jnp.zeros((self.rank, n))
         return found
 
-    def claims(self, encoder) -> Rules:
+    def freeze_rules(self, encoder) -> Rules:
         return under(encoder, self.targets, self.name, f"{self.name}.targets")
 
     def low_rank(self, own, batch, key, precision, path: str, x: jax.Array) -> jax.Array:
@@ -57,8 +57,8 @@ class Lora(Delta):
         low = precision.einsum("blm,mr->blr", dropped(x, self.dropout, batch, key, path), own[f"{path}/a"])
         return self.scale * precision.einsum("blr,rn->bln", low, own[f"{path}/b"])
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
             return lambda dense, x: dense(x) + self.low_rank(own, batch, key, precision, path, x)
 
         return {path: at(path) for path in paths_of(own)}
@@ -82,24 +82,24 @@ class Dora(Lora):
     """
 
     name = "dora"
-    spared = "magnitude"
+    no_decay_pattern = "magnitude"
 
     def init(self, key, encoder):
         found = super().init(key, encoder)
         return found | {f"{path}/magnitude": norms(encoder[f"{path}/kernel"]) for path in paths_of(found)}
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
             bias = encoder.get(f"{path}/bias", jnp.zeros_like(own[f"{path}/magnitude"]))[None, None]
 
-            def site(dense, x):
+            def interceptor(dense, x):
                 norm = norms(jax.lax.stop_gradient(self.summed(own, encoder, path)))
                 factor = (own[f"{path}/magnitude"] / norm)[None, None]
                 y = dense(x)
                 # The bias is not scaled. Written as a change of y, which is exactly zero where the factor is one.
                 return y + (factor - 1.0) * (y - bias) + factor * self.low_rank(own, batch, key, precision, path, x)
 
-            return site
+            return interceptor
 
         return {path: at(path) for path in paths_of(own)}
 

@@ -103,7 +103,7 @@ def wanted(method: str, field: str) -> list[Any]:
     return [WANTS[name][field] for name in known(method) if field in WANTS.get(name, {})]
 
 
-def settle(config: Any) -> None:
+def resolve(config: Any) -> None:
     """Fill what the config leaves to the method, `learning_rate`, and to the run, `data.seed`. Of methods that want different rates, the
     lowest is taken: pretrained parameters are lost at the rate of added ones."""
     if config.learning_rate is None:

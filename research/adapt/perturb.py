@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.adapt.base import Gradient, Method, Regulariser
+from research.adapt.base import Gradient, Method, TrainingHook
 from research.adapt.regularize import check
 from research.adapt.targets import keys_of
 from research.errors import InputError
@@ -25,9 +25,9 @@ Batch = dict[str, jax.Array]
 
 def uniform(key: jax.Array, name: str, batch: Batch, features: int) -> jax.Array:
     """Noise [B, L, features], uniform between -1 and 1 and never either, 0 in padding; other names give other noise."""
-    site = jax.random.bits(keys_of(key, [name])[name], (), jnp.uint32)
+    interceptor = jax.random.bits(keys_of(key, [name])[name], (), jnp.uint32)
     columns = jnp.arange(features, dtype=jnp.uint32)[None, None]
-    bits = mix(mix(token_salt(batch) + site)[:, :, None] ^ (columns * jnp.uint32(GOLDEN)))
+    bits = mix(mix(token_salt(batch) + interceptor)[:, :, None] ^ (columns * jnp.uint32(GOLDEN)))
     noise = ((bits >> 9).astype(jnp.float32) + 0.5) * 2.0**-22 - 1.0  # 23 bits: every value is exact
     return jnp.where(batch["segments"][:, :, None] > 0, noise, 0.0)
 
@@ -39,7 +39,7 @@ def normal(key: jax.Array, name: str, batch: Batch, features: int) -> jax.Array:
 
 def of_example(values: jax.Array, batch: Batch, reduce: Callable[..., jax.Array]) -> jax.Array:
     """`values` [B, L], none negative, reduced over each example: [B, L, 1], at each token what its example gives."""
-    numbers = jnp.arange(1, batch["anchors"].shape[1] + 1)
+    numbers = jnp.arange(1, batch["example_starts"].shape[1] + 1)
     members = batch["segments"][:, None, :] == numbers[None, :, None]
     found = reduce(jnp.where(members, values[:, None], 0.0), axis=-1)
     return jnp.take_along_axis(found, jnp.maximum(batch["segments"] - 1, 0), axis=1)[:, :, None]
@@ -56,14 +56,14 @@ def over(x: jax.Array, size: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class RDrop(Regulariser):
+class RDrop(TrainingHook):
     """A second pass with other dropout: its loss, and alpha times the mean of the two divergences between the passes."""
 
     alpha: float
     name = "rdrop"
     passes = 2.0
 
-    def penalty(self, model, trainable, frozen, batch, key, logits):
+    def extra_loss(self, model, trainable, frozen, batch, key, logits):
         again = model.logits(trainable, frozen, batch, keys_of(key, [self.name])[self.name])
         loss = model.kind.loss_sum(again, batch, model.config.label_smoothing)
         return loss + self.alpha / 2 * model.kind.divergence(logits, again, batch)
@@ -78,11 +78,11 @@ def rdrop(stages: Stages, config: Any) -> Method:
     check("rdrop_alpha", config.rdrop_alpha, config.rdrop_alpha >= 0, "at least 0")
     if not config.dropout:
         raise InputError(f"dropout={config.dropout:g}: rdrop compares two passes that drop differently; use --config.dropout=0.1")
-    return Method(regularisers=(RDrop(config.rdrop_alpha),))
+    return Method(hooks=(RDrop(config.rdrop_alpha),))
 
 
 @dataclasses.dataclass(frozen=True)
-class Smart(Regulariser):
+class Smart(TrainingHook):
     """weight * max over |delta| <= epsilon of the symmetric divergence between the predictions for x and for x + delta."""
 
     weight: float
@@ -97,14 +97,14 @@ class Smart(Regulariser):
         """The step's own, the penalty's, and for each ascent a pass forward and back to the noise: 2 of 3 parts of a pass."""
         return 2.0 + self.steps * 2 / 3
 
-    def penalty(self, model, trainable, frozen, batch, key, logits):
+    def extra_loss(self, model, trainable, frozen, batch, key, logits):
         # The same key in all passes: what differs then is what the noise does, not what was dropped.
         fixed, still = jax.lax.stop_gradient((logits, trainable))
 
         def apart(delta: jax.Array) -> jax.Array:
             return model.kind.divergence(fixed, model.logits(still, frozen, batch, key, delta), batch)
 
-        delta = self.sigma * normal(key, self.name, batch, model.nudged_width)
+        delta = self.sigma * normal(key, self.name, batch, model.embedding_noise_width)
         for _ in range(self.steps):
             ascent = jax.grad(apart)(delta)
             ascent = over(ascent, of_example(jnp.abs(ascent).max(-1), batch, jnp.max))
@@ -128,11 +128,11 @@ def smart(stages: Stages, config: Any) -> Method:
     for name in ("epsilon", "sigma", "step_size"):
         check(f"smart.{name}", o[name], o[name] > 0, "over 0")
     check("smart.steps", o.steps, o.steps >= 1, "at least 1")
-    return Method(regularisers=(Smart(**o),))
+    return Method(hooks=(Smart(**o),))
 
 
 @dataclasses.dataclass(frozen=True)
-class FreeLB(Regulariser):
+class FreeLB(TrainingHook):
     """The mean of the gradients at `steps` perturbations of the embeddings, each one ascent on from the one before."""
 
     steps: int
@@ -156,11 +156,11 @@ class FreeLB(Regulariser):
         delta += self.step_size * over(ascent, norm(ascent, batch))
         return delta / jnp.maximum(norm(delta, batch) / self.norm, 1.0) if self.norm else delta
 
-    def of_part(self, model, gradient):
+    def wrap_microbatch_grad(self, model, gradient):
         both = jax.grad(model.loss, argnums=(0, 4), has_aux=True)
 
         def several(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
-            delta = self.first(batch, key, model.nudged_width)
+            delta = self.first(batch, key, model.embedding_noise_width)
             total, first = jax.tree.map(jnp.zeros_like, trainable), None
             for _ in range(self.steps):
                 # The same key in all steps: what is dropped is fixed while the noise climbs (section 3.3 of the paper).
@@ -185,18 +185,18 @@ def freelb(stages: Stages, config: Any) -> Method:
     check("freelb.step_size", o.step_size, o.step_size > 0, "over 0")
     for name in ("init", "norm"):
         check(f"freelb.{name}", o[name], o[name] >= 0, "at least 0")
-    return Method(regularisers=(FreeLB(**o),))
+    return Method(hooks=(FreeLB(**o),))
 
 
 @dataclasses.dataclass(frozen=True)
-class Sam(Regulariser):
+class Sam(TrainingHook):
     """The gradient at w + rho * g / ||g||, where g is that at w."""
 
     rho: float
     name = "sam"
     passes = 2.0
 
-    def of_batch(self, gradient: Gradient) -> Gradient:
+    def wrap_grad(self, gradient: Gradient) -> Gradient:
         def sharp(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
             grads, totals = gradient(trainable, frozen, batch, key)
             scale = over(self.rho, optax.tree.norm(grads))
@@ -213,4 +213,4 @@ def sam(stages: Stages, config: Any) -> Method:
     device's). What is dropped is the same in both. `sam_rho` is 0.05 as in the paper. Costs 2 passes.
     """
     check("sam_rho", config.sam_rho, config.sam_rho > 0, "over 0")
-    return Method(regularisers=(Sam(config.sam_rho),))
+    return Method(hooks=(Sam(config.sam_rho),))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.adapt.base import Delta, Method, Site
+from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import kernels, keys_of
 from research.errors import InputError
 
@@ -42,9 +42,9 @@ class Prefix(Delta):
                 found[name] = self.std * jax.random.normal(keys_of(key, [name])[name], (self.tokens, width))
         return found
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
-            def site(core, q, k, v, mask, rows, columns, *bias):
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
+            def interceptor(core, q, k, v, mask, rows, columns, *bias):
                 examples, P = mask.shape[0], self.tokens
 
                 def heads_first(x: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ class Prefix(Delta):
                 bias = (jnp.pad(x, ((0, 0), (0, 0), (P, 0))) for x in bias)
                 return core(q, k, v, mask, rows, columns, *bias)
 
-            return site
+            return interceptor
 
         return {path: at(path) for path in {name.rpartition("/")[0] for name in own}}
 
@@ -94,16 +94,16 @@ class SoftPrompt(Delta):
     def matrices(self, own, encoder):
         return {}  # it stands where words stand
 
-    def sites(self, own, encoder, batch, key, precision):
-        began = jnp.take_along_axis(batch["anchors"], jnp.maximum(batch["segments"] - 1, 0), axis=1)
+    def interceptors(self, own, encoder, batch, key, precision):
+        began = jnp.take_along_axis(batch["example_starts"], jnp.maximum(batch["segments"] - 1, 0), axis=1)
         places = jnp.arange(began.shape[1])[None] - began - 1
         here = (places >= 0) & (places < self.tokens) & (batch["segments"] > 0)
 
-        def site(embed, tokens):
+        def interceptor(embed, tokens):
             prompt = own[f"{WORD}/prompt"][jnp.clip(places, 0, self.tokens - 1)]
             return jnp.where(here[:, :, None], prompt, embed(tokens))
 
-        return {WORD: site}
+        return {WORD: interceptor}
 
 
 def prefix(stages: tuple[str, ...], config: Any) -> Method:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.adapt.base import Gradient, Method, Regulariser
+from research.adapt.base import Gradient, Method, TrainingHook
 from research.adapt.freezing import top_layers
 from research.adapt.targets import keys_of
 from research.errors import InputError, nearest
@@ -32,13 +32,13 @@ def check(option: str, value: float, allowed: bool, wanted: str) -> None:
 def dropped(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     """Dropout of an array of any shape, a function of the key and of where in it an element stands."""
     flat = x.reshape(-1, x.shape[-1] if x.ndim else 1)
-    site = jax.random.bits(key, (), jnp.uint32)
+    interceptor = jax.random.bits(key, (), jnp.uint32)
     rows, columns = (jnp.arange(size, dtype=jnp.uint32) for size in flat.shape)
-    return dropout(flat, mix(rows + site)[:, None], columns[None], rate).reshape(x.shape)
+    return dropout(flat, mix(rows + interceptor)[:, None], columns[None], rate).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class L2SP(Regulariser):
+class L2SP(TrainingHook):
     """alpha / 2 * ||w - w0||^2 over the encoder's parameters + beta / 2 * ||w||^2 over the new ones (head, delta), but for those of
     a delta that change nothing elsewhere than at 0."""
 
@@ -47,12 +47,12 @@ class L2SP(Regulariser):
     name = "l2sp"
     anchored = True
 
-    def penalty(self, model, trainable, frozen, batch, key, logits):
+    def extra_loss(self, model, trainable, frozen, batch, key, logits):
         began, pulled, new = flatten(frozen["anchor"]), 0.0, 0.0
         for name, w in flatten(trainable).items():
             if name.startswith("encoder/"):
                 pulled += jnp.square(w - began[name]).sum()
-            elif not any(rules.matches(pattern, name) for pattern in model.recipe.spared.values()):
+            elif not any(rules.matches(pattern, name) for pattern in model.recipe.no_decay_pattern.values()):
                 new += jnp.square(w).sum()
         # The loss is a sum over examples that is divided by their number later: so is this, and the mean gets it once.
         return batch["weights"].sum() * (self.alpha / 2 * pulled + self.beta / 2 * new)
@@ -68,11 +68,11 @@ def l2sp(stages: Stages, config: Any) -> Method:
     o = config.l2sp
     check("l2sp.alpha", o.alpha, o.alpha >= 0, "at least 0")
     check("l2sp.beta", o.beta, o.beta >= 0, "at least 0")
-    return Method(regularisers=(L2SP(o.alpha, o.beta),))
+    return Method(hooks=(L2SP(o.alpha, o.beta),))
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixout(Regulariser):
+class Mixout(TrainingHook):
     """w0 + dropout(w - w0) for the encoder's kernels, where the loss is computed: each weight is w0 with probability p."""
 
     p: float
@@ -80,7 +80,7 @@ class Mixout(Regulariser):
     anchored = True
     needs = "encoder/.*/kernel"
 
-    def view(self, trainable, frozen, key):
+    def effective_params(self, trainable, frozen, key):
         began, leaves = flatten(frozen["anchor"]), flatten(trainable)
         mixed = [name for name, w in leaves.items() if name.startswith("encoder/") and name.endswith("/kernel") and w.ndim == 2]
         for name, own in keys_of(key, [f"mixout/{name}" for name in mixed]).items():
@@ -96,14 +96,14 @@ def mixout(stages: Stages, config: Any) -> Method:
     The paper tries p of 0.7, 0.8 and 0.9; 0.9 here. The head is not mixed. Costs a copy of what trains, and a pass over the kernels.
     """
     check("mixout_p", config.mixout_p, 0 <= config.mixout_p < 1, "at least 0 and less than 1")
-    return Method(regularisers=(Mixout(config.mixout_p),))
+    return Method(hooks=(Mixout(config.mixout_p),))
 
 
 KINDS = ("F", "D")
 
 
 @dataclasses.dataclass(frozen=True)
-class ChildTuning(Regulariser):
+class ChildTuning(TrainingHook):
     """Only a part p of the encoder's elements has a gradient. "F": others in each step; "D": those of the most Fisher information."""
 
     kind: str
@@ -112,7 +112,7 @@ class ChildTuning(Regulariser):
     name = "child_tuning"
     needs = "encoder"
 
-    def find(self, gradients: Iterator[Tree]) -> Tree:
+    def calibrate(self, gradients: Iterator[Tree]) -> Tree:
         """The mask of kind D, by name: bool, in the shapes of the encoder's parameters that train."""
         if self.kind == "F":
             return {}
@@ -127,7 +127,7 @@ class ChildTuning(Regulariser):
         least = np.partition(every, -kept)[-kept]
         return unflatten({name: x >= least for name, x in information.items()})
 
-    def of_batch(self, gradient: Gradient) -> Gradient:
+    def wrap_grad(self, gradient: Gradient) -> Gradient:
         def masked(trainable: Tree, frozen: Tree, batch: Any, key: jax.Array):
             grads, totals = gradient(trainable, frozen, batch, key)
             fixed = flatten(frozen[self.name]) if self.kind == "D" else {}
@@ -157,17 +157,17 @@ def child_tuning(stages: Stages, config: Any) -> Method:
         raise InputError(f"child_tuning.kind {o.kind!r}: {nearest(o.kind, KINDS)}")
     check("child_tuning.p", o.p, 0 < o.p <= 1, "over 0 and at most 1")
     check("child_tuning.batches", o.batches, o.batches >= 1, "at least 1")
-    return Method(regularisers=(ChildTuning(o.kind, o.p, o.batches),))
+    return Method(hooks=(ChildTuning(o.kind, o.p, o.batches),))
 
 
 @dataclasses.dataclass(frozen=True)
-class NoisyTune(Regulariser):
+class NoisyTune(TrainingHook):
     """w + U(-scale / 2, scale / 2) * std(w) for each matrix of the encoder, once, before training."""
 
     scale: float
     name = "noisytune"
 
-    def begin(self, params, fresh, key):
+    def init_params(self, params, fresh, key):
         def of(name: str, w: jax.Array) -> jax.Array:
             if not name.startswith("encoder/") or w.ndim < 2:
                 return w
@@ -184,11 +184,11 @@ def noisytune(stages: Stages, config: Any) -> Method:
     w + U(-lambda / 2, lambda / 2) * std(w), lambda = `noisytune_lambda`, 0.15 as in the paper. What is frozen gets it too. Costs nothing.
     """
     check("noisytune_lambda", config.noisytune_lambda, config.noisytune_lambda >= 0, "at least 0")
-    return Method(regularisers=(NoisyTune(config.noisytune_lambda),))
+    return Method(hooks=(NoisyTune(config.noisytune_lambda),))
 
 
 @dataclasses.dataclass(frozen=True)
-class ReinitTop(Regulariser):
+class ReinitTop(TrainingHook):
     """The stages called `top`, and the pooler, begin with random values."""
 
     top: Stages
@@ -201,13 +201,13 @@ class ReinitTop(Regulariser):
         return f"encoder/({'|'.join(self.top)})/.*kernel"
 
     @property
-    def anew(self) -> str:
+    def reinit(self) -> str:
         """All of them."""
         return f"encoder/({'|'.join(self.top)}|pooler)/.*"
 
-    def begin(self, params, fresh, key):
-        anew = {name: fresh["encoder"][name] for name in (*self.top, "pooler") if name in params["encoder"]}
-        return {**params, "encoder": {**params["encoder"], **anew}}
+    def init_params(self, params, fresh, key):
+        reinit = {name: fresh["encoder"][name] for name in (*self.top, "pooler") if name in params["encoder"]}
+        return {**params, "encoder": {**params["encoder"], **reinit}}
 
 
 def reinit_top(stages: Stages, config: Any) -> Method:
@@ -216,4 +216,4 @@ def reinit_top(stages: Stages, config: Any) -> Method:
     The paper chooses 1 to 6 of BERT-large's 24 layers on held-out data; 1 here. Costs nothing. Raises InputError when there are fewer
     layers.
     """
-    return Method(regularisers=(ReinitTop(top_layers(stages, "reinit_layers", config.reinit_layers)),))
+    return Method(hooks=(ReinitTop(top_layers(stages, "reinit_layers", config.reinit_layers)),))

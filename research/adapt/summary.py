@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any
 
 from research.adapt import flops
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.config.durations import UNITS
 from research.params import plan as plans
 from research.params.tree import flatten, merge
 
 
-def summary(model: Model) -> str:
+def summary(model: AdaptedModel) -> str:
     """Return the plan of a model as text: what becomes of every parameter, what is added and when,
     what holds it back, and what a step should cost.
 
@@ -31,7 +31,7 @@ def summary(model: Model) -> str:
     return model.plan.render() + "".join(f"{line}\n" for line in lines)
 
 
-def cost(model: Model, plan: plans.Plan, cached: bool = False) -> float:
+def cost(model: AdaptedModel, plan: plans.Plan, cached: bool = False) -> float:
     """Return the predicted FLOPs of a training step of `plan` as a fraction of those of full fine-tuning;
     `cached`: without the frozen stages."""
     params, added = merge(model.trainable, model.frozen), {}

@@ -56,6 +56,6 @@ def dropped(x: jax.Array, rate: float, batch: Any, key: jax.Array | None, path: 
         places = token_salt(batch)
     else:
         places = mix((x.shape[1] // 2 - jnp.arange(x.shape[1])).astype(jnp.uint32))[None]
-    site = jax.random.bits(keys_of(key, [path])[path], (), jnp.uint32)
+    interceptor = jax.random.bits(keys_of(key, [path])[path], (), jnp.uint32)
     columns = jnp.arange(x.shape[-1], dtype=jnp.uint32)[None, None]
-    return dropout(x, mix(places[:, :, None] + site), columns, rate)
+    return dropout(x, mix(places[:, :, None] + interceptor), columns, rate)

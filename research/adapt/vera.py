@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.adapt.base import Delta, Method, Site
+from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import kernels, keys_of, paths_of, under
 from research.errors import InputError
 from research.params.plan import FROZEN, Rules
@@ -30,7 +30,7 @@ class Vera(Delta):
     d_initial: float
     targets: str
     name = "vera"
-    spared = "d"
+    no_decay_pattern = "d"
 
     def init(self, key, encoder):
         if self.rank < 1:
@@ -45,19 +45,19 @@ class Vera(Delta):
             found[f"{path}/d"], found[f"{path}/b"] = jnp.full((self.rank,), self.d_initial), jnp.zeros((n,))
         return found
 
-    def claims(self, encoder) -> Rules:
+    def freeze_rules(self, encoder) -> Rules:
         return {"shared by vera": (f"delta/vera/{SHARED}", FROZEN)} | under(encoder, self.targets, "vera", "vera.targets")
 
-    def sites(self, own, encoder, batch, key, precision):
-        def at(path: str) -> Site:
+    def interceptors(self, own, encoder, batch, key, precision):
+        def at(path: str) -> Interceptor:
             a, b = shared_pair(own, encoder, path)
             d, scale = own[f"{path}/d"][None, None], own[f"{path}/b"][None, None]
 
-            def site(dense, x):
+            def interceptor(dense, x):
                 low = precision.einsum("blm,mr->blr", x, a)
                 return dense(x) + scale * precision.einsum("blr,rn->bln", d * low, b)
 
-            return site
+            return interceptor
 
         return {path: at(path) for path in vera_paths(own)}
 

@@ -32,7 +32,7 @@ UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
 DURATIONS = tuple(ranges.DURATIONS)
 
 
-def settle_units(c: ConfigDict, given: Iterable[str]) -> None:
+def resolve_units(c: ConfigDict, given: Iterable[str]) -> None:
     """Clears the other units of each duration named in `given`. Raises InputError when two units of one are given."""
     given = list(given)
     for duration in DURATIONS:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from research.config import options, ranges, synonyms
-from research.config.durations import DURATIONS, UNITS, settle_units
+from research.config.durations import DURATIONS, UNITS, resolve_units
 from research.errors import InputError, nearest
 
 AUTO = "auto"  # a value that the program decides, and says
@@ -70,7 +70,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     options.add(c)
     c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
 
-    c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it anew in every step
+    c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it again in every step
     c.remat = False  # compute layers again in the backward pass instead of keeping what is inside them
 
     c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
@@ -153,7 +153,7 @@ def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
         check_field(c, name)
         owner, _, field = name.rpartition(".")
         (c[owner] if owner else c)[field] = value
-    settle_units(c, changes)
+    resolve_units(c, changes)
     return c
 
 

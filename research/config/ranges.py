@@ -65,7 +65,7 @@ DURATIONS = {
 def check_ranges(c: Any) -> None:
     """Raises InputError for a value that makes no sense where it stands."""
     if c.learning_rate is None:
-        raise InputError("config: learning_rate is empty; the programs fill it by the method, and so does methods.settle(config)")
+        raise InputError("config: learning_rate is empty; the programs fill it by the method, and so does methods.resolve(config)")
     for name, (low, high, inclusive) in RANGES.items():
         value = _value(c, name)
         if value is None:

@@ -89,7 +89,7 @@ class Batches:
     def _fill(self, members: np.ndarray, rows: list[list[int]], shape: Shape) -> Batch:
         R, L, E = shape.rows, shape.length, shape.places
         batch = {name: np.zeros((R, L), np.int32) for name in ("tokens", "positions", "segments", "types")}
-        batch |= {name: np.zeros((R, E), np.int32) for name in ("anchors", "examples")}
+        batch |= {name: np.zeros((R, E), np.int32) for name in ("example_starts", "examples")}
         batch["labels"] = np.zeros((R, E, *self.labels.shape[1:]), self.labels.dtype)
         batch["weights"] = np.zeros((R, E), np.float32)
         # Of each example, row by row: its row, its place there, and where in the row it begins. Of each token: whose it is, and which.
@@ -108,7 +108,7 @@ class Batches:
             source[here] = there
             batch["hidden"] = np.take(np.asarray(self.hidden), source, axis=0)  # one pass over it: the largest part of a batch by far
             batch["hidden"][batch["segments"] == 0] = 0
-        batch["anchors"][row, place], batch["examples"][row, place] = at, example
+        batch["example_starts"][row, place], batch["examples"][row, place] = at, example
         batch["labels"][row, place], batch["weights"][row, place] = self.labels[example], 1.0
         return batch
 

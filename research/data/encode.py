@@ -144,7 +144,7 @@ def _joined(ids: list[list[int]], types: list[list[int]]) -> Tokens:
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    with storage.writing(path) as part:
+    with storage.atomic_write(path) as part:
         with part.open("wb") as file:
             np.savez(file, ids=tokens.ids, types=tokens.types, offsets=tokens.offsets, uncut=tokens.uncut)
         storage.seal(part)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from research import storage
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.data.batches import Batches
 from research.data.describe import Lengths, truncation
 from research.data.examples import Examples
@@ -37,7 +37,7 @@ def compare(run: Path, fingerprint: str, console: Console) -> None:
 
 
 def measure(
-    model: Model, splits: Mapping[str, Examples], data: Mapping[str, str], run: Path, config: ConfigDict, console: Console
+    model: AdaptedModel, splits: Mapping[str, Examples], data: Mapping[str, str], run: Path, config: ConfigDict, console: Console
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of a trained model on each of `splits`, and write them with the predictions into a folder of their own.
 
@@ -64,7 +64,7 @@ def measure(
 
 
 def totals(
-    model: Model, examples: Examples, batches: Batches, layout: layouts.Layout, program: Program, path: Path
+    model: AdaptedModel, examples: Examples, batches: Batches, layout: layouts.Layout, program: Program, path: Path
 ) -> dict[str, np.ndarray]:
     """Return what the metrics of `model` on `examples`, laid out in `batches`, are made of; its predictions go to `path`."""
     sums, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)

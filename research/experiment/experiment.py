@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.config import durations
 from research.data.batches import Batches
 from research.data.examples import Dataset
@@ -26,7 +26,7 @@ class Experiment:
     """A model and what trains it."""
 
     config: ConfigDict
-    model: Model
+    model: AdaptedModel
     data: Dataset
     layout: layouts.Layout
     train: Batches
@@ -56,7 +56,7 @@ class Experiment:
         epoch, batch = divmod(step, self.train.steps)
         return {"epoch": epoch, "batch": batch}
 
-    def enter(self, phase: phases.Phase, values: Tree) -> Model:
+    def enter(self, phase: phases.Phase, values: Tree) -> AdaptedModel:
         """The model in `phase`, where `values` are those of all that trains at some time; its training batches bring what its frozen
         stages give, if examples come round again."""
         model = self.model.at(phase.plan, values)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from research import storage, weights
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.adapt.base import Delta
 from research.adapt.recipe import Recipe
 from research.data.examples import Examples
@@ -48,7 +48,7 @@ def remarks(pooling: str, style: Style, recipe: Recipe, family: str) -> tuple[st
     return (f"export: --format=sentence-transformers; transformers' {family} classifiers have no place for pooling={pooling}",)
 
 
-def check(form: str, model: Model, style: Style, family: str) -> None:
+def check(form: str, model: AdaptedModel, style: Style, family: str) -> None:
     """Raises InputError where the format has no place for the classifier."""
     pooling = model.config.pooling
     if family not in TABLES:
@@ -67,7 +67,7 @@ def check(form: str, model: Model, style: Style, family: str) -> None:
         )
 
 
-def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: str | None, output: Path) -> str:
+def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, form: str | None, output: Path) -> str:
     """Writes the trained `model` of the finished run in `workdir` to the new folder `output`, in one of `FORMATS`, and returns which.
 
     "huggingface": the whole model, with deltas merged into it; "peft": the delta and the head; "sentence-transformers": the whole model
@@ -96,7 +96,7 @@ def export(model: Model, checkpoint: weights.Checkpoint, workdir: Path, form: st
     return form
 
 
-def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The parameters of encoder and head, flat, with the deltas merged into the encoder's, the innermost first."""
     encoder = _under("encoder/", params)
     for delta in reversed(model.recipe.deltas):
@@ -105,7 +105,9 @@ def _merged(model: Model, params: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
 
-def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface") -> None:
+def _whole(
+    folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface"
+) -> None:
     if form == "huggingface":
         huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
     else:
@@ -118,7 +120,7 @@ def _whole(folder: Path, model: Model, checkpoint: weights.Checkpoint, tensors: 
     _compare(model, batch, np.asarray(whole.apply({"params": params}, batch))[:, :1])
 
 
-def _delta(folder: Path, model: Model, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
+def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
     deltas, trained = model.recipe.deltas, model.plan.trained
     further = [name for name in trained if not name.startswith(("head/", "delta/"))]
     if len(deltas) != 1 or further:
@@ -140,12 +142,12 @@ def _under(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
 
 
-def _texts(model: Model) -> tuple[str, ...]:
+def _texts(model: AdaptedModel) -> tuple[str, ...]:
     """A few texts, among them some that hold each of the tokenizer's special tokens in the middle and at the end."""
     return (*SAID, *(f"One{token} more {token}" for token in model.tokenizer.all_special_tokens))
 
 
-def _batch(model: Model) -> dict[str, np.ndarray]:
+def _batch(model: AdaptedModel) -> dict[str, np.ndarray]:
     """A few texts, one a row."""
     texts = tuple((text,) * len(model.task.texts) for text in _texts(model))
     tokens = model.tokens(Examples(tuple(map(str, range(len(texts)))), texts, ()))
@@ -156,13 +158,13 @@ def _batch(model: Model) -> dict[str, np.ndarray]:
     return batch | {"positions": batch["positions"] + np.int32(tokens.first_position)}
 
 
-def _logits(model: Model, batch: dict[str, np.ndarray]) -> np.ndarray:
+def _logits(model: AdaptedModel, batch: dict[str, np.ndarray]) -> np.ndarray:
     """Logits in float32 [n, 1, C]."""
     exact = dataclasses.replace(model, encoder=model.encoder.clone(precision=Precision("float32")))
     return np.asarray(jax.jit(lambda trainable: exact.logits(trainable, exact.frozen, batch))(exact.trainable))
 
 
-def _compare(model: Model, batch: dict[str, np.ndarray], found: Any) -> None:
+def _compare(model: AdaptedModel, batch: dict[str, np.ndarray], found: Any) -> None:
     wanted = _logits(model, batch)
     far = float(np.abs(wanted - found).max() / max(1.0, np.abs(wanted).max()))
     if not far <= TOLERANCE:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from research import weights
 from research.adapt import methods
-from research.adapt.adapted_model import Batch, Model, one_row
+from research.adapt.adapted_model import AdaptedModel, Batch, one_row
 from research.adapt.recipe import Recipe
 from research.config import fields
 from research.data.examples import Dataset
@@ -26,14 +26,14 @@ from research.tasks.catalog import KINDS
 from research.weights import adapter
 
 
-def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> Model:
+def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> AdaptedModel:
     """The model of `config` for classes `labels`. `words` are those that it takes from the training texts (`weights.own_words`)."""
     return models_of(config, labels, words)(config)
 
 
 def models_of(
     config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...], *, shapes_only: bool = False
-) -> Callable[[ConfigDict], Model]:
+) -> Callable[[ConfigDict], AdaptedModel]:
     """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
     relies on. With `shapes_only` their parameters are ShapeDtypeStructs, and nothing is computed."""
     task, keys = catalog.of(config), named_keys(config.seed)
@@ -53,26 +53,26 @@ def models_of(
     shapes, states = jax.eval_shape(init, keys)
     plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
     parts = ("encoder", "head") if config.weights.head else ("encoder",)
-    drawn = [name for name in flatten(shapes) if recipe.begins_anew(name) or not checkpoint.gives(name, parts)]
+    drawn = [name for name in flatten(shapes) if recipe.is_reinitialized(name) or not checkpoint.provides(name, parts)]
     random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
 
     def begin(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
         # 3. Pretrained parameters over them, strictly.
-        params = fresh | checkpoint.onto({part: fresh[part] for part in parts}, labels, task.labels)
+        params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, labels, task.labels)
         # 4. What the method begins with: parts made anew, noise, deltas.
-        for regulariser in recipe.regularisers:
-            params = regulariser.begin(params, fresh, keys["begin"])
+        for hook in recipe.hooks:
+            params = hook.begin(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
         return adapter.graft(params, checkpoint, config, labels, task.labels)
 
-    def build(config: ConfigDict) -> Model:
+    def build(config: ConfigDict) -> AdaptedModel:
         config, keys = fields.copied(config, {"pooling": used}), named_keys(config.seed)
         # 2. Random parameters, each part from its own key: those that are wanted, and the shapes of the others.
         params = jax.eval_shape(begin, shapes, keys) if shapes_only else begin(unflatten(flatten(shapes) | flatten(random(keys))), keys)
         # 5. What trains, and what does not.
         trainable, frozen = split(params, plan.trained)
         # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
-        return Model(
+        return AdaptedModel(
             task=task,
             kind=kind,
             labels=labels,

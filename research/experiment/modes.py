@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = e
         if finished:
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
-        e = build(workdirs.settled(workdir, config))
+        e = build(workdirs.with_recorded_values(workdir, config))
         lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
         console.print(*e.data.notes, truncation(lengths, config.max_length), sep="\n")
         workdirs.record(workdir, e.model.config)
@@ -108,7 +108,7 @@ def train_and_test(e: experiment.Experiment, workdir: Path, console: Console) ->
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
     curves.draw(workdir, title, metric, kept.positive, best.step)
     confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
-    speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.company), 1))
+    speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.fleet), 1))
     return describe(e, kept, totals, speed, best, sha256.result())
 
 
@@ -147,13 +147,13 @@ def evaluate_run(
 
 def load_trained(
     config: ConfigDict, workdir: Path, labels: tuple[str, ...] = (), ignore: tuple[str, ...] = workdirs.USE
-) -> adapted_model.Model:
+) -> adapted_model.AdaptedModel:
     """The model of `config` with the kept parameters of the run in `workdir`; where nothing was trained there, but the config begins
     with a trained head, as it begins, for `labels` or those of the task or of the checkpoint. `ignore` is as in `workdir.check_same`.
 
     Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
     """
-    config = workdirs.settled(workdir, config)
+    config = workdirs.with_recorded_values(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
         own = weights.head_labels(config)

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.data.describe import Lengths, truncation
 from research.data.inputs import Input, collected
 from research.errors import InputError
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 QUIET = Console(quiet=True)
 
 
-def stream(model: Model, layout: layouts.Layout, rows: Iterable[Input], console: Console = QUIET) -> Iterator[Row]:
+def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], console: Console = QUIET) -> Iterator[Row]:
     """Yield one dict for each of `rows`, in order: id, texts, label where there is one, prediction, probabilities.
 
     Where texts had to be cut, the `console` is told at the end how many.

@@ -33,7 +33,7 @@ def prediction_rows(examples, logits: np.ndarray, predictions: Callable, labels)
 
 
 def describe(
-    e: experiment.Experiment, kept: adapted_model.Model, totals: dict, speed: dict, best: Checkpoints, sha256: str
+    e: experiment.Experiment, kept: adapted_model.AdaptedModel, totals: dict, speed: dict, best: Checkpoints, sha256: str
 ) -> dict[str, Any]:
     """The contents of `result.json`. `sha256` is over the parameters that were kept and tested, frozen ones included."""
     params = merge(kept.trainable, kept.frozen)
@@ -70,6 +70,6 @@ def describe(
             "commit": provenance.commit(),
             "devices": [str(device.device_kind) for device in jax.devices()],
             "argv": sys.argv,
-            "company": list(e.layout.company),
+            "fleet": list(e.layout.fleet),
         },
     }

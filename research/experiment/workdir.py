@@ -73,7 +73,7 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None
                         folder.rmdir()
 
 
-def settled(workdir: Path, config: ConfigDict) -> ConfigDict:
+def with_recorded_values(workdir: Path, config: ConfigDict) -> ConfigDict:
     """Return the config, in which `pooling=auto` has the value that the run in `workdir` used, if one began there."""
     path = workdir / "config.json"
     if config.pooling != fields.AUTO or not path.exists():
@@ -94,7 +94,7 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
     path = workdir / "config.json"
     if not path.exists():
         return
-    before, now = flat(recorded.get_config(str(path)).to_dict()), flat(settled(workdir, config).to_dict())
+    before, now = flat(recorded.get_config(str(path)).to_dict()), flat(with_recorded_values(workdir, config).to_dict())
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not name.startswith(ignore or "\0")]
     if changed:
         name = changed[0]

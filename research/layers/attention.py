@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from research.layers.dropout import kept, placed
 from research.layers.precision import Precision
-from research.layers.remat import zero_after
+from research.layers.remat import zero_dependent_on
 
 MASKED = -1e9  # finite, so that a row without any token still gives finite numbers; exp() of it is exactly 0
 PIECE = 1 << 18  # weights of a piece: 1 MiB in float32, which leaves room in a core's second-level cache
@@ -129,7 +129,7 @@ def _in_pieces(function: Callable, whole: tuple, places: tuple) -> tuple:
     args = jnp.arange(pieces), rows, *cut
     one = jax.eval_shape(of_piece, jax.tree.map(lambda x: x[0], args))
     # `jax.lax.map` begins with empty results that depend on nothing: those of all layers would be made first, and held.
-    late = zero_after(whole[-1].reshape(-1)[0])
+    late = zero_dependent_on(whole[-1].reshape(-1)[0])
     found, _ = jax.lax.scan(write, tuple(jnp.full((pieces, *x.shape), late, x.dtype) for x in one), args)
     return tuple(x.reshape(N, *x.shape[2:]) for x in found)
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.layers.remat import zero_after
+from research.layers.remat import zero_dependent_on
 
 
 @jax.custom_vjp
@@ -15,7 +15,7 @@ def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
 
 def _lookup_backward(residuals, g: jax.Array):
     ids, like = residuals
-    return jnp.full(like.shape, zero_after(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
+    return jnp.full(like.shape, zero_dependent_on(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
 
 
 lookup.defvjp(lambda table, ids: (lookup(table, ids), (ids, table)), _lookup_backward)

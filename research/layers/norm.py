@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.layers.remat import anew, zero_after
+from research.layers.remat import barrier, zero_dependent_on
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -27,13 +27,13 @@ def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon
 
 
 def _layer_norm_backward(epsilon: float, residuals, g: jax.Array):
-    (x, mean, inverse, scale), g = anew(residuals, g)
+    (x, mean, inverse, scale), g = barrier(residuals, g)
     others, D = tuple(range(x.ndim - 1)), x.shape[-1]
     h = g * scale.reshape((1,) * (x.ndim - 1) + (-1,))
     # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, n nowhere whole, and
     # statistics that wait for the gradient leave nothing that the compiler could compute early and keep.
     sum_h, sum_hx = h.sum(-1, keepdims=True), (h * x).sum(-1, keepdims=True)
-    mean, inverse = (statistic + zero_after(sum_h) for statistic in (mean, inverse))
+    mean, inverse = (statistic + zero_dependent_on(sum_h) for statistic in (mean, inverse))
     slope = inverse * inverse * (sum_hx - mean * sum_h) / D
     grad_x = inverse * (h - slope * x - (sum_h / D - slope * mean))
     scaled = g * inverse

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import InputError, nearest
-from research.layers.remat import zero_after
+from research.layers.remat import zero_dependent_on
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def _forward(spec: str, a: jax.Array, b: jax.Array):
 
 def _backward(spec: str, residuals, g: jax.Array):
     a, given, like_a = residuals
-    b = (given + zero_after(g.reshape(-1)[0])).astype(jnp.bfloat16)  # not the forward pass's copy, which would be kept for it
+    b = (given + zero_dependent_on(g.reshape(-1)[0])).astype(jnp.bfloat16)  # not the forward pass's copy, which would be kept for it
     operands, out = spec.split("->")
     name_a, name_b = operands.split(",")
     g = g.astype(jnp.bfloat16)

@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 
 
-def anew(*kept: Any) -> tuple:
+def barrier(*kept: Any) -> tuple:
     """`kept`, opaque to the compiler, which otherwise keeps what the backward pass shares with the forward pass."""
     return jax.lax.optimization_barrier(kept)
 
 
-def zero_after(x: jax.Array) -> jax.Array:
+def zero_dependent_on(x: jax.Array) -> jax.Array:
     """0 in the shape of `x`, but not before `x` is there: what it is added to waits, also where a barrier is taken away too soon."""
     return jnp.minimum(jnp.abs(x), 0.0)
 
 
-def rematerialised(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+def rematerialize(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """`function(x)`, of which nothing but `x` is kept for the gradient: the backward pass computes `function` again (Chen et al. 2016).
 
     Less memory, for a third more work. `function` may close over arrays; they get their gradients. `jax.checkpoint` does the same, but
@@ -30,8 +30,8 @@ def rematerialised(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> 
         return closed(x, *consts)
 
     def backward(kept, g):
-        kept, g = anew(kept, g)
-        late = zero_after(g.reshape(-1)[0])
+        kept, g = barrier(kept, g)
+        late = zero_dependent_on(g.reshape(-1)[0])
         return jax.vjp(closed, *(x + late for x in kept))[1](g)
 
     run.defvjp(lambda *given: (run(*given), given), backward)

@@ -20,7 +20,7 @@ from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
 from research.layers.transformer import ACTIVATIONS, Batch, by_row
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Bert(nn.Module):
         return ("embeddings", *(f"layer_{i * c.num_hidden_groups // c.num_hidden_layers}" for i in range(c.num_hidden_layers)))
 
     @nn.compact
-    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> EncoderOutput:
         c, names = self.config, self.stages
         salt = token_salt(batch) if self.has_rng("dropout") else None
         mask = transformer.same_segment(batch["segments"])
@@ -232,6 +232,6 @@ class Bert(nn.Module):
             outputs.append(x)
         pooled = None
         if self.pooler and stop is None:
-            first = jnp.take_along_axis(x, batch["anchors"][:, :, None], axis=1)
+            first = jnp.take_along_axis(x, batch["example_starts"][:, :, None], axis=1)
             pooled = jnp.tanh(transformer.dense(self.precision, c.hidden_size, c.initializer_range, "pooler")(first))
-        return Encoded(x, tuple(outputs), pooled)
+        return EncoderOutput(x, tuple(outputs), pooled)

@@ -14,7 +14,7 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import WordEmbeddings
 from research.layers.lstm import BiLstm
 from research.layers.precision import Precision
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,9 @@ class BiLstmEncoder(nn.Module):
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.layers)))
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(
+        self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None
+    ) -> EncoderOutput:
         c, names = self.config, self.stages
         salt = token_salt(batch)[:, :, None] if self.has_rng("dropout") else None
         x = WordEmbeddings(c.vocab_size, c.embedding, name="embeddings")(batch["tokens"]) if start == 0 else hidden
@@ -68,4 +70,4 @@ class BiLstmEncoder(nn.Module):
             x = Dropout(self.dropout, name=f"dropout_{depth}")(x, salt)  # named, so that it does not depend on `start`
             x = BiLstm(c.size, self.precision, name=names[depth])(x, batch["segments"])
             outputs.append(x)
-        return Encoded(x, tuple(outputs))
+        return EncoderOutput(x, tuple(outputs))

@@ -22,7 +22,7 @@ from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
 from research.layers.transformer import Batch, by_row
 from research.models.bert import Mlp
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Deberta(nn.Module):
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
 
     @nn.compact
-    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> EncoderOutput:
         c, L = self.config, batch["segments"].shape[1]
         salt = token_salt(batch) if self.has_rng("dropout") else None
         mask = transformer.same_segment(batch["segments"])
@@ -202,4 +202,4 @@ class Deberta(nn.Module):
             layer = Layer(c, self.precision, self.dropout, self.attention_dropout, name=name)
             x = layer(x, distances, jnp.asarray(places, jnp.uint32), batch, mask, salt)
             outputs.append(x)
-        return Encoded(x, tuple(outputs))
+        return EncoderOutput(x, tuple(outputs))

@@ -18,7 +18,7 @@ from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
 from research.layers.transformer import ACTIVATIONS, Batch, by_row
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 # How GPT-2's config calls what others have.
 NAMES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_positions": "max_position_embeddings"}
@@ -137,7 +137,7 @@ class Gpt2(nn.Module):
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
 
     @nn.compact
-    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> EncoderOutput:
         c, L = self.config, batch["segments"].shape[1]
         salt = token_salt(batch) if self.has_rng("dropout") else None
         mask = transformer.same_segment(batch["segments"]) & jnp.tril(jnp.ones((L, L), bool))[None, None]
@@ -147,4 +147,4 @@ class Gpt2(nn.Module):
             last = name == self.stages[-1]
             x = Layer(c, self.precision, self.dropout, self.attention_dropout, last, name=name)(x, batch, mask, salt)
             outputs.append(x)
-        return Encoded(x, tuple(outputs))
+        return EncoderOutput(x, tuple(outputs))

@@ -10,7 +10,7 @@ from research.errors import InputError, nearest
 from research.layers.dropout import Dropout, mix, token_salt
 from research.layers.norm import LayerNorm
 from research.layers.transformer import ACTIVATIONS
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 POOLINGS = ("pooler", "first", "last", "mean", "max")
 EXACT = jax.lax.Precision.HIGHEST
@@ -31,7 +31,7 @@ class Style:
     tags_like_this: bool = False  # whether classifiers of tokens have the layer too
 
 
-def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str, padding: int | None = None) -> jax.Array:
+def pool(encoded: EncoderOutput, batch: dict[str, jax.Array], pooling: str, padding: int | None = None) -> jax.Array:
     """One vector for each example: [B, L, D] -> [B, E, D].
 
     `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `last` that of the last token
@@ -43,13 +43,13 @@ def pool(encoded: Encoded, batch: dict[str, jax.Array], pooling: str, padding: i
     if pooling == "pooler":
         return encoded.pooled
     if pooling == "first":
-        return jnp.take_along_axis(encoded.last, batch["anchors"][:, :, None], axis=1)
-    places = batch["anchors"].shape[1]
+        return jnp.take_along_axis(encoded.last, batch["example_starts"][:, :, None], axis=1)
+    places = batch["example_starts"].shape[1]
     if pooling == "last":
         place = jnp.broadcast_to(jnp.arange(encoded.last.shape[1]), batch["segments"].shape)
         place = place if padding is None else jnp.where(batch["tokens"] == padding, -1, place)
         last = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(place, batch["segments"])[:, 1:]
-        return jnp.take_along_axis(encoded.last, jnp.where(last < 0, batch["anchors"], last)[:, :, None], axis=1)
+        return jnp.take_along_axis(encoded.last, jnp.where(last < 0, batch["example_starts"], last)[:, :, None], axis=1)
     if pooling == "max":
         # By segment, not over a mask: [B, E, L, D] would be as many times the states as a row has places.
         highest = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(encoded.last, batch["segments"])[:, 1:]
@@ -85,12 +85,12 @@ class Classifier(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         style = self.style if self.pooling == "pooler" else Style(self.pooling)
         if self.reader is not None:
             if self.pooling == "pooler":
                 raise InputError("pooling='pooler' reads the encoder's last states, but the method has a reader; use mean, first or max")
-            encoded = Encoded(self.reader(encoded, batch), ())
+            encoded = EncoderOutput(self.reader(encoded, batch), ())
         x = pool(encoded, batch, style.pooling, style.padding)
         rows = mix(batch["examples"].astype(jnp.uint32))[:, :, None] if self.has_rng("dropout") else None
         x = Dropout(self.dropout)(x, rows)
@@ -109,7 +109,7 @@ class Tagger(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         x = encoded.last
         if self.style.tags_like_this:
             x = own_layer(self.style, x, x.shape[-1], self.initializer_range)
@@ -130,7 +130,7 @@ class LanguageModel(nn.Module):
     own_words: bool = False
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array], words: jax.Array) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array], words: jax.Array) -> jax.Array:
         x = encoded.last
         if self.style.activation:
             x = own_layer(self.style, x, words.shape[1], 0.02)

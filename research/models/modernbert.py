@@ -20,7 +20,7 @@ from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
 from research.layers.transformer import ACTIVATIONS, Batch, by_row
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETAS = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
@@ -175,7 +175,7 @@ class ModernBert(nn.Module):
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
 
     @nn.compact
-    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(self, batch: Batch, start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> EncoderOutput:
         c = self.config
         salt = token_salt(batch) if self.has_rng("dropout") else None
         x = Embeddings(c, self.dropout, name="embeddings")(batch, salt) if start == 0 else hidden
@@ -184,4 +184,4 @@ class ModernBert(nn.Module):
             number = int(name.removeprefix("layer_"))
             x = Layer(c, self.precision, self.dropout, self.attention_dropout, number, name=name)(x, batch, salt)
             outputs.append(x)
-        return Encoded(x, tuple(outputs))
+        return EncoderOutput(x, tuple(outputs))

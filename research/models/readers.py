@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from research.errors import InputError
 from research.layers.lstm import BiLstm
 from research.layers.precision import Precision
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 
 class Reader(nn.Module):
@@ -27,7 +27,7 @@ class Reader(nn.Module):
         """The same for token ids under `size`, for those that read the tokens too."""
         return self
 
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         raise NotImplementedError
 
 
@@ -39,7 +39,7 @@ class OneStage(Reader):
     def stages(self, total: int) -> tuple[int, ...]:
         return (self.stage,)
 
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         return encoded.stages[0]
 
 
@@ -51,7 +51,7 @@ class LastJoined(Reader):
     def stages(self, total: int) -> tuple[int, ...]:
         return tuple(range(max(1, total - self.count), total))
 
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         return jnp.concatenate(encoded.stages, axis=-1)
 
 
@@ -65,7 +65,7 @@ class ScalarMix(Reader):
         return tuple(range(total))
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         if len(sizes := {states.shape[-1] for states in encoded.stages}) > 1:
             raise InputError(f"scalar_mix adds stages up, but this encoder's have {', '.join(map(str, sorted(sizes)))} features")
         s = self.param("s", nn.initializers.zeros, (len(encoded.stages),))
@@ -82,7 +82,7 @@ class LstmOver(Reader):
     precision: Precision = Precision()
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         x = encoded.stages[0]
         for number in range(self.layers):
             x = BiLstm(self.size, self.precision, name=f"lstm_{number}")(x, batch["segments"])
@@ -101,7 +101,7 @@ class LstmBeside(Reader):
         return self.clone(vocabulary=size)
 
     @nn.compact
-    def __call__(self, encoded: Encoded, batch: dict[str, jax.Array]) -> jax.Array:
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         words = nn.Embed(self.vocabulary, self.embedding, name="word")(batch["tokens"])
         own = BiLstm(self.size, self.precision, name="lstm")(words, batch["segments"])
         return jnp.concatenate([encoded.stages[0], own], axis=-1)

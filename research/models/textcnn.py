@@ -14,7 +14,7 @@ from research.errors import InputError
 from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import WordEmbeddings
 from research.layers.precision import Precision
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,9 @@ class TextCnn(nn.Module):
         return ("embeddings", "layer_0")
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None) -> Encoded:
+    def __call__(
+        self, batch: dict[str, jax.Array], start: int = 0, hidden: jax.Array | None = None, stop: int | None = None
+    ) -> EncoderOutput:
         c = self.config
         x = WordEmbeddings(c.vocab_size, c.embedding, name="embeddings")(batch["tokens"]) if start == 0 else hidden
         outputs = [x]
@@ -100,4 +102,4 @@ class TextCnn(nn.Module):
             x = Dropout(self.dropout)(x, token_salt(batch)[:, :, None] if self.has_rng("dropout") else None)
             x = Windows(c, self.precision, name="layer_0")(x, batch["segments"])
             outputs.append(x)
-        return Encoded(x, tuple(outputs))
+        return EncoderOutput(x, tuple(outputs))

@@ -30,7 +30,7 @@ class Layout:
         return max(self.devices, 1)
 
     @property
-    def company(self) -> tuple[str, ...]:
+    def fleet(self) -> tuple[str, ...]:
         """The names of the runs that compute together, this one among them; () where it is alone."""
         return ()
 

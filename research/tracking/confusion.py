@@ -33,6 +33,6 @@ def draw(path: Path, confusion: np.ndarray, labels: Sequence[str], title: str) -
             colour = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(image, ax=axis, label="share of the class's examples", shrink=0.8)
-    with storage.writing(path) as part, warnings.catch_warnings():
+    with storage.atomic_write(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of a label in a script that the font does not have
         figure.savefig(part, dpi=110, format="png")

@@ -33,7 +33,7 @@ def draw(workdir: Path, title: str, metric: str, positive: str | None = None, ke
         low, high = score.get_ylim()
         score.set_ylim(max(low, 0) if low > -0.2 else low, min(high, 1))
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
-    with storage.writing(workdir / "curves.png") as part:
+    with storage.atomic_write(workdir / "curves.png") as part:
         figure.savefig(part, dpi=110, format="png")
 
 

@@ -34,12 +34,12 @@ class Meter:
         """All that a later process needs to count on."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def got(self, batch: dict[str, np.ndarray]) -> None:
+    def batch_ready(self, batch: dict[str, np.ndarray]) -> None:
         """A batch has arrived: the time since the last mark was spent waiting for it."""
         self._arrived = time.perf_counter()
         self._batch = int((batch["weights"] > 0).sum()), int((batch["segments"] > 0).sum()), batch["segments"].size
 
-    def stepped(self, flops: float, compiled: bool) -> None:
+    def step_done(self, flops: float, compiled: bool) -> None:
         """The step on that batch, of so many FLOPs, is done or has been handed over; `compiled` beforehand, it is not timed."""
         now = time.perf_counter()
         self.step_flops, self.train_flops = flops, self.train_flops + flops
@@ -54,7 +54,7 @@ class Meter:
             )
         self._mark = now
 
-    def skip(self) -> None:
+    def exclude(self) -> None:
         """The time since the last mark was not training."""
         self._mark = time.perf_counter()
 

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 
 import jax
 
-from research.adapt.adapted_model import Batch, Model
+from research.adapt.adapted_model import AdaptedModel, Batch
 from research.data.batches import Batches
 from research.parallel.layouts import Layout
 from research.params.tree import Tree
-from research.train.step import in_parts, mean_gradient
+from research.train.step import mean_gradient, split_microbatches
 
 
-def add(model: Model, batches: Batches, layout: Layout) -> Model:
+def calibrate(model: AdaptedModel, batches: Batches, layout: Layout) -> AdaptedModel:
     """`model` with what its regularisers find out; nothing is computed where none asks. A function of the config and the data alone:
     a run that goes on finds the same again."""
-    found = {regulariser.name: regulariser.find(gradients(model, batches, layout)) for regulariser in model.recipe.regularisers}
+    found = {hook.name: hook.calibrate(gradients(model, batches, layout)) for hook in model.recipe.hooks}
     return dataclasses.replace(model, found={name: tree for name, tree in found.items() if tree})
 
 
-def gradients(model: Model, batches: Batches, layout: Layout) -> Iterator[Tree]:
+def gradients(model: AdaptedModel, batches: Batches, layout: Layout) -> Iterator[Tree]:
     """The gradients of the mean loss of each batch of the first epoch, at the values that training begins with, without dropout."""
 
     def loss(trainable: Tree, frozen: Tree, part: Batch, key: None):
@@ -30,4 +30,4 @@ def gradients(model: Model, batches: Batches, layout: Layout) -> Iterator[Tree]:
 
     program, trees = layout.compile(step), [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
     for batch in batches.epoch(0):
-        yield layout.first(program(*trees, in_parts(batch, model.config.accumulate, layout)))
+        yield layout.first(program(*trees, split_microbatches(batch, model.config.accumulate, layout)))

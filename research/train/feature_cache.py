@@ -57,7 +57,7 @@ def check_size(model, tokens: Tokens, budget_gb: float) -> None:
     size = shape[0] * shape[1] * dtype.itemsize if below else 0
     if size > budget_gb * 1e9:
         what = f"what the {below} frozen stages give for {len(tokens):,} examples takes {size / 1e9:.2g} GB"
-        raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it anew in every step")
+        raise InputError(f"{what}, over prefix_cache_gb={budget_gb:g}; raise it, or set it to 0 to compute it again in every step")
 
 
 def key(model, tokens: Tokens, below: int) -> str:
@@ -91,7 +91,7 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
 
     program, frozen = layout.compile(step), layout.replicate(model.frozen)
     batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
-    with storage.writing(path) as part:
+    with storage.atomic_write(path) as part:
         with part.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
         out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
@@ -99,7 +99,7 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
             hidden = layout.join(program({}, frozen, layout.shard_same(batch)))
             for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
                 begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
-                at = batch["anchors"][row, place]
+                at = batch["example_starts"][row, place]
                 out[begin:end] = hidden[row, at : at + end - begin]
         out.flush()
         storage.seal(part)

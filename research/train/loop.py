@@ -15,7 +15,7 @@ from research.tracking.writer import Telemetry
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import evaluate
 from research.train.optimizer import carried
-from research.train.step import Batch, State, eval_step, in_parts, train_step
+from research.train.step import Batch, State, eval_step, split_microbatches, train_step
 
 
 def eval_program(model, layout: layouts.Layout) -> program.Program:
@@ -26,23 +26,23 @@ def eval_program(model, layout: layouts.Layout) -> program.Program:
 def train_program(experiment, phase=None, model=None) -> program.Program:
     """The compiled training step of a phase (the first), for `model` in it; it reuses the buffers of the state it is given."""
     phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
-    around = lambda gradient: functools.reduce(lambda g, r: r.of_batch(g), model.recipe.regularisers, gradient)  # noqa: E731
-    step = functools.partial(train_step, gradient=model.gradient, around=around, tx=phase.tx)
+    grad_transform = lambda gradient: functools.reduce(lambda g, r: r.wrap_grad(g), model.recipe.hooks, gradient)  # noqa: E731
+    step = functools.partial(train_step, gradient=model.gradient, grad_transform=grad_transform, tx=phase.tx)
     return experiment.layout.compile(step, donate=(0,))
 
 
-class Running:
+class PhaseRunner:
     """A phase under way: what trains in it on the devices, and all else that its step needs.
 
     What stays open from the phase before keeps its moments; what opens starts afresh; what closes is frozen as it is.
     """
 
-    def __init__(self, experiment, phase, whole: State, resident: Tree):
+    def __init__(self, experiment, phase, whole: State, device_constants: Tree):
         model, layout = experiment.enter(phase, whole.trainable), experiment.layout
         state = State(whole.step, model.trainable, carried(phase.tx.init(model.trainable), whole.opt_state))
         closed = split(whole.trainable, phase.plan.trained)[1]
         self.state, self._closed, self._key = (layout.place(tree) for tree in (state, closed, experiment.dropout_key))
-        self._frozen, self._layout, self._kept = merge(resident, self._closed), layout, model.kept
+        self._frozen, self._layout, self._kept = merge(device_constants, self._closed), layout, model.eval_params
         self.program = train_program(experiment, phase, model)
 
     def step(self, batch: Batch) -> dict[str, jax.Array]:
@@ -50,11 +50,11 @@ class Running:
         self.state, totals = self.program(self.state, self._frozen, batch, self._key)
         return totals
 
-    def kept(self) -> Tree:
+    def eval_params(self) -> Tree:
         """What to evaluate and to keep of all that trains at some time, on the devices."""
         return merge(self._kept(self.state.trainable, self.state.opt_state), self._closed)
 
-    def whole(self, trainable: Tree | None = None) -> State:
+    def full_state(self, trainable: Tree | None = None) -> State:
         """One device's copy of the state, with all that trains at some time (or the given tree for it)."""
         trainable = merge(self.state.trainable, self._closed) if trainable is None else trainable
         return self._layout.first(self.state.replace(trainable=trainable))
@@ -71,46 +71,50 @@ def fit(experiment, workdir: Path, evaluated: program.Program, latest: Checkpoin
     e, model, layout, stopped = experiment, experiment.model, experiment.layout, False
     identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
     whole, before = resumed(e, workdir, latest, best, identity)
-    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), Window(e), 0
-    resident, due, patience = layout.place(model.resident), e.schedule_of("log", "eval", "checkpoint"), e.steps_of("patience")
-    frozen = {part: resident[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
+    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), MetricAccumulator(e), 0
+    device_constants, due, patience = (
+        layout.place(model.device_constants),
+        e.schedule_of("log", "eval", "checkpoint"),
+        e.steps_of("patience"),
+    )
+    frozen = {part: device_constants[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
     with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
         for number, phase in enumerate(e.phases, 1):
             if phase.stop <= start or stopped or before.get("stopped"):
                 continue
-            running, first = Running(e, phase, whole, resident), max(start, phase.start)
+            running, first = PhaseRunner(e, phase, whole, device_constants), max(start, phase.start)
             stream, what, whole = e.train.stream(first), f"training, phase {number}" if len(e.phases) > 1 else "training", None
             for step in range(first + 1, phase.stop + 1):
                 batch = next(stream)
-                meter.got(batch)
-                totals = running.step(in_parts(batch, e.config.accumulate, layout))
+                meter.batch_ready(batch)
+                totals = running.step(split_microbatches(batch, e.config.accumulate, layout))
                 window.add(step, totals)
                 if step == first + 1:
                     jax.block_until_ready(totals)  # what it took to compile is the first step's own time
                 if due("log", step) or due("eval", step) or due("checkpoint", step):
                     telemetry.write(step, scores := window.scores())  # waits for the step, so that what follows is not timed as training
-                meter.stepped(running.program.flops, compiled=step == first + 1)
+                meter.step_done(running.program.flops, compiled=step == first + 1)
                 telemetry.show(what, step, window.note)
                 if due("log", step):
                     telemetry.log(what, step, scores, meter.counts())
                 if due("eval", step):
                     telemetry.show("evaluating")
-                    kept = running.kept()
+                    kept = running.eval_params()
                     scores = model.scores(evaluate(evaluated, kept, frozen, e.dev, layout)[0])
                     telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
                     score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
                     telemetry.judge(step, scores, model.task.metric, highest, best.step, model.positive)
                     if highest is None or score > highest:
-                        best.save(running.whole(kept), e.position(step), {**identity, "score": score, **model.learnt})
+                        best.save(running.full_state(kept), e.position(step), {**identity, "score": score, **model.learnt})
                     stopped = bool(patience) and step - best.step >= patience
                 if due("checkpoint", step) or stopped:
                     then = {"speed": meter.counts(), "stopped": stopped, "best": best.step}
-                    latest.save(running.whole(), e.position(step), identity | then)
-                meter.skip()
+                    latest.save(running.full_state(), e.position(step), identity | then)
+                meter.exclude()
                 if stopped:
                     telemetry.say(f"step {step}: stopped, as dev {model.metric_title} has not been better since step {best.step}")
                     break
-            whole, compilations = running.whole(), compilations + running.program.compilations
+            whole, compilations = running.full_state(), compilations + running.program.compilations
     return meter, compilations
 
 
@@ -136,7 +140,7 @@ def check_identity(workdir: Path, meta: dict[str, Any], now: dict[str, Any]) -> 
             raise InputError(f"{workdir}: trained on other {name} ({meta.get(name)} there, {value} now); give another --workdir")
 
 
-class Window:
+class MetricAccumulator:
     """Totals of the steps since the last log line, fetched one step late so that the device never waits for the host."""
 
     def __init__(self, experiment):

@@ -44,7 +44,7 @@ def _group(entry: Entry, config) -> optax.GradientTransformation:
     scale = OPTIMIZERS[config.optimizer](config)
     decay = optax.add_decayed_weights(config.weight_decay) if entry.decay and config.weight_decay else optax.identity()
     first, second = (scale, decay) if config.optimizer in ("adamw", "adafactor") else (decay, scale)
-    return optax.chain(first, second, optax.scale(entry.fate.multiplier) if entry.fate.multiplier != 1.0 else optax.identity())
+    return optax.chain(first, second, optax.scale(entry.treatment.multiplier) if entry.treatment.multiplier != 1.0 else optax.identity())
 
 
 def _uncorrected(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
@@ -83,8 +83,8 @@ def make(plan: Plan, config, rate: optax.Schedule) -> optax.GradientTransformati
     if not config.bias_correction and config.optimizer not in ADAMS:
         raise InputError(f"bias_correction=False is of {' and '.join(ADAMS)}; optimizer={config.optimizer} corrects nothing")
     for name, entry in plan.entries.items():
-        if entry.fate.trained and not entry.fate.multiplier > 0:
-            raise InputError(f"rule {entry.rule!r}: learning-rate multiplier {entry.fate.multiplier:g} on {name}; freeze it instead")
+        if entry.treatment.trained and not entry.treatment.multiplier > 0:
+            raise InputError(f"rule {entry.rule!r}: learning-rate multiplier {entry.treatment.multiplier:g} on {name}; freeze it instead")
 
     def labels(trainable: Tree) -> Tree:
         return map_named(lambda name, _: plan.entries[name].group, trainable)

@@ -4,7 +4,7 @@ import dataclasses
 
 import optax
 
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.config import durations
 from research.errors import InputError
 from research.params import plan as plans
@@ -21,7 +21,7 @@ class Phase:
     tx: optax.GradientTransformation
 
 
-def make(model: Model, rate: optax.Schedule, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
+def make(model: AdaptedModel, rate: optax.Schedule, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
     """The phases of a run of `total` steps. Raises InputError where one would begin after the end."""
     c, count = model.config, len(model.plan.phases or (model.plan,))
     every = durations.steps(c, "phase", total=total, **sizes) or -(-total // (2 * max(count - 1, 1)))
@@ -35,7 +35,7 @@ def make(model: Model, rate: optax.Schedule, total: int, sizes: dict[str, int]) 
     found = []
     for plan, start, stop in zip(model.plan.phases or (model.plan,), starts, [*starts[1:], total], strict=True):
         tx = optimizer.make(plan, c, rate)
-        for regulariser in model.recipe.regularisers:
-            tx = regulariser.optimizer(tx, c, total)
+        for hook in model.recipe.hooks:
+            tx = hook.optimizer(tx, c, total)
         found.append(Phase(start, stop, plan, tx))
     return tuple(found)

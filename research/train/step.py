@@ -40,18 +40,18 @@ def train_step(
     *,
     gradient: Gradient,
     tx: optax.GradientTransformation,
-    around: Callable[[Gradient], Gradient] = lambda gradient: gradient,
+    grad_transform: Callable[[Gradient], Gradient] = lambda gradient: gradient,
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update from a batch whose leaves are [A, B, ...]: A parts, run one after the other.
 
     `gradient(trainable, frozen, part, key)` is that of the *sum* of the losses of the part's examples, with a dict of totals;
-    `around` may change what is done with the mean gradient's function. Returns the new state and the summed totals, with
+    `grad_transform` may change what is done with the mean gradient's function. Returns the new state and the summed totals, with
     `count` and `grad_norm` (of the mean gradient of what trains, before clipping). The dropout key is a function of the step
     and `key` (uint32 key data).
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
-    grads, totals = around(functools.partial(mean_gradient, gradient, axis))(state.trainable, frozen, batch, key)
+    grads, totals = grad_transform(functools.partial(mean_gradient, gradient, axis))(state.trainable, frozen, batch, key)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     new = State(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state)
     return new, {**totals, "grad_norm": optax.tree.norm(grads)}
@@ -64,16 +64,18 @@ def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen:
     of parts nor that of devices changes the result.
     """
 
-    def of_part(part: Batch):
+    def wrap_microbatch_grad(part: Batch):
         grads, totals = gradient(trainable, frozen, part, key)
         return grads, {**totals, "count": part["weights"].sum()}
 
     parts = batch["weights"].shape[0]
     if parts == 1:
-        grads, totals = of_part(jax.tree.map(lambda x: x[0], batch))
+        grads, totals = wrap_microbatch_grad(jax.tree.map(lambda x: x[0], batch))
     else:
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], batch)))
-        add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None)  # noqa: E731
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(wrap_microbatch_grad, jax.tree.map(lambda x: x[0], batch))
+        )
+        add = lambda total, part: (jax.tree.map(jnp.add, total, wrap_microbatch_grad(part)), None)  # noqa: E731
         (grads, totals), _ = jax.lax.scan(add, zeros, batch)
     grads, totals = layouts.add_up((grads, totals), axis)
     part = 1.0 / totals["count"]  # a product may be done again by each of its readers, a division would be done once and kept
@@ -86,6 +88,6 @@ def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, logits_fn: Callabl
     return logits, layouts.add_up(totals_fn(logits, batch), axis)
 
 
-def in_parts(batch: Batch, parts: int, layout: layouts.Layout) -> Batch:
+def split_microbatches(batch: Batch, parts: int, layout: layouts.Layout) -> Batch:
     """[R, ...] -> [parts, R / parts, ...], cut for the devices: what `train_step` takes."""
     return layout.shard(jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), axis=1)

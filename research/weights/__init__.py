@@ -1,6 +1,6 @@
 """Pretrained models: found, verified, read, renamed and grafted."""
 
-from research.weights.checkpoint import Checkpoint, Untrained, begin, head_labels, open, own_words
+from research.weights.checkpoint import Checkpoint, RandomInit, begin, head_labels, open, own_words
 from research.weights.load import load, padded_batch
 
-__all__ = ["Checkpoint", "Untrained", "begin", "head_labels", "load", "open", "own_words", "padded_batch"]
+__all__ = ["Checkpoint", "RandomInit", "begin", "head_labels", "load", "open", "own_words", "padded_batch"]

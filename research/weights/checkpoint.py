@@ -12,7 +12,7 @@ from research.data import vocabulary
 from research.errors import InputError
 from research.models import families
 from research.weights import adapter, classes, from_scratch, hub, reader, remarks, sentence, tokenizer
-from research.weights.from_scratch import Baseline
+from research.weights.from_scratch import FromScratch
 from research.weights.graft import graft
 from research.weights.name_map import Table, head_kind, to_ours, with_one_bias
 from research.weights.tables import TABLES
@@ -79,11 +79,11 @@ class Checkpoint:
             tensors.pop("head/words", None)  # the table of words again
         return tensors | (self.modules.classifier() if self.is_sentence_classifier else {})
 
-    def gives(self, name: str, parts: Sequence[str]) -> bool:
-        """Whether `onto` takes the parameter `name` from the file, where it gets these parts of the model."""
+    def provides(self, name: str, parts: Sequence[str]) -> bool:
+        """Whether `load_into` takes the parameter `name` from the file, where it gets these parts of the model."""
         return name in self._ours and name.split("/")[0] in parts
 
-    def onto(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         """`params` ({"encoder": ...} or with "head", random or shapes) with its tensors in all places; a head's classes in the order of
         `labels`, where `numbered` are the classes of a task that fixes their order.
 
@@ -108,20 +108,20 @@ class Checkpoint:
         return tokenizer.lowercased(found) if found is not None and lower else found
 
 
-class Untrained(Checkpoint):
+class RandomInit(Checkpoint):
     """The shape and the tokenizer of a model alone: its parameters begin random."""
 
-    def gives(self, name: str, parts: Sequence[str]) -> bool:
+    def provides(self, name: str, parts: Sequence[str]) -> bool:
         return False
 
-    def onto(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         return params
 
     def notes(self, config: Any, names: Iterable[str]) -> tuple[str, ...]:
         return ()
 
 
-def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
+def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | FromScratch:
     """What the model of a run's config begins with, by its fields `model` and `weights`; `words` are those of a baseline.
 
     Raises InputError as `open` and `baseline.begin` do.
@@ -134,7 +134,7 @@ def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | Baseline:
         return from_scratch.begin(config.model, config[config.model], words, "" if scratch else w.source, w.sha256)
     source, field = (config.model, "model") if scratch or not w.source else (w.source, "weights.source")
     found = open(source, w.sha256, w.pickle, field)
-    return Untrained(found.source, found.folder, found.config, "") if scratch else found
+    return RandomInit(found.source, found.folder, found.config, "") if scratch else found
 
 
 def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:

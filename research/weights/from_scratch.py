@@ -19,7 +19,7 @@ TABLE = "encoder/embeddings/word/embedding"
 
 
 @dataclasses.dataclass(frozen=True)
-class Baseline:
+class FromScratch:
     """A model of random parameters, in place of a `Checkpoint`.
 
     `config` is its shape, `words` its vocabulary without special tokens, `path` a file of word vectors or None, `sha256` the digest of
@@ -53,11 +53,11 @@ class Baseline:
         """The fast tokenizer of its words."""
         return vocabulary.tokenizer(self.words)
 
-    def gives(self, name: str, parts: Sequence[str]) -> bool:
+    def provides(self, name: str, parts: Sequence[str]) -> bool:
         """Never: a word without a vector begins random."""
         return False
 
-    def onto(self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
         """`params` ({"encoder": ...}, random) with the vectors in the rows of their words."""
         flat, first = flax.traverse_util.flatten_dict(params, sep="/"), len(vocabulary.SPECIAL)
         rows = [first + i for i, word in enumerate(self.words) if word in self.vectors]
@@ -67,7 +67,7 @@ class Baseline:
         return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def begin(model: str, options: Mapping[str, Any], words: Sequence[str], source: str = "", sha256: str = "") -> Baseline:
+def begin(model: str, options: Mapping[str, Any], words: Sequence[str], source: str = "", sha256: str = "") -> FromScratch:
     """The baseline `model` of `hub.BASELINES` with its config's `options`, for `words`; `source` is a file of word vectors, "" for none.
 
     Raises InputError where there is no such file, or its digest is not `sha256` (unless that is "").
@@ -82,4 +82,4 @@ def begin(model: str, options: Mapping[str, Any], words: Sequence[str], source: 
             found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 and found != sha256.lower():
         raise InputError(f"weights.source {source!r}: sha256 is {found or 'of nothing'}, expected {sha256}")
-    return Baseline(config, tuple(words), path, found)
+    return FromScratch(config, tuple(words), path, found)

@@ -64,7 +64,7 @@ def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np
         "positions": np.broadcast_to(np.arange(length), tokens.shape),
         "segments": mask,
         "types": types,
-        "anchors": np.zeros((rows, 1)),
+        "example_starts": np.zeros((rows, 1)),
         "labels": np.zeros((rows, 1)),
         "examples": np.arange(rows)[:, None],
     }

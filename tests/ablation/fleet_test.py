@@ -78,7 +78,7 @@ def test_seeds_and_scalars_are_each_its_own(method, epsilon, tmp_path, keep):
     shas = [together["params"]["sha256"] for together, *_ in ended.values()]
     assert len(set(shas)) == len(shas), "no two of them are the same run"
     for together, alone, _ in ended.values():
-        assert together["environment"]["company"] == list(configs) and alone["environment"]["company"] == []
+        assert together["environment"]["fleet"] == list(configs) and alone["environment"]["fleet"] == []
         assert together["config_hash"] == alone["config_hash"] and together["params"]["trainable"] == alone["params"]["trainable"]
         assert together["speed"]["step_flops"] < 1.3 * alone["speed"]["step_flops"]
     wrong = [keep["together", "m0"][name] - keep["alone", "m1"][name] for name in keep["alone", "m0"]]
@@ -112,7 +112,7 @@ def test_one_that_diverges_or_stops_early_or_cannot_begin_is_alone_in_that(quick
 def test_what_was_killed_goes_on_to_the_same_end(quickly, tmp_path, monkeypatch):
     configs = {f"r{k}": config(method="lora", seed=k // 2, learning_rate=1e-3 * (1 + k % 2)) for k in range(4)}
     whole = fleet.run(configs, tmp_path / "whole", lambda text: None)
-    plain = loop.Running.step
+    plain = loop.PhaseRunner.step
     for limit in (18, 10):  # in the fifth step, and then among those who went on from the third
         left = iter(range(limit))
 
@@ -121,10 +121,10 @@ def test_what_was_killed_goes_on_to_the_same_end(quickly, tmp_path, monkeypatch)
                 raise KeyboardInterrupt
             return plain(self, batch)
 
-        monkeypatch.setattr(loop.Running, "step", step)
+        monkeypatch.setattr(loop.PhaseRunner, "step", step)
         with pytest.raises(KeyboardInterrupt):
             fleet.run(configs, tmp_path / "killed", lambda text: None)
-    monkeypatch.setattr(loop.Running, "step", plain)
+    monkeypatch.setattr(loop.PhaseRunner, "step", plain)
     ended = fleet.run(configs, tmp_path / "killed", lambda text: None)
     assert {name: one["params"]["sha256"] for name, one in ended.items()} == {n: one["params"]["sha256"] for n, one in whole.items()}
     (tmp_path / "killed" / "r2" / "result.json").unlink()

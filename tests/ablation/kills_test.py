@@ -16,7 +16,7 @@ def test_a_sweep_that_is_killed_ends_as_if_nothing_had_happened(tmp_path):
 
 @pytest.mark.parametrize("name", ["result.json", *kills.FILES])
 def test_cells_that_differ_anywhere_are_not_equal(name, tmp_path):
-    sweep = kills.Sweep(tmp_path, 1, 1)
+    sweep = kills.Study(tmp_path, 1, 1)
     assert sweep.cells() == {} and sweep.lines() == 0
     for file in kills.FILES:
         path = tmp_path / "abc" / file

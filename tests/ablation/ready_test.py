@@ -74,7 +74,7 @@ def test_every_value_is_one_that_the_code_knows(name):
     for config in configs(name):
         assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
         assert config.pooling in ("auto", *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
-        methods.settle(config)  # raises where a method is not known
+        methods.resolve(config)  # raises where a method is not known
         fields.check_ranges(config)
 
 
@@ -123,15 +123,19 @@ def test_decay_at_one_is_full_fine_tuning_at_the_same_rates():
     assert {config.method for config in found} == {"llrd"} and len({(c.llrd_decay, c.base_learning_rate) for c in found}) == 15
     assert {c.base_learning_rate for c in found if c.llrd_decay == 1.0} == {5e-5, 1e-4, 2e-4}
     plain = runs.plan("llrd", llrd_decay=1.0)
-    assert {entry.fate for entry in plain.entries.values()} == {plans.Fate()} != {e.fate for e in runs.plan("llrd").entries.values()}
+    assert (
+        {entry.treatment for entry in plain.entries.values()}
+        == {plans.Treatment()}
+        != {e.treatment for e in runs.plan("llrd").entries.values()}
+    )
 
 
 def test_batches_of_other_sizes_see_as_many_examples():
     found = configs("rate_batch", "seeds=1")
     assert {config.total_examples for config in found} == {8192} and len({(c.batch_size, c.base_learning_rate) for c in found}) == 16
-    settled = configs("rate_batch", "seeds=1,method=lora")
-    for config in settled:
-        methods.settle(config)
+    with_recorded_values = configs("rate_batch", "seeds=1,method=lora")
+    for config in with_recorded_values:
+        methods.resolve(config)
         assert config.learning_rate == pytest.approx(40 * config.base_learning_rate)
 
 
@@ -140,7 +144,7 @@ def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev()
     assert {config.total_steps for config in found} == {256} and {config.total_epochs for config in found} == {None}
     assert {config.eval_percent for config in found} == {100.0}
     for config in found:
-        methods.settle(config)
+        methods.resolve(config)
         assert config.data.seed == config.seed
     sizes = values("few_shot", "data.train_examples")
     assert sizes == [16, 32, 64, 128, 256, 512, 1024, 0] and values("few_shot", "method") == ["full", "linear_probe", "lora"]
@@ -151,7 +155,7 @@ def test_only_runs_with_the_same_examples_train_together():
     for name, together in (("few_shot", False), ("pooling", True)):
         found = dict(enumerate(configs(name, "seeds=3")))
         for config in found.values():
-            methods.settle(config)
+            methods.resolve(config)
         assert (max(map(len, grouping.groups(found))) > 1) == together
 
 
@@ -205,7 +209,7 @@ def test_rates_are_half_the_default_of_each_method_itself_and_its_double():
     assert values("rates", "method") == list(METHODS) and values("rates", "method", "method=lora") == ["lora"]
     chosen = configs("rates", "method=lora,seeds=1")
     for config in chosen:
-        methods.settle(config)
+        methods.resolve(config)
     default = runs.config("trec", "method=lora,data=files").learning_rate
     assert [config.learning_rate / default for config in chosen] == [0.5, 1, 2]
 

@@ -54,7 +54,7 @@ def test_a_run_that_was_alone_gives_the_same_parameters_again(done):
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before, "the run itself is not touched"
 
 
-def test_a_member_of_a_fleet_is_replayed_in_its_company(done):
+def test_a_member_of_a_fleet_is_replayed_with_the_others(done):
     folder, _, first, second = done
     for run_id in (first, second):
         good, said = again(folder, run_id)

@@ -89,7 +89,7 @@ def test_runs_of_one_task_are_trained_together_and_one_that_fails_leaves_the_oth
     assert said[0] == "4 runs as one program" and "1 of 3" not in " ".join(said)
     results = sweep_runs.results(found, tmp_path)
     assert [run.status for run in results] == ["finished"] * 3 + ["failed"] and "training diverged" in results[3].error
-    assert all(len(run.result["environment"]["company"]) == 4 for run in results[:3])
+    assert all(len(run.result["environment"]["fleet"]) == 4 for run in results[:3])
 
 
 def test_what_cannot_be_together_is_done_one_by_one(tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ def test_what_cannot_be_together_is_done_one_by_one(tmp_path, monkeypatch):
     said = do(found, tmp_path, list(found))
     assert said[0] == "2 runs one after the other: together they failed: MemoryError: all of it"
     assert ["test accuracy" in line for line in said] == [False, True, True]
-    assert all(run.result["environment"]["company"] == [] for run in sweep_runs.results(found, tmp_path))
+    assert all(run.result["environment"]["fleet"] == [] for run in sweep_runs.results(found, tmp_path))
 
 
 @pytest.mark.parametrize("path", sorted((runs.ROOT / "configs" / "ablations").glob("[a-z]*.py")), ids=lambda path: path.stem)

@@ -107,7 +107,7 @@ FREEZING = "configs/ablations/freezing.py:smoke,seeds=1"
     ],
 )
 def test_an_error_that_all_runs_share_is_one_line_before_the_first(changes, words, tmp_path):
-    sweep = study.Sweep(FREEZING, tmp_path / "runs", changes=changes)
+    sweep = study.Study(FREEZING, tmp_path / "runs", changes=changes)
     with pytest.raises(InputError, match=rf"^all \d+ runs of the sweep would fail: .*{words}") as error:
         sweep.check()
     assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
@@ -118,13 +118,13 @@ def test_an_error_of_some_runs_stops_none_of_the_others(tmp_path):
         "from configs import trec\n\ndef base(_):\n    return trec.get_config('smoke')\n\n"
         "def sweep(_):\n    return [{'max_length': 16}, {'max_length': 3_000}]\n"
     )
-    study.Sweep(str(tmp_path / "some.py"), tmp_path / "runs").check()
-    study.Sweep(FREEZING, tmp_path / "runs").check()
+    study.Study(str(tmp_path / "some.py"), tmp_path / "runs").check()
+    study.Study(FREEZING, tmp_path / "runs").check()
 
 
 def test_changes_of_the_base_are_those_of_every_run(tmp_path):
-    plain = study.Sweep(FREEZING, tmp_path).plan().splitlines()
-    sixteen = study.Sweep(FREEZING, tmp_path, changes=["--config.batch_size=16", "--config.total_epochs=2"])
+    plain = study.Study(FREEZING, tmp_path).plan().splitlines()
+    sixteen = study.Study(FREEZING, tmp_path, changes=["--config.batch_size=16", "--config.total_epochs=2"])
     assert len(sixteen.plan().splitlines()) == len(plain) and not {line.split()[0] for line in plain} & set(sixteen._runs)
     for _, config in sixteen._runs.values():
         assert (config.batch_size, config.total_epochs, config.total_steps) == (16, 2.0, None)
@@ -134,7 +134,7 @@ def test_changes_of_the_base_are_those_of_every_run(tmp_path):
         ("--config.top_layers=1", "--config.top_layers: the sweep of .*freezing.py sets top_layers itself"),
     ):
         with pytest.raises(InputError, match=words) as error:
-            study.Sweep(FREEZING, tmp_path, changes=[change])
+            study.Study(FREEZING, tmp_path, changes=[change])
         assert "\n" not in str(error.value)
 
 
@@ -143,7 +143,7 @@ def test_runs_on_data_that_have_changed_are_left_out_and_removed_on_request(tmp_
         rows = "".join(f"text {i} of {split}\t{'yes' if i % 2 else 'no'}\n" for i in range(texts))
         (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + rows)
     changes = ["--config.task=custom", "--config.data.source=files", f"--config.data.path={tmp_path}"]
-    sweep = study.Sweep(FREEZING, tmp_path / "runs", changes=changes)
+    sweep = study.Study(FREEZING, tmp_path / "runs", changes=changes)
     now = experiments.load_data(next(iter(sweep._runs.values()))[1]).raw_fingerprint
     for run_id, data in zip(sweep._runs, ("before", now), strict=False):
         (tmp_path / "runs" / run_id).mkdir(parents=True)

@@ -21,16 +21,16 @@ from tests import runs
 QUIET = Console(quiet=True)
 
 
-def walk(regulariser, steps, total=20):
+def walk(hook, steps, total=20):
     """Parameters after each of `steps` updates, and what was kept then."""
-    tx = regulariser.optimizer(optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)), None, total)
+    tx = hook.optimizer(optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)), None, total)
     params, rng, seen = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}, np.random.default_rng(0), []
     state, update = tx.init(params), jax.jit(tx.update)
     for _ in range(steps):
         grads = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        seen.append((np.asarray(params["a"]), np.asarray(regulariser.kept(params, state)["a"])))
+        seen.append((np.asarray(params["a"]), np.asarray(hook.eval_params(params, state)["a"])))
     return seen
 
 
@@ -75,7 +75,7 @@ def options(method, **changes):
 def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
     whole = modes.run(c, tmp_path / "whole", QUIET)
-    step = loop.Running.step
+    step = loop.PhaseRunner.step
 
     def cut(self, batch):
         if int(self.state.step) == 8:
@@ -83,7 +83,7 @@ def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp
         return step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Running, "step", cut)
+        patch.setattr(loop.PhaseRunner, "step", cut)
         with pytest.raises(KeyboardInterrupt):
             modes.run(c, tmp_path / "cut", QUIET)
     assert Checkpoints(tmp_path / "cut" / "checkpoints", "latest").step == 5

@@ -134,7 +134,7 @@ def test_layers_that_share_their_parameters_open_as_one(source):
 def test_rates_fall_once_for_layers_that_share_their_parameters(source):
     def rates(name):
         entries = built(source, name, "llrd", llrd_decay=0.5).plan.entries
-        return {n.split("/")[1]: entry.fate.multiplier for n, entry in entries.items() if n.startswith("encoder/")}
+        return {n.split("/")[1]: entry.treatment.multiplier for n, entry in entries.items() if n.startswith("encoder/")}
 
     assert rates("albert-groups") == {"embeddings": 0.25, "layer_0": 0.5, "layer_1": 1.0, "pooler": 1.0}
     assert rates("albert") == {"embeddings": 0.5, "layer_0": 1.0, "pooler": 1.0}

@@ -9,7 +9,7 @@ import pytest
 
 from research import storage
 from research.adapt import methods
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
 from research.data.batches import Batches
 from research.data.examples import Examples
@@ -18,7 +18,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten
 from research.train import feature_cache, loop
-from research.train.step import in_parts, init_state
+from research.train.step import init_state, split_microbatches
 from tests import runs
 
 READS = {"chosen_layer": (1,), "last4_concat": (1, 2), "scalar_mix": (0, 1, 2), "feature_bilstm": (2,), "feature_concat": (2,)}
@@ -37,7 +37,7 @@ def config(method: str, **changes):
 
 
 @functools.cache
-def model_of(method: str, **changes) -> Model:
+def model_of(method: str, **changes) -> AdaptedModel:
     """Its parameters are away from their trivial start, so that it is seen whether each does what it should."""
     model = initialize.build_model(config(method, **changes), ("a", "b"))
     random = np.random.RandomState(0)
@@ -45,7 +45,7 @@ def model_of(method: str, **changes) -> Model:
     return model.at(model.plan, {**model.trainable, "head": head})
 
 
-def batch_of(model: Model, layout: str, change: bool = False):
+def batch_of(model: AdaptedModel, layout: str, change: bool = False):
     """16 texts of 4 to 19 letters in one batch, the sixth one perhaps with other letters in it."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
     tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
@@ -55,13 +55,13 @@ def batch_of(model: Model, layout: str, change: bool = False):
     return next(Batches(tokens, np.arange(16, dtype=np.int32) % 2, 16, seed=0, layout=layout).epoch(0))
 
 
-def by_example(model: Model, batch, trainable=None) -> np.ndarray:
+def by_example(model: AdaptedModel, batch, trainable=None) -> np.ndarray:
     program = PROGRAMS.setdefault(id(model), jax.jit(model.logits))
     logits = np.asarray(program(trainable or model.trainable, model.frozen, batch))
     return logits[batch["weights"] > 0][np.argsort(batch["examples"][batch["weights"] > 0])]
 
 
-def stages_of(model: Model, batch) -> list[np.ndarray]:
+def stages_of(model: AdaptedModel, batch) -> list[np.ndarray]:
     return [np.asarray(x) for x in model.encoder.apply({"params": model.frozen["encoder"]}, batch).stages]
 
 
@@ -86,7 +86,7 @@ def test_what_is_cached_gives_the_same_losses_and_every_parameter_moves(method):
         before = {name: np.array(leaf) for name, leaf in flatten(e.model.trainable).items()}
         state, step, losses = init_state(e.model.trainable, e.tx), loop.train_program(e), []
         for number, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
-            state, totals = step(state, e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
+            state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
             losses.append(float(totals["loss"] / totals["count"]))
             if number == 2:
                 moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}
@@ -128,7 +128,7 @@ def test_gradients_flow_in_the_head_alone(method):
     assert any("reader" in name for name in own) == (method not in ("chosen_layer", "last4_concat"))
 
 
-def pooled_logits(model: Model, batch, features: np.ndarray) -> np.ndarray:
+def pooled_logits(model: AdaptedModel, batch, features: np.ndarray) -> np.ndarray:
     """The classifier over the mean of each example's features, in NumPy: [n, C]."""
     kernel, bias = (np.asarray(model.trainable["head"]["classifier"][name], np.float64) for name in ("kernel", "bias"))
     found = {}
@@ -244,7 +244,7 @@ def test_with_lora_the_states_are_those_that_lora_changes(method):
 def test_a_nudge_reaches_the_last_states_that_are_read(method):
     model = model_of(method)
     batch = batch_of(model, "packed")
-    logits = jax.jit(lambda nudge: model.logits(model.trainable, model.frozen, batch, None, nudge))
+    logits = jax.jit(lambda embedding_noise: model.logits(model.trainable, model.frozen, batch, None, embedding_noise))
     nothing = np.zeros((*batch["tokens"].shape, 32), np.float32)
     there = batch["weights"] > 0
     still = np.asarray(logits(nothing))[there][np.argsort(batch["examples"][there])]

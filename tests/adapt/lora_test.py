@@ -69,7 +69,7 @@ def fresh(delta, encoder):
 
 def run(delta, own, encoder, x, batch=None, key=None):
     dense = lambda x: jnp.einsum("blm,mn->bln", x, encoder["dense/kernel"]) + encoder["dense/bias"][None, None]  # noqa: E731
-    return delta.sites(own, encoder, batch, key, Precision())["dense"](dense, x)
+    return delta.interceptors(own, encoder, batch, key, Precision())["dense"](dense, x)
 
 
 def test_the_magnitude_begins_as_the_norm_of_each_output():
@@ -104,7 +104,9 @@ def test_a_layer_without_a_bias_is_as_one_with_a_bias_of_zero():
     encoder, own, x = toy(delta)
     encoder["dense/bias"] = np.zeros(5, np.float32)
     without = {"dense/kernel": encoder["dense/kernel"]}
-    y = delta.sites(own, without, None, None, Precision())["dense"](lambda x: jnp.einsum("blm,mn->bln", x, without["dense/kernel"]), x)
+    y = delta.interceptors(own, without, None, None, Precision())["dense"](
+        lambda x: jnp.einsum("blm,mn->bln", x, without["dense/kernel"]), x
+    )
     np.testing.assert_allclose(y, run(delta, own, encoder, x), atol=1e-6)
 
 

@@ -149,7 +149,7 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
     assert not plan.phases and len(plan.trained) == len(plan.entries)
     for depth, names in enumerate((HEAD | POOLER | LAYERS[3], LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS)):
         for name in names:
-            np.testing.assert_allclose(plan.entries[name].fate.multiplier, ratio**depth, rtol=1e-12)
+            np.testing.assert_allclose(plan.entries[name].treatment.multiplier, ratio**depth, rtol=1e-12)
 
 
 def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
@@ -158,10 +158,10 @@ def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
     for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
         c = fields.override(fields.base("imdb", fields.words("")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, "auto")
-        methods.settle(c)
+        methods.resolve(c)
         assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "auto"
     c = fields.override(fields.base("imdb", fields.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
-    methods.settle(c)
+    methods.resolve(c)
     assert (c.learning_rate, c.pooling) == (3e-3, "mean")
 
 

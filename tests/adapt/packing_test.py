@@ -64,8 +64,8 @@ def test_without_segments_it_would_leak(model):
 
 
 def test_recomputing_activations_changes_nothing():
-    kept, anew = (initialize.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
+    kept, reinit = (initialize.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
     batch, key = batch_of(kept, "packed"), jax.random.key(0)
-    grads = [flatten(jax.jit(jax.grad(m.loss, has_aux=True))(m.trainable, m.frozen, batch, key)[0]) for m in (kept, anew)]
+    grads = [flatten(jax.jit(jax.grad(m.loss, has_aux=True))(m.trainable, m.frozen, batch, key)[0]) for m in (kept, reinit)]
     for name, grad in grads[0].items():
         np.testing.assert_allclose(grad, grads[1][name], atol=1e-6, err_msg=name)

@@ -125,8 +125,8 @@ def test_forward_and_gradients_agree_with_the_same_weights(torch, pair):
     head = Classifier(classes=2, pooling="pooler")
 
     def logits(own):
-        sites = delta.sites(own, flat, batch, None, encoder.precision)
-        with nn.intercept_methods(adapted_model.at(sites)):
+        interceptors = delta.interceptors(own, flat, batch, None, encoder.precision)
+        with nn.intercept_methods(adapted_model.at(interceptors)):
             encoded = encoder.apply({"params": params["encoder"]}, batch)
         return head.apply({"params": params["head"]}, encoded, batch)[:, 0]
 

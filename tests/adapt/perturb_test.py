@@ -14,7 +14,7 @@ from research.experiment import build as experiments
 from research.parallel.layouts import Layout
 from research.tasks import classification
 from research.train import loop
-from research.train.step import in_parts, init_state, train_step
+from research.train.step import init_state, split_microbatches, train_step
 from tests import runs, toy
 
 KEY, D, C = jax.random.key(0), 6, 3
@@ -24,14 +24,14 @@ LENGTHS = (3, 5, 2, 4)  # tokens of the four examples
 def batch(rows):
     """The four examples, laid out as `rows` says (numbers of examples), in rows of 10 tokens with 3 places."""
     found = {name: np.zeros((len(rows), 10), np.int32) for name in ("segments", "positions")}
-    found |= {name: np.zeros((len(rows), 3), np.int32) for name in ("anchors", "examples", "labels")}
+    found |= {name: np.zeros((len(rows), 3), np.int32) for name in ("example_starts", "examples", "labels")}
     found["weights"] = np.zeros((len(rows), 3), np.float32)
     for r, inside in enumerate(rows):
         at = 0
         for place, example in enumerate(inside):
             here = slice(at, at + LENGTHS[example])
             found["segments"][r, here], found["positions"][r, here] = place + 1, np.arange(LENGTHS[example])
-            found["anchors"][r, place], found["examples"][r, place], found["labels"][r, place] = at, example, example % C
+            found["example_starts"][r, place], found["examples"][r, place], found["labels"][r, place] = at, example, example % C
             found["weights"][r, place] = 1.0
             at += LENGTHS[example]
     return jax.tree.map(jnp.asarray, found)
@@ -101,8 +101,8 @@ def linear(rate=0.3):
         examples = jnp.take_along_axis(batch["examples"], jnp.maximum(batch["segments"] - 1, 0), axis=1)
         return table[examples, batch["positions"]]
 
-    def logits(trainable, frozen, batch, key=None, nudge=None):
-        x = states(batch) + (0.0 if nudge is None else nudge)
+    def logits(trainable, frozen, batch, key=None, embedding_noise=None):
+        x = states(batch) + (0.0 if embedding_noise is None else embedding_noise)
         members = batch["segments"][:, None, :] == jnp.arange(1, 4)[None, :, None]
         mean = jnp.einsum("bel,bld->bed", members.astype(jnp.float32), x) / jnp.maximum(members.sum(-1, keepdims=True), 1)
         if key is not None and rate:
@@ -111,12 +111,12 @@ def linear(rate=0.3):
             mean = jnp.where(keep, mean / (1 - rate), 0.0)
         return jnp.einsum("bed,dc->bec", mean, trainable["w"])
 
-    def loss(trainable, frozen, batch, key, nudge=None):
-        z = logits(trainable, frozen, batch, key, nudge)
+    def loss(trainable, frozen, batch, key, embedding_noise=None):
+        z = logits(trainable, frozen, batch, key, embedding_noise)
         return classification.loss_sum(z, batch), classification.totals(z, batch)
 
     config = types.SimpleNamespace(label_smoothing=0.1)
-    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, nudged_width=D, config=config), table
+    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, embedding_noise_width=D, config=config), table
 
 
 TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astype(np.float32))}
@@ -131,11 +131,11 @@ def test_rdrop_adds_the_loss_of_another_pass_and_how_far_the_two_are_apart():
     nll, apart = -((wanted * np.log(q)).sum(-1) * w).sum(), ((kl(p, q) + kl(q, p)) / 2 * w).sum()
     assert apart > 0.1
     for alpha in (0.0, 1.0, 5.0):
-        found = float(perturb.RDrop(alpha).penalty(model, TRAINABLE, {}, PACKED, KEY, first))
+        found = float(perturb.RDrop(alpha).extra_loss(model, TRAINABLE, {}, PACKED, KEY, first))
         assert found == pytest.approx(nll + alpha * apart, rel=1e-5)
     same, _ = linear(rate=0.0)
     still = same.logits(TRAINABLE, {}, PACKED, KEY)
-    assert float(perturb.RDrop(9.0).penalty(same, TRAINABLE, {}, PACKED, KEY, still)) == pytest.approx(
+    assert float(perturb.RDrop(9.0).extra_loss(same, TRAINABLE, {}, PACKED, KEY, still)) == pytest.approx(
         float(classification.loss_sum(still, PACKED, 0.1)), rel=1e-6
     )
 
@@ -159,7 +159,7 @@ def test_smart_climbs_from_noise_to_where_the_predictions_differ_most(layout, ep
     method = perturb.Smart(weight=2.0, epsilon=epsilon, sigma=0.05, step_size=0.3, steps=steps)
     noise, w = by_example(0.05 * perturb.normal(KEY, "smart", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64)
     expected = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.3, steps) for i, n in enumerate(LENGTHS))
-    found = float(method.penalty(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
+    found = float(method.extra_loss(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
     assert found == pytest.approx(2 * expected, rel=1e-4)
     still = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.0, 0) for i, n in enumerate(LENGTHS))
     assert found > 10 * still
@@ -168,7 +168,7 @@ def test_smart_climbs_from_noise_to_where_the_predictions_differ_most(layout, ep
 def test_what_is_dropped_is_not_taken_for_what_the_noise_does():
     model, _ = linear(rate=0.5)
     tiny = perturb.Smart(weight=1.0, epsilon=1e-3, sigma=1e-3, step_size=1e-3, steps=1)
-    assert float(tiny.penalty(model, TRAINABLE, {}, PACKED, KEY, model.logits(TRAINABLE, {}, PACKED, KEY))) < 1e-4
+    assert float(tiny.extra_loss(model, TRAINABLE, {}, PACKED, KEY, model.logits(TRAINABLE, {}, PACKED, KEY))) < 1e-4
 
 
 def descend(x, w, label, delta, o):
@@ -197,7 +197,7 @@ def test_freelb_averages_the_gradients_on_its_way(layout, bound):
         expected = expected + total
         assert bound == 0 or np.linalg.norm(last) == pytest.approx(bound, rel=1e-4)
     gradient = jax.grad(model.loss, has_aux=True)
-    grads, totals = jax.jit(method.of_part(model, gradient))(TRAINABLE, {}, layout, KEY)
+    grads, totals = jax.jit(method.wrap_microbatch_grad(model, gradient))(TRAINABLE, {}, layout, KEY)
     np.testing.assert_allclose(grads["w"], expected, atol=1e-4)
     assert np.abs(np.asarray(gradient(TRAINABLE, {}, layout, KEY)[0]["w"]) - expected).max() > 1e-2
     assert float(totals["confusion"].sum()) == len(LENGTHS)
@@ -222,21 +222,21 @@ def test_sam_is_optaxs_on_one_device_and_on_several():
         step = layout.compile(functools.partial(train_step, gradient=gradient, around=around, tx=tx))
         state, rest, keys = (layout.replicate(x) for x in (init_state(trainable, tx), frozen, key))
         for b in data:
-            state, _ = step(state, rest, in_parts(b, parts, layout), keys)
+            state, _ = step(state, rest, split_microbatches(b, parts, layout), keys)
         return jax.tree.map(np.asarray, layout.first(state).trainable)
 
     for devices, parts in ((0, 1), (8, 2)):
-        assert toy.distance(run(devices, parts, perturb.Sam(rho).of_batch), params) < 1e-5
+        assert toy.distance(run(devices, parts, perturb.Sam(rho).wrap_grad), params) < 1e-5
     assert toy.distance(run(0, 1, lambda gradient: gradient), params) > 1e-3
 
 
 def losses(method, steps=4, **changes):
     e = experiments.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
     layout, found, first = e.layout, [], None
-    state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.resident, e.dropout_key))
+    state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.device_constants, e.dropout_key))
     step, stream = loop.train_program(e), e.train.stream()
     for _ in range(steps):
-        state, totals = step(state, frozen, in_parts(next(stream), e.config.accumulate, layout), key)
+        state, totals = step(state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key)
         totals = layout.first(totals)
         found.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
         first = first or step.flops

@@ -44,7 +44,7 @@ def test_attention_reads_the_prefix_beside_what_it_read(layout):
 def test_the_prefix_has_columns_of_its_own_for_dropout():
     model = small.model("prefix", prefix__tokens=3)
     own, encoder = small.parts(model, model.trainable, "prefix")
-    site = model.recipe.deltas[0].sites(own, encoder, {}, None, Precision())[CORE]
+    site = model.recipe.deltas[0].interceptors(own, encoder, {}, None, Precision())[CORE]
     qkv, mask = np.zeros((2 * 4, 5, 8), np.float32), np.zeros((2, 1, 5, 5), bool)
     rows, columns = np.zeros((2, 4, 5, 1), np.uint32), np.tile(np.arange(5, dtype=np.uint32), (2, 1, 1, 1))
     _, k, v, mask, _, columns = site(lambda *arguments: arguments, qkv, qkv, qkv, mask, rows, columns)
@@ -150,6 +150,6 @@ def test_a_soft_prompt_stands_after_the_first_token_wherever_the_text_begins():
     assert small.far(small.logits(model, moved, batch), small.logits(model, model.trainable, batch))
     (_,), out = small.at(model, moved, batch, "embeddings/word")
     own, _ = small.parts(model, moved, "soft_prompt")
-    at = batch["anchors"][0, 0] + 1
+    at = batch["example_starts"][0, 0] + 1
     np.testing.assert_array_equal(out[0, at : at + 2], own["embeddings/word/prompt"])
     assert small.far(out[0, at - 1], own["embeddings/word/prompt"][0])

@@ -44,7 +44,7 @@ def test_bitfit_and_layernorm_train_biases_and_norms():
 def test_top_k_and_llrd_train_the_top_at_falling_rates():
     plan = runs.plan("top_k+llrd", top_layers=2, llrd_decay=0.5)
     assert set(plan.trained) == set(runs.plan("top_k", top_layers=2).trained)
-    rates = {name: entry.fate.multiplier for name, entry in plan.entries.items()}
+    rates = {name: entry.treatment.multiplier for name, entry in plan.entries.items()}
     assert {rates[name] for name in plan.trained if "layer_0" in name} == {0.5}
     assert {rates[name] for name in plan.trained if "layer_0" not in name} == {1.0}
     assert {group.removesuffix(" no decay") for group in plan.groups} == {"x1", "x0.5"}
@@ -52,19 +52,19 @@ def test_top_k_and_llrd_train_the_top_at_falling_rates():
 
 
 @pytest.mark.parametrize(
-    ("method", "spared"),
+    ("method", "no_decay_pattern"),
     [("lora", set()), ("ia3", {"inputs", "outputs"}), ("dora", {"magnitude"}), ("vera", {"d"})],
 )
-def test_weight_decay_spares_what_a_delta_begins_with_away_from_zero(method, spared):
+def test_weight_decay_spares_what_a_delta_begins_with_away_from_zero(method, no_decay_pattern):
     entries = runs.plan(method, vera__rank=16).entries
-    deltas = {name: entry for name, entry in entries.items() if name.startswith("delta/") and entry.fate.trained}
-    assert {name.rpartition("/")[2] for name, entry in deltas.items() if not entry.decay} == spared
+    deltas = {name: entry for name, entry in entries.items() if name.startswith("delta/") and entry.treatment.trained}
+    assert {name.rpartition("/")[2] for name, entry in deltas.items() if not entry.decay} == no_decay_pattern
     assert any(entry.decay for entry in deltas.values()) == (method != "ia3")
 
 
 def test_rates_by_depth_hold_for_a_delta_too():
     plan = runs.plan("lora+llrd", llrd_decay=0.5)
-    rates = {name: plan.entries[name].fate.multiplier for name in plan.trained}
+    rates = {name: plan.entries[name].treatment.multiplier for name in plan.trained}
     assert {rates[name] for name in rates if "layer_0" in name} == {0.5}
     assert {rates[name] for name in rates if "layer_0" not in name} == {1.0}
 
@@ -87,7 +87,7 @@ def test_a_method_without_phases_trains_in_all_of_them():
 
 def test_full_with_a_method_of_rates_is_that_method():
     one, other = runs.plan("full+llrd"), runs.plan("llrd")
-    assert {n: (e.fate, e.decay) for n, e in one.entries.items()} == {n: (e.fate, e.decay) for n, e in other.entries.items()}
+    assert {n: (e.treatment, e.decay) for n, e in one.entries.items()} == {n: (e.treatment, e.decay) for n, e in other.entries.items()}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten, unflatten
 from research.train import loop
-from research.train.step import in_parts, init_state
+from research.train.step import init_state, split_microbatches
 from tests import runs
 
 KEY = jax.random.key(0)
@@ -40,7 +40,7 @@ def test_l2sp_is_the_papers_penalty_once_for_each_example_that_is_there():
     model = SimpleNamespace(recipe=methods.recipe(("embeddings", "layer_0"), runs.config(method="ia3")))
 
     def penalty(alpha, now):
-        return float(regularize.L2SP(alpha, 0.05).penalty(model, now, {"anchor": began}, batch, KEY, None))
+        return float(regularize.L2SP(alpha, 0.05).extra_loss(model, now, {"anchor": began}, batch, KEY, None))
 
     found = penalty(0.3, now)
     w, w0 = flat(now), flat(began)
@@ -55,7 +55,7 @@ def test_l2sp_is_the_papers_penalty_once_for_each_example_that_is_there():
 
 def test_mixout_takes_each_weight_of_a_kernel_or_its_pretrained_value_and_keeps_the_expectation():
     now, began, p = tree(0), tree(1), 0.7
-    view = jax.jit(lambda key: regularize.Mixout(p).view(now, {"anchor": began}, key))
+    view = jax.jit(lambda key: regularize.Mixout(p).effective_params(now, {"anchor": began}, key))
     seen = flat(view(KEY))
     w, w0 = flat(now), flat(began)
     kernel = "encoder/layer_0/kernel"
@@ -72,7 +72,7 @@ def test_mixout_takes_each_weight_of_a_kernel_or_its_pretrained_value_and_keeps_
 def test_two_kernels_of_one_shape_are_mixed_differently():
     now = {"encoder": {name: {"kernel": jnp.ones((30, 30))} for name in "ab"}}
     began = jax.tree.map(jnp.zeros_like, now)
-    seen = regularize.Mixout(0.5).view(now, {"anchor": began}, KEY)["encoder"]
+    seen = regularize.Mixout(0.5).effective_params(now, {"anchor": began}, KEY)["encoder"]
     assert 0.4 < (np.asarray(seen["a"]["kernel"]) == np.asarray(seen["b"]["kernel"])).mean() < 0.6
 
 
@@ -82,9 +82,12 @@ def test_mixout_is_in_training_alone():
     moved = jax.tree.map(lambda x: x + 0.1, e.model.trainable)
     batch = next(e.dev.epoch(0))
     plain = initialize.build_model(runs.config(precision="float32"), e.model.labels)
-    both = [jax.jit(model.logits)(moved, resident, batch) for model, resident in ((e.model, e.model.resident), (plain, {}))]
+    both = [
+        jax.jit(model.logits)(moved, device_constants, batch)
+        for model, device_constants in ((e.model, e.model.device_constants), (plain, {}))
+    ]
     np.testing.assert_array_equal(*both)
-    undropped = lambda key: e.model.logits(e.model.recipe.regularisers[0].view(moved, e.model.resident, key), {}, batch)  # noqa: E731
+    undropped = lambda key: e.model.logits(e.model.recipe.hooks[0].effective_params(moved, e.model.device_constants, key), {}, batch)  # noqa: E731
     mixed = jax.jit(undropped)
     assert min(np.abs(mixed(jax.random.key(i)) - other).max() for i, other in enumerate([both[0], mixed(KEY)])) > 1e-3
 
@@ -95,7 +98,7 @@ def gradient(trainable, frozen, batch, key):
 
 def test_child_tuning_f_scales_what_it_lets_through_and_draws_anew_by_the_key():
     g, child = tree(0), regularize.ChildTuning("F", 0.3, 1)
-    masked = jax.jit(lambda key: child.of_batch(gradient)(g, {}, None, key)[0])
+    masked = jax.jit(lambda key: child.wrap_grad(gradient)(g, {}, None, key)[0])
     found, was = flat(masked(KEY)), flat(g)
     for name in NAMES:
         through = found[name] != 0
@@ -110,7 +113,7 @@ def test_child_tuning_f_scales_what_it_lets_through_and_draws_anew_by_the_key():
 
 def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches():
     given = [tree(i) for i in range(5)]
-    mask = flatten(regularize.ChildTuning("D", 0.2, 3).find(iter(given)))
+    mask = flatten(regularize.ChildTuning("D", 0.2, 3).calibrate(iter(given)))
     squares = {name: sum(flat(g)[name] ** 2 for g in given[:3]) for name in NAMES if name.startswith("encoder/")}
     every = np.concatenate([x.ravel() for x in squares.values()])
     least = np.sort(every)[-round(0.2 * every.size)]
@@ -118,10 +121,10 @@ def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches
     for name, x in squares.items():
         assert (mask[name] == (x >= least * (1 - 1e-6))).mean() > 0.999, name
     g = tree(9)
-    found = flat(regularize.ChildTuning("D", 0.2, 3).of_batch(gradient)(g, {"child_tuning": unflatten(mask)}, None, KEY)[0])
+    found = flat(regularize.ChildTuning("D", 0.2, 3).wrap_grad(gradient)(g, {"child_tuning": unflatten(mask)}, None, KEY)[0])
     for name, x in flat(g).items():
         np.testing.assert_array_equal(found[name], np.where(mask[name], x, 0.0) if name in mask else x)
-    assert regularize.ChildTuning("F", 0.2, 3).find(iter(())) == {}
+    assert regularize.ChildTuning("F", 0.2, 3).calibrate(iter(())) == {}
 
 
 @pytest.mark.devices
@@ -130,8 +133,8 @@ def test_child_tuning_d_finds_the_same_again_on_any_devices_and_moves_nothing_el
     options = {"method": "child_tuning", "child_tuning__kind": "D", "child_tuning__batches": 2, "precision": "float32"}
     options |= {"weight_decay": 0.0, "learning_rate": 0.01}
     e, again = (experiments.build(runs.config(**options)) for _ in range(2))
-    mask = flatten(e.model.resident["child_tuning"])
-    for name, x in flatten(again.model.resident["child_tuning"]).items():
+    mask = flatten(e.model.device_constants["child_tuning"])
+    for name, x in flatten(again.model.device_constants["child_tuning"]).items():
         np.testing.assert_array_equal(x, mask[name])
     several = flatten(experiments.build(runs.config(parallel="pmap", accumulate=1, **options)).model.found["child_tuning"])
     assert np.mean([(several[name] == x).mean() for name, x in mask.items()]) > 0.999
@@ -140,7 +143,7 @@ def test_child_tuning_d_finds_the_same_again_on_any_devices_and_moves_nothing_el
     before, counts = flatten(jax.tree.map(np.array, e.model.trainable)), 0
     state, step, stream = init_state(e.model.trainable, e.tx), loop.train_program(e), e.train.stream()
     for _ in range(2):
-        state, _ = step(state, e.model.resident, in_parts(next(stream), 1, e.layout), e.dropout_key)
+        state, _ = step(state, e.model.device_constants, split_microbatches(next(stream), 1, e.layout), e.dropout_key)
     for name, x in flatten(state.trainable).items():
         moved = np.asarray(x) != before[name]
         assert not moved[~mask[name]].any() if name in mask else moved.any(), name
@@ -150,7 +153,7 @@ def test_child_tuning_d_finds_the_same_again_on_any_devices_and_moves_nothing_el
 
 def test_noisytune_adds_uniform_noise_in_proportion_to_each_matrix():
     params = tree(0)
-    found, was = flat(regularize.NoisyTune(0.15).begin(params, {}, KEY)), flat(params)
+    found, was = flat(regularize.NoisyTune(0.15).init_params(params, {}, KEY)), flat(params)
     for name, shape in NAMES.items():
         noise = found[name] - was[name]
         if len(shape) < 2 or name.startswith("head/"):
@@ -159,19 +162,19 @@ def test_noisytune_adds_uniform_noise_in_proportion_to_each_matrix():
             width = 0.15 * was[name].std()
             assert abs(noise).max() <= width / 2 * (1 + 1e-4)
             assert noise.std() == pytest.approx(width / 12**0.5, rel=0.1)
-    first, second = (regularize.NoisyTune(0.15).begin({"encoder": {n: jnp.eye(9)}}, {}, KEY)["encoder"][n] for n in "ab")
+    first, second = (regularize.NoisyTune(0.15).init_params({"encoder": {n: jnp.eye(9)}}, {}, KEY)["encoder"][n] for n in "ab")
     assert (np.asarray(first) != np.asarray(second)).mean() > 0.9
 
 
 @pytest.mark.slow
 def test_reinit_top_begins_with_the_random_values_of_its_layers_and_the_pooler():
-    anew, read = (flatten(initialize.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
+    reinit, read = (flatten(initialize.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
     random = flatten(initialize.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)
     top = max(name.split("/")[1] for name in read if name.startswith("encoder/layer_"))
-    for name, x in anew.items():
+    for name, x in reinit.items():
         new = name.startswith((f"encoder/{top}/", "encoder/pooler/"))
         np.testing.assert_array_equal(x, (random if new else read)[name])
-    assert not np.array_equal(anew[f"encoder/{top}/mlp/up/kernel"], read[f"encoder/{top}/mlp/up/kernel"])
+    assert not np.array_equal(reinit[f"encoder/{top}/mlp/up/kernel"], read[f"encoder/{top}/mlp/up/kernel"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from research.adapt import methods
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.experiment import initialize
@@ -17,7 +17,7 @@ from tests import runs
 
 
 @functools.cache
-def model(method: str, remat: bool = False, **options) -> Model:
+def model(method: str, remat: bool = False, **options) -> AdaptedModel:
     """The tiny model (or that of the option `weights__source`) in float32 as a run builds it, but that the encoder and the head are made
     once for all methods, with noise on them: as they come, they give nearly the same logits whatever they read.
     """
@@ -40,12 +40,12 @@ def noisy(tree: Tree, by: float, under: str = "", seed: int = 1) -> Tree:
     return map_named(noise, tree)
 
 
-def moved(model: Model, by: float = 0.3) -> Tree:
+def moved(model: AdaptedModel, by: float = 0.3) -> Tree:
     """The trainable half with noise on all that the deltas train."""
     return noisy(model.trainable, by, under="delta/")
 
 
-def batch_of(model: Model, layout: str = "packed", change: bool = False):
+def batch_of(model: AdaptedModel, layout: str = "packed", change: bool = False):
     """12 texts of 4 to 15 letters in one batch, the sixth one perhaps with other letters in it."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(12))
     tokens = model.tokens(Examples(tuple(map(str, range(12))), texts, ()))
@@ -62,12 +62,12 @@ def by_example(logits, batch) -> np.ndarray:
     return np.asarray(logits)[there][np.argsort(batch["examples"][there])]
 
 
-def logits(model: Model, trainable: Tree, batch, key=None) -> np.ndarray:
+def logits(model: AdaptedModel, trainable: Tree, batch, key=None) -> np.ndarray:
     """Logits [n, C] in the order of the examples. Not compiled: each method would be compiled anew, which takes longer than running it."""
     return by_example(model.logits(trainable, model.frozen, batch, key), batch)
 
 
-def at(model: Model, trainable: Tree, batch, path: str):
+def at(model: AdaptedModel, trainable: Tree, batch, path: str):
     """What the module at `path` is called with, and what comes of it with all deltas: (arguments, output), as arrays of NumPy."""
     params, seen = merge(trainable, model.frozen), {}
 
@@ -82,7 +82,7 @@ def at(model: Model, trainable: Tree, batch, path: str):
     return jax.tree.map(np.asarray, (seen["arguments"], seen["out"]))
 
 
-def parts(model: Model, trainable: Tree, name: str):
+def parts(model: AdaptedModel, trainable: Tree, name: str):
     """(the delta's own parameters, the encoder's), flat, as arrays of NumPy."""
     params = merge(trainable, model.frozen)
     return [{name: np.asarray(leaf) for name, leaf in flatten(tree).items()} for tree in (params["delta"][name], params["encoder"])]

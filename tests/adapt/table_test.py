@@ -25,7 +25,7 @@ from research.params.tree import flatten, merge
 from research.tracking import curves
 from research.train import loop
 from research.train.evaluate import evaluate
-from research.train.step import State, in_parts
+from research.train.step import State, split_microbatches
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -54,15 +54,15 @@ def copy(tree):
     return jax.tree.map(np.array, tree)
 
 
-class Watched(loop.Running):
+class Watched(loop.PhaseRunner):
     """A phase that remembers what was in it, and copies the workdir when the run comes to step `cut`."""
 
     seen, cut, workdir = [], None, None
 
-    def __init__(self, experiment, phase, whole, resident):
+    def __init__(self, experiment, phase, whole, device_constants):
         if Watched.seen:
             Watched.seen[-1].finish()  # this phase takes over the other's arrays
-        super().__init__(experiment, phase, whole, resident)
+        super().__init__(experiment, phase, whole, device_constants)
         self.experiment, self.phase, self.first, self.losses = experiment, phase, int(whole.step), []
         self.before, self.began = flatten(copy(self.whole().trainable)), names_in(self.state.opt_state)
         Watched.seen.append(self)
@@ -195,8 +195,8 @@ def check(method, tmp_path, monkeypatch, elsewhere):
         e = experiments.build(runs.config(**changes))
         state, several = State(np.zeros((), np.int32), e.model.trainable, ()), watch(patch)
         for phase in e.phases:
-            running, stream = Watched(e, phase, state, e.layout.replicate(e.model.resident)), e.train.stream(phase.start)
+            running, stream = Watched(e, phase, state, e.layout.replicate(e.model.device_constants)), e.train.stream(phase.start)
             for _ in range(phase.start, phase.stop):
-                running.step(in_parts(next(stream), 1, e.layout))
+                running.step(split_microbatches(next(stream), 1, e.layout))
             state = running.whole()
     np.testing.assert_allclose([loss for running in several for loss in running.losses], losses, atol=1e-5)

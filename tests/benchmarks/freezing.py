@@ -25,7 +25,7 @@ import numpy as np
 
 from research import storage, weights
 from research.adapt import flops, methods
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.params.tree import flatten, merge, split
 from tests.benchmarks import compare, ours, workloads
 from tests.benchmarks.workloads import Train
@@ -40,7 +40,7 @@ HEAD = (
 )
 
 
-def frozen(whole: Model, k: int) -> Model:
+def frozen(whole: AdaptedModel, k: int) -> AdaptedModel:
     """`whole` with the embeddings and the first `k` layers frozen; everything trains where `k` is negative. What trains is a copy,
     for a loop uses it up."""
     layers = len(whole.encoder.stages) - 1
@@ -51,7 +51,7 @@ def frozen(whole: Model, k: int) -> Model:
     plan = recipe.plan(params, "", config.no_decay)
     trainable, rest = split(params, plan.trained)
     fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
-    return Model(
+    return AdaptedModel(
         **fields | {"config": config, "recipe": recipe, "plan": plan, "trainable": jax.tree.map(jnp.array, trainable), "frozen": rest}
     )
 

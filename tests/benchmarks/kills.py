@@ -25,7 +25,7 @@ FILES = ("predictions/dev.jsonl", "predictions/test.jsonl", "metrics.jsonl")
 
 
 @dataclasses.dataclass
-class Sweep:
+class Study:
     """A sweep of so many runs in `folder`; `starts` counts the commands given; of each kill: how much was done, and who was killed."""
 
     folder: Path
@@ -82,9 +82,9 @@ class Sweep:
         return found
 
 
-def compare(folder: Path, runs: int, steps: int, kills: int, seed: int) -> tuple[Sweep, dict[str, tuple], dict[str, tuple], float]:
+def compare(folder: Path, runs: int, steps: int, kills: int, seed: int) -> tuple[Study, dict[str, tuple], dict[str, tuple], float]:
     """The disturbed sweep, its cells, those of the undisturbed one, and how many seconds that took."""
-    quiet, killed = Sweep(folder / "quiet", runs, steps), Sweep(folder / "killed", runs, steps)
+    quiet, killed = Study(folder / "quiet", runs, steps), Study(folder / "killed", runs, steps)
     seconds = quiet.finish()
     killed.disturb(kills, quiet.lines(), random.Random(seed))
     killed.finish()

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from research import storage, weights
 from research.adapt import methods
-from research.adapt.adapted_model import Model
+from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
 from research.data.batches import Batches
 from research.data.encode import Tokens
@@ -25,7 +25,7 @@ from research.experiment import experiment, initialize
 from research.parallel import layouts
 from research.train import optimizer, phases, step
 from research.train.evaluate import evaluate
-from research.train.loop import Window, eval_program, train_program
+from research.train.loop import MetricAccumulator, eval_program, train_program
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 
@@ -43,9 +43,9 @@ class Training:
 
     def run(self, batches: Iterable[step.Batch]) -> int:
         """Trains on `batches`, to the end of the last step; returns how many they were."""
-        steps, window = 0, Window(self._e)  # fetches each step's totals, as a run does
+        steps, window = 0, MetricAccumulator(self._e)  # fetches each step's totals, as a run does
         for batch in batches:
-            parts = step.in_parts(batch, self._e.config.accumulate, self._e.layout)
+            parts = step.split_microbatches(batch, self._e.config.accumulate, self._e.layout)
             self._state, totals = self.program(self._state, self._frozen, parts, self._key)
             window.add(next(self._number), totals)
             steps += 1
@@ -53,7 +53,7 @@ class Training:
         return steps
 
 
-def random_model(shape: dict, max_length: int, **others: Any) -> Model:
+def random_model(shape: dict, max_length: int, **others: Any) -> AdaptedModel:
     """A classifier of two classes on a BERT of this shape, through `build_model`, which wants a model's folder."""
     c = importlib.import_module("configs.sst2").get_config("data=demo")
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def random_model(shape: dict, max_length: int, **others: Any) -> Model:
         (Path(folder) / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")  # nor are texts read: ids are random
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
         changes |= others
-        methods.settle(fields.override(c, changes))
+        methods.resolve(fields.override(c, changes))
         return initialize.build_model(c, ("negative", "positive"))
 
 
@@ -71,7 +71,7 @@ def random_ids(w: Train | Evaluate) -> np.ndarray:
     return np.random.default_rng(0).integers(0, w.shape["vocab_size"], (w.rows, w.length), dtype=np.int32)
 
 
-def looped(model: Model, rows: int) -> Training:
+def looped(model: AdaptedModel, rows: int) -> Training:
     """The loop of a model without data of its own, at a rate that hardly falls."""
     layout, rate = layouts.layout("jit"), optimizer.schedule("linear", model.config.learning_rate, 0, FOREVER)
     found = phases.make(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
@@ -111,7 +111,7 @@ def measure_epoch(w: Epoch) -> Callable[[int], dict]:
     """A steady epoch of a real run: packed batches, laid out while the device works."""
     c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
     changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
-    methods.settle(fields.override(c, changes))
+    methods.resolve(fields.override(c, changes))
     e = experiments.build(c)
     loop, warm = Training(e), {}
     for number in range(EPOCHS):  # a rare batch asks for a larger shape: it must not be compiled in the middle of a round

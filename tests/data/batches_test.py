@@ -36,7 +36,7 @@ def rebuild(batch, lengths):
     """Example -> what each array says of it, checked for whatever else must hold; and that nothing else is in the batch."""
     found, covered = {}, np.zeros_like(batch["tokens"], bool)
     for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
-        example, at = int(batch["examples"][row, place]), int(batch["anchors"][row, place])
+        example, at = int(batch["examples"][row, place]), int(batch["example_starts"][row, place])
         here = (row, slice(at, at + lengths[example]))
         assert example not in found and not covered[here].any()
         covered[here] = True
@@ -48,7 +48,7 @@ def rebuild(batch, lengths):
         found[example] = (int(row), int(place))
     for name in ("tokens", "positions", "segments", "types"):
         assert not batch[name][~covered].any(), name
-    for name in ("anchors", "examples", "labels"):
+    for name in ("example_starts", "examples", "labels"):
         assert not batch[name][batch["weights"] == 0].any(), name
     assert set(np.unique(batch["weights"])) <= {0.0, 1.0}
     return found
@@ -74,7 +74,7 @@ def test_every_example_is_there_once_an_epoch_and_right_at_every_place(layout, c
 
 def test_rebuilding_notices_a_wrong_array():
     (batch,) = make(LENGTHS[:8], 8).epoch(0)
-    for name in ("tokens", "positions", "segments", "types", "labels", "anchors"):
+    for name in ("tokens", "positions", "segments", "types", "labels", "example_starts"):
         broken = {key: array.copy() for key, array in batch.items()}
         broken[name][0, 0] += 1
         with pytest.raises(AssertionError):
@@ -86,7 +86,7 @@ def test_a_batch_has_the_one_format_whatever_the_layout():
         batch = next(make(layout=layout).epoch(0))
         rows, places = batch["weights"].shape
         assert all(batch[name].dtype == np.int32 and batch[name].shape[0] == rows for name in batch if name != "weights")
-        assert {batch[name].shape for name in ("anchors", "labels", "examples")} == {(rows, places)}
+        assert {batch[name].shape for name in ("example_starts", "labels", "examples")} == {(rows, places)}
         assert batch["weights"].dtype == np.float32 and (places == 1) == (layout != "packed")
 
 

@@ -29,8 +29,8 @@ def arguments(rows):
 
 def test_rematerialised_it_has_the_same_gradients_also_of_what_it_closes_over():
     x, kernels = arguments(16)
-    plain, anew = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialised))
-    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(anew), strict=True):
+    plain, barrier = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialize))
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(barrier), strict=True):
         assert np.abs(one).max() > 1e-3
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
@@ -41,7 +41,7 @@ def test_rematerialised_it_needs_less_memory_where_jax_checkpoint_does_not():
         name: chain(wrap).lower(x, kernels).compile()
         for name, wrap in (
             ("plain", lambda f, x: f(x)),
-            ("rematerialised", remat.rematerialised),
+            ("rematerialised", remat.rematerialize),
             ("checkpoint", lambda f, x: jax.checkpoint(f)(x)),
         )
     }

@@ -56,7 +56,7 @@ def packed(tokens=TOKENS, spare=3):
         "positions": row(*ranges),
         "segments": row(np.full(5, 1), np.full(7, 2)),
         "types": row(*(r > 2 for r in ranges)),
-        "anchors": np.array([[0, 5]], np.int32),
+        "example_starts": np.array([[0, 5]], np.int32),
         "labels": np.zeros((1, 2), np.int32),
         "weights": np.ones((1, 2), np.float32),
         "examples": np.array([[0, 1]], np.int32),

@@ -38,7 +38,7 @@ def packed(name, tokens=TOKENS, spare=1):
         "positions": row(np.arange(n) for n in LENGTHS),
         "segments": row(np.full(n, i + 1) for i, n in enumerate(LENGTHS)),
         "types": row(types(name, np.arange(n)) for n in LENGTHS),
-        "anchors": np.array([[0, *ENDS[:-1]]], np.int32),
+        "example_starts": np.array([[0, *ENDS[:-1]]], np.int32),
         "examples": np.arange(3, dtype=np.int32)[None],
     }
 

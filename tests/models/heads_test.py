@@ -7,19 +7,19 @@ import pytest
 
 from research.errors import InputError
 from research.models.heads import Classifier, pool
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 from research.models.readers import OneStage
 
 B, E, L, D = 2, 4, 12, 5
 STATES = np.random.RandomState(0).normal(size=(B, L, D)).astype(np.float32) - 3.0  # all below 0, the value of places without tokens
 SEGMENTS = np.array([np.repeat([1, 2, 3, 0], (3, 4, 1, 4)), np.repeat([1, 2, 3, 4], 3)], np.int32)
 ANCHORS = np.array([[0, 3, 7, 0], [0, 3, 6, 9]], np.int32)
-BATCH = {"segments": SEGMENTS, "anchors": ANCHORS, "examples": np.arange(8, dtype=np.int32).reshape(B, E)}
+BATCH = {"segments": SEGMENTS, "example_starts": ANCHORS, "examples": np.arange(8, dtype=np.int32).reshape(B, E)}
 HAVING = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "first": lambda x: x[0]}
 
 
 def pooled(pooling, states=STATES, batch=BATCH):
-    return np.asarray(jax.jit(lambda x: pool(Encoded(x, ()), batch, pooling))(jnp.asarray(states)))
+    return np.asarray(jax.jit(lambda x: pool(EncoderOutput(x, ()), batch, pooling))(jnp.asarray(states)))
 
 
 @pytest.mark.parametrize("pooling", HAVING)
@@ -37,7 +37,7 @@ def test_the_last_token_is_the_last_that_is_not_padding_and_the_first_where_all_
     tokens = np.full((B, L), 7, np.int32)
     tokens[0, [1, 2, 3, 7]] = tokens[1, [5, 9, 10, 11]] = 0
     batch = BATCH | {"tokens": tokens}
-    plain, read = (np.asarray(pool(Encoded(jnp.asarray(STATES), ()), batch, "last", padding)) for padding in (None, 0))
+    plain, read = (np.asarray(pool(EncoderOutput(jnp.asarray(STATES), ()), batch, "last", padding)) for padding in (None, 0))
     for got, places in ((plain, [[2, 6, 7], [2, 5, 8, 11]]), (read, [[0, 6, 7], [2, 4, 8, 9]])):
         for row, of_row in enumerate(places):
             assert np.array_equal(got[row, : len(of_row)], STATES[row, of_row])
@@ -62,7 +62,7 @@ def test_what_is_not_a_number_is_not_hidden_by_max():
 
 def test_the_gradient_of_max_goes_to_the_largest_of_each_feature():
     weights = np.random.RandomState(1).normal(size=(B, E, D)).astype(np.float32)
-    got = jax.jit(jax.grad(lambda x: (pool(Encoded(x, ()), BATCH, "max") * weights).sum()))(jnp.asarray(STATES))
+    got = jax.jit(jax.grad(lambda x: (pool(EncoderOutput(x, ()), BATCH, "max") * weights).sum()))(jnp.asarray(STATES))
     wanted = np.zeros_like(STATES)
     for row, place, feature in np.ndindex(B, E, D):
         members = np.flatnonzero(SEGMENTS[row] == place + 1)
@@ -74,7 +74,10 @@ def test_the_gradient_of_max_goes_to_the_largest_of_each_feature():
 def test_max_takes_no_room_for_each_pair_of_a_place_and_a_token():
     places, length = 16, 256
     states = jnp.zeros((4, length, 64))
-    batch = {"segments": jnp.tile(jnp.repeat(jnp.arange(1, places + 1), length // places), (4, 1)), "anchors": jnp.zeros((4, places), int)}
+    batch = {
+        "segments": jnp.tile(jnp.repeat(jnp.arange(1, places + 1), length // places), (4, 1)),
+        "example_starts": jnp.zeros((4, places), int),
+    }
 
     def masked(x):
         members = batch["segments"][:, None, :] == jnp.arange(1, places + 1)[None, :, None]
@@ -83,7 +86,7 @@ def test_max_takes_no_room_for_each_pair_of_a_place_and_a_token():
     def room(loss):
         return jax.jit(jax.grad(loss)).lower(states).compile().memory_analysis().temp_size_in_bytes
 
-    assert room(lambda x: pool(Encoded(x, ()), batch, "max").sum()) < 4 * states.nbytes < room(masked)
+    assert room(lambda x: pool(EncoderOutput(x, ()), batch, "max").sum()) < 4 * states.nbytes < room(masked)
 
 
 @pytest.mark.parametrize(("pooling", "hint"), [("maxx", "did you mean 'max'"), ("pooler", "this encoder has no pooler")])
@@ -93,7 +96,7 @@ def test_a_pooling_that_there_is_not_is_refused(pooling, hint):
 
 
 def test_a_reader_makes_what_is_pooled():
-    encoded = Encoded(jnp.asarray(STATES), (jnp.asarray(STATES[::-1]),), jnp.zeros((B, E, D)))
+    encoded = EncoderOutput(jnp.asarray(STATES), (jnp.asarray(STATES[::-1]),), jnp.zeros((B, E, D)))
     plain, reading = Classifier(3, "mean"), Classifier(3, "mean", reader=OneStage(0))
     params = plain.init(jax.random.key(0), encoded, BATCH)
     swapped = encoded.replace(last=encoded.stages[0])

@@ -7,7 +7,7 @@ import pytest
 
 from research.layers.lstm import BiLstm
 from research.models import readers
-from research.models.output import Encoded
+from research.models.output import EncoderOutput
 
 B, L, D, TOTAL = 2, 9, 4, 6
 RANDOM = np.random.RandomState(0)
@@ -20,7 +20,7 @@ BATCH = {
 
 def read(reader, params=None):
     """(its parameters, what it gives) for the states that it asks for; `last` is of no use to it."""
-    encoded = Encoded(jnp.full((B, L, D), jnp.nan), tuple(STATES[i] for i in reader.stages(TOTAL)))
+    encoded = EncoderOutput(jnp.full((B, L, D), jnp.nan), tuple(STATES[i] for i in reader.stages(TOTAL)))
     if params is None:
         params = reader.init(jax.random.key(0), encoded, BATCH).get("params", {})
     return params, np.asarray(reader.apply({"params": params}, encoded, BATCH))

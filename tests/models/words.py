@@ -10,13 +10,13 @@ def batch(rows: list[list[np.ndarray]], length: int) -> dict[str, np.ndarray]:
     """The batch of `rows` of examples, each the ids of its words. Examples are numbered in order."""
     names, number = ("tokens", "positions", "segments", "types"), 0
     found = {name: np.zeros((len(rows), length), np.int32) for name in names}
-    found |= {name: np.zeros((len(rows), max(map(len, rows))), np.int32) for name in ("anchors", "examples")}
+    found |= {name: np.zeros((len(rows), max(map(len, rows))), np.int32) for name in ("example_starts", "examples")}
     for r, row in enumerate(rows):
         at = 0
         for place, ids in enumerate(row):
             here = slice(at, at + len(ids))
             found["tokens"][r, here], found["positions"][r, here], found["segments"][r, here] = ids, np.arange(len(ids)), place + 1
-            found["anchors"][r, place], found["examples"][r, place] = at, number
+            found["example_starts"][r, place], found["examples"][r, place] = at, number
             at, number = at + len(ids), number + 1
     return found
 

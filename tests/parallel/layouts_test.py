@@ -8,7 +8,7 @@ import pytest
 from research.errors import InputError
 from research.parallel import layouts
 from research.parallel.layouts import Layout
-from research.train.step import in_parts
+from research.train.step import split_microbatches
 
 pytestmark = pytest.mark.devices
 LAYOUTS = [Layout(), Layout(1), Layout(4), Layout(8)]
@@ -44,7 +44,7 @@ def test_rows_that_do_not_divide_are_refused_and_not_dropped(devices):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("parts", [1, 2])
 def test_in_parts_puts_every_row_into_one_part_of_one_device(layout, parts):
-    cut = in_parts(batch(), parts, layout)["weights"]
+    cut = split_microbatches(batch(), parts, layout)["weights"]
     each = 16 // parts // layout.multiple
     assert cut.shape == ((layout.devices,) if layout.devices else ()) + (parts, each, 1)
     assert sorted(cut.ravel().tolist()) == list(range(16))

@@ -7,7 +7,7 @@ from research.adapt import methods
 from research.config import fields
 from research.errors import InputError
 from research.params import plan as plans
-from research.params.plan import FROZEN, Fate
+from research.params.plan import FROZEN, Treatment
 from tests import runs
 
 STAGES = ("embeddings", "layer_0", "layer_1", "layer_2")
@@ -39,7 +39,7 @@ def test_every_parameter_has_an_entry_with_its_size():
 
 
 def test_groups_are_what_is_updated_alike():
-    rules = {"low": ("encoder/layer_0", Fate(multiplier=0.5)), "frozen": ("embeddings", FROZEN), "rest": (".*", Fate())}
+    rules = {"low": ("encoder/layer_0", Treatment(multiplier=0.5)), "frozen": ("embeddings", FROZEN), "rest": (".*", Treatment())}
     plan = plans.make(params(), rules, NO_DECAY)
     groups = {name: entry.group for name, entry in plan.entries.items()}
     assert set(plan.groups) == {"x0.5", "x0.5 no decay", "x1", "x1 no decay"}
@@ -75,10 +75,10 @@ def test_stages_frozen_from_the_bottom(method, freeze, top_layers, expected):
 
 
 def test_decay_spares_biases_and_norm_scales_only():
-    spared = {name for name, entry in plan_of().entries.items() if not entry.decay}
-    kinds = {"/".join(name.split("/")[-2:]) for name in spared}
+    no_decay_pattern = {name for name, entry in plan_of().entries.items() if not entry.decay}
+    kinds = {"/".join(name.split("/")[-2:]) for name in no_decay_pattern}
     assert kinds == {"query/bias", "norm/scale", "norm/bias", "pooler/bias", "classifier/bias"}
-    assert len(spared) == 3 * 3 + 2
+    assert len(no_decay_pattern) == 3 * 3 + 2
     assert all(entry.decay for entry in plan_of(no_decay={}).entries.values())
 
 
@@ -119,8 +119,8 @@ def test_freezing_anything_of_the_head_is_an_error_that_names_the_rule(method, f
 def test_freezing_what_only_looks_like_the_head_is_allowed():
     made = params()
     made["encoder"]["head"] = {"kernel": np.zeros(2)}
-    rules = {"own": ("encoder/head", FROZEN), "rest": (".*", Fate())}
-    assert not plans.make(made, rules, {}).entries["encoder/head/kernel"].fate.trained
+    rules = {"own": ("encoder/head", FROZEN), "rest": (".*", Treatment())}
+    assert not plans.make(made, rules, {}).entries["encoder/head/kernel"].treatment.trained
 
 
 def test_a_delta_below_counts_as_training_there():

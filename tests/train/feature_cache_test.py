@@ -8,7 +8,7 @@ from research import storage
 from research.errors import InputError
 from research.experiment import build as experiments
 from research.train import feature_cache, loop
-from research.train.step import in_parts, init_state
+from research.train.step import init_state, split_microbatches
 from tests import runs
 
 
@@ -21,7 +21,7 @@ def losses_and_flops(method: str, **changes) -> tuple[np.ndarray, float]:
     e = experiments.build(runs.config(arg=f"smoke,method={method}", total_epochs=3.0, learning_rate=0.01, **changes))
     state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
     for _, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.frozen, in_parts(batch, 1, e.layout), e.dropout_key)
+        state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found), step.flops
 

@@ -9,12 +9,12 @@ import pytest
 from research.config import fields
 from research.errors import InputError
 from research.params import plan as plans
-from research.params.plan import FROZEN, Fate
+from research.params.plan import FROZEN, Treatment
 from research.params.tree import flatten, split
 from research.train import optimizer
 
 NO_DECAY = {"bias": "bias"}
-TABLE = {"head": ("head", Fate()), "encoder": ("encoder", Fate())}
+TABLE = {"head": ("head", Treatment()), "encoder": ("encoder", Treatment())}
 
 
 def config(**changes):
@@ -174,7 +174,7 @@ def test_a_small_gradient_is_not_clipped_and_a_frozen_one_does_not_count():
         "encoder": jax.tree.map(lambda x: np.full_like(x, 1e6), start["encoder"]),
         "head": jax.tree.map(lambda x: np.full_like(x, 0.1), start["head"]),
     }
-    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Fate())}
+    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Treatment())}
     (after,), _ = run(config(optimizer="sgd", momentum=0.0, clip_norm=1.0), [grads], rules=rules, rate=1.0)
     np.testing.assert_allclose(after["head/kernel"] - start["head"]["kernel"], -0.1, rtol=1e-5)
     (counted,), _ = run(config(optimizer="sgd", momentum=0.0, clip_norm=1.0), [grads], rate=1.0)
@@ -184,7 +184,7 @@ def test_a_small_gradient_is_not_clipped_and_a_frozen_one_does_not_count():
 @pytest.mark.parametrize("name", sorted(optimizer.OPTIMIZERS))
 def test_what_is_frozen_is_neither_updated_nor_in_the_optimizers_state(name):
     start = params(5) | {"head": params(3)["head"]}
-    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Fate())}
+    rules = {"encoder": ("encoder", FROZEN), "head": ("head", Treatment())}
     frozen, state = run(config(optimizer=name, weight_decay=0.5), [start], start, rules)
     everything, whole = run(config(optimizer=name, weight_decay=0.5), [start], start)
     assert set(frozen[-1]) == {"head/kernel", "head/bias"} and len(everything[-1]) == 4
@@ -202,7 +202,7 @@ def test_masking_alone_would_let_a_frozen_gradient_through():
 @pytest.mark.parametrize("name", sorted(optimizer.OPTIMIZERS))
 def test_a_multiplier_scales_the_update(name):
     start, (grad,) = params(), made_up_grads(1)
-    rules = {"head": ("head", Fate()), "encoder": ("encoder", Fate(multiplier=0.25))}
+    rules = {"head": ("head", Treatment()), "encoder": ("encoder", Treatment(multiplier=0.25))}
     c = config(optimizer=name, weight_decay=0.1)
     (slow,), (fast,) = run(c, [grad], rules=rules)[0], run(c, [grad])[0]
     for leaf, value in flatten(start).items():
@@ -212,7 +212,7 @@ def test_a_multiplier_scales_the_update(name):
 
 @pytest.mark.parametrize("multiplier", [0.0, -1.0, float("nan")])
 def test_a_multiplier_that_is_not_positive_is_an_error(multiplier):
-    rules = {"head": ("head", Fate()), "still": ("encoder", Fate(multiplier=multiplier))}
+    rules = {"head": ("head", Treatment()), "still": ("encoder", Treatment(multiplier=multiplier))}
     with pytest.raises(InputError, match=r"rule 'still': .* on encoder/.*freeze it instead"):
         run(config(), made_up_grads(1), rules=rules)
 
@@ -225,8 +225,8 @@ def test_an_unknown_optimizer_is_an_error_that_names_the_nearest():
 def opening(c, rate, before=3, after=2):
     """Updates of every step, head alone for `before` steps and then all, by gradients of one; and the states at the border."""
     leaves = flatten(params())
-    closed = {name: ("rule", Fate() if name.startswith("head/") else FROZEN) for name in leaves}
-    plan = plans.of_fates(leaves, [closed, dict.fromkeys(leaves, ("rule", Fate()))], NO_DECAY)
+    closed = {name: ("rule", Treatment() if name.startswith("head/") else FROZEN) for name in leaves}
+    plan = plans.of_fates(leaves, [closed, dict.fromkeys(leaves, ("rule", Treatment()))], NO_DECAY)
     state, updates, border = (), [], []
     for phase, steps in zip(plan.phases, (before, after), strict=True):
         now, _ = split(params(), phase.trained)

@@ -14,7 +14,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten
 from research.train import loop, phases
-from research.train.step import State, in_parts
+from research.train.step import State, split_microbatches
 from tests import runs
 
 pytestmark = pytest.mark.slow
@@ -45,12 +45,12 @@ def train_all(method: str, **changes) -> list[Seen]:
     """Trains as `train.fit` does, without its files."""
     steps = {"total_steps": LONG * COUNT[method], "phase_steps": LONG}
     e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, **steps, **changes))
-    whole, resident, found = State(np.zeros((), np.int32), e.model.trainable, ()), e.layout.replicate(e.model.resident), []
+    whole, device_constants, found = State(np.zeros((), np.int32), e.model.trainable, ()), e.layout.replicate(e.model.device_constants), []
     for phase in e.phases:
-        running = loop.Running(e, phase, whole, resident)
+        running = loop.PhaseRunner(e, phase, whole, device_constants)
         before, began, stream, losses = copy(running.whole().trainable), copy(running.state.opt_state), e.train.stream(phase.start), []
         for _ in range(phase.start, phase.stop):
-            totals = running.step(in_parts(next(stream), 1, e.layout))
+            totals = running.step(split_microbatches(next(stream), 1, e.layout))
             losses.append(float(totals["loss"] / totals["count"]))
         whole = running.whole()
         after, ended, cached = copy(whole.trainable), copy(whole.opt_state), e.train.hidden is not None

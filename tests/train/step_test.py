@@ -11,7 +11,7 @@ import pytest
 from research.parallel.layouts import Layout
 from research.params.tree import flatten, merge
 from research.tasks import classification
-from research.train.step import eval_step, in_parts, init_state, train_step
+from research.train.step import eval_step, init_state, split_microbatches, train_step
 from tests.toy import CLASSES, ROWS, STAGES, batches, distance, params, run, setup, undropped
 
 
@@ -86,7 +86,9 @@ def test_what_is_frozen_costs_no_backward_pass_even_with_the_gradients_norm_repo
     def flops(step, method):
         trainable, frozen, tx = setup(method)
         program = Layout().compile(functools.partial(step, gradient=jax.grad(undropped, has_aux=True), tx=tx))
-        program(init_state(trainable, tx), frozen, in_parts(next(batches(1)), 1, Layout()), jax.random.key_data(jax.random.key(0)))
+        program(
+            init_state(trainable, tx), frozen, split_microbatches(next(batches(1)), 1, Layout()), jax.random.key_data(jax.random.key(0))
+        )
         return program.flops
 
     def wasteful(state, frozen, batch, key, *, gradient, tx, axis=None):

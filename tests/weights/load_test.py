@@ -99,7 +99,7 @@ def test_a_padded_batch_is_packed_rows_of_one_example():
         "positions": [[0, 1, 2], [0, 1, 2]],
         "segments": mask,
         "types": types,
-        "anchors": [[0], [0]],
+        "example_starts": [[0], [0]],
         "labels": [[0], [0]],
         "weights": [[1], [1]],
         "examples": [[0], [1]],

@@ -1,7 +1,7 @@
 """What papers published: the cells of their tables, where each is printed, and which of our runs would reproduce it. Imports no jax.
 
-`configs/papers/<paper>_<table>.py` has `ledger()`, which gives a `Table`, beside the `base(words)` and `sweep(words)` of an ablation: with
-their default words, what the paper did. What `research.ablation.report.reproduction` makes of the runs is another question.
+`configs/papers/<paper>_<table>.py` has `published()`, which returns a `Table`, beside the `base(words)` and `sweep(words)` of an ablation,
+which with their default words run what the paper did. `research.ablation.report.reproduction` compares the runs with the table.
 
 python -m research.ablation.report.published    # a line for each table: what can run, what waits, and for what
 """
@@ -27,12 +27,12 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class PublishedCell:
     """A published number, as printed: `value` and `sd` in percent, `sd` over `n` runs; None is what the paper does not say.
 
     `row`: what the paper calls it. `source`: table, row and column, or the passage. `setting`: overrides that its runs in the sweep have
-    in common, and no other setting has. `split` and `metric` are of the run; an empty metric is the table's. `waits`: what the project
-    does not have yet; then there is no setting. `unlike`: how the runs are known to differ from the paper's in what matters, which no
+    in common, and no other setting has. `split` and `metric` are of the run; an empty metric is the table's. `blocked_by`: what the project
+    does not have yet; then there is no setting. `known_deviation`: a difference between our runs and the paper's that matters and that no
     config can mend. `config`: what the paper ran, filled in by `read`.
     """
 
@@ -44,14 +44,14 @@ class Cell:
     n: int | None = None
     metric: str = ""
     split: str = "test"
-    waits: tuple[str, ...] = ()
-    unlike: str = ""
+    blocked_by: tuple[str, ...] = ()
+    known_deviation: str = ""
     config: ConfigDict | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A paper's table. `margin`: a difference of so many points is none. `waits`: what all its cells wait for.
+    """A paper's table. `margin`: a difference of so many points is none. `blocked_by`: what all its cells wait for.
 
     `examples`: task -> split -> how many the paper had; where it names no dev split, ours is cut from train. `notes`: how far the recipe
     is known, and smaller differences.
@@ -62,16 +62,16 @@ class Table:
     name: str
     metric: str
     margin: float
-    cells: tuple[Cell, ...]
-    waits: tuple[str, ...] = ()
+    cells: tuple[PublishedCell, ...]
+    blocked_by: tuple[str, ...] = ()
     examples: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def waiting(self, cell: Cell) -> tuple[str, ...]:
+    def waiting(self, cell: PublishedCell) -> tuple[str, ...]:
         """What `cell` waits for; empty where it can run."""
-        return (*self.waits, *cell.waits)
+        return (*self.blocked_by, *cell.blocked_by)
 
-    def metric_of(self, cell: Cell) -> str:
+    def metric_of(self, cell: PublishedCell) -> str:
         """The metric that `cell` is in."""
         return cell.metric or self.metric
 
@@ -88,9 +88,9 @@ def read(path: str) -> Table | None:
     """
     file = path.partition(":")[0]
     found, _ = sweeps.module(file)
-    if not hasattr(found, "ledger"):
+    if not hasattr(found, "published"):
         return None
-    table = found.ledger()
+    table = found.published()
     for cell in table.cells:
         _check(file, table, cell)
     if all(table.waiting(cell) for cell in table.cells):
@@ -109,7 +109,7 @@ def read(path: str) -> Table | None:
     return dataclasses.replace(table, cells=tuple(cells))
 
 
-def _check(file: str, table: Table, cell: Cell) -> None:
+def _check(file: str, table: Table, cell: PublishedCell) -> None:
     if not cell.source.strip():
         raise InputError(f"{file}: the cell {cell.row!r} has no source; say which table, row and column it is printed in")
     if cell.sd is not None and (cell.n is None or cell.n < 2):
@@ -131,7 +131,7 @@ def _settings(sweep: Iterable[Overrides]) -> list[Overrides]:
     return found
 
 
-def _setting(file: str, cell: Cell, settings: list[Overrides]) -> Overrides:
+def _setting(file: str, cell: PublishedCell, settings: list[Overrides]) -> Overrides:
     """The one setting of the sweep that is the cell's."""
     there = [setting for setting in settings if of_setting(cell.setting, setting)]
     if len(there) != 1:
@@ -147,7 +147,7 @@ def overview(paths: Iterable[str]) -> str:
         if (table := read(str(path))) is None:
             continue
         waiting = [table.waiting(cell) for cell in table.cells if table.waiting(cell)]
-        wanted = dict.fromkeys(what for waits in waiting for what in waits)
+        wanted = dict.fromkeys(what for blocked_by in waiting for what in blocked_by)
         cells = str(len(table.cells) - len(waiting)), str(len(waiting) or ""), "; ".join(wanted)
         lines.append(f"| `{os.path.relpath(path)}` | {table.paper}, {table.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from research.ablation.report import statistics, tables
-from research.ablation.report.published import METRICS, Cell, Table, of_setting
+from research.ablation.report.published import METRICS, PublishedCell, Table, of_setting
 from research.ablation.runs import Run
 from research.config import recorded
 from research.errors import InputError
@@ -39,17 +39,17 @@ of twenty cells that are reproduced, one is expected to be said to be above or b
 class Verdict:
     """What is said of a cell, and why; our runs' scores [n] in the cell's metric, and their mean less the published one."""
 
-    cell: Cell
+    cell: PublishedCell
     name: str
     why: str
     scores: tuple[float, ...] = ()
     difference: statistics.Estimate | None = None
 
 
-def judge(table: Table, cell: Cell, runs: Sequence[Run]) -> Verdict:
+def judge(table: Table, cell: PublishedCell, runs: Sequence[Run]) -> Verdict:
     """The verdict on `cell` from those of the sweep's `runs` that are of its setting."""
-    if waits := table.waiting(cell):
-        return Verdict(cell, "waiting", f"for {'; '.join(waits)}")
+    if blocked_by := table.waiting(cell):
+        return Verdict(cell, "waiting", f"for {'; '.join(blocked_by)}")
     own = [run for run in runs if of_setting(cell.setting, run.overrides)]
     done = [run for run in own if run.result]
     if not done:
@@ -57,7 +57,7 @@ def judge(table: Table, cell: Cell, runs: Sequence[Run]) -> Verdict:
         return Verdict(cell, broken.status, broken.error.splitlines()[0]) if broken else Verdict(cell, "not run", "no run has finished")
     of_run = METRICS[table.metric_of(cell)]
     scores = tuple(of_run(run.result["metrics"][cell.split]) for run in done)
-    stand_ins, deviations = _unlike(table, cell, done)
+    stand_ins, deviations = _known_deviations(table, cell, done)
     if stand_ins:
         return Verdict(cell, "shape only", "; ".join(stand_ins), scores)
     difference = statistics.published_difference(scores, cell.value, cell.sd, cell.n) if len(scores) > 1 else None
@@ -68,9 +68,9 @@ def judge(table: Table, cell: Cell, runs: Sequence[Run]) -> Verdict:
     return Verdict(cell, *_compare(table, cell, scores, difference), scores, difference)
 
 
-def _unlike(table: Table, cell: Cell, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+def _known_deviations(table: Table, cell: PublishedCell, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """How runs differ from what the paper ran: in words, what makes them stand-ins, and what else matters."""
-    stand_ins, deviations = [], [cell.unlike] if cell.unlike else []
+    stand_ins, deviations = [], [cell.known_deviation] if cell.known_deviation else []
     theirs = recorded.flat(cell.config.to_dict())
     for run in runs:
         ours = recorded.flat(run.config.to_dict())
@@ -97,7 +97,7 @@ def _missing(published: dict[str, int], sizes: dict[str, int]) -> list[str]:
     return [f"{ours[split]:,} {split} examples, the paper's {n:,}" for split, n in published.items() if ours[split] != n]
 
 
-def _compare(table: Table, cell: Cell, scores: Sequence[float], difference: statistics.Estimate) -> tuple[str, str]:
+def _compare(table: Table, cell: PublishedCell, scores: Sequence[float], difference: statistics.Estimate) -> tuple[str, str]:
     """Name and why, for runs that are comparable."""
     margin = table.margin
     if -margin <= difference.low and difference.high <= margin:
@@ -109,7 +109,7 @@ def _compare(table: Table, cell: Cell, scores: Sequence[float], difference: stat
     return "underpowered", _seeds(margin, scores, cell)
 
 
-def _seeds(margin: float, scores: Sequence[float], cell: Cell) -> str:
+def _seeds(margin: float, scores: Sequence[float], cell: PublishedCell) -> str:
     own = statistics.mean_and_sd(scores)[1]
     sds = [sd for sd in (own, own if cell.sd is None else cell.sd) if sd > 1e-9]
     if not sds:

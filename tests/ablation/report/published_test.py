@@ -34,14 +34,14 @@ def sweep(arg=""):
     return sweeps.product([dict(method="full"), dict(method="top_k", top_layers=1), dict(method="top_k", top_layers=2)], sweeps.seeds(2))
 
 
-def ledger():
-    return Table("A. Author 2020", "A title.", "table 1", "accuracy", 0.5, ({cells}), waits={waits})
+def published():
+    return Table("A. Author 2020", "A title.", "table 1", "accuracy", 0.5, ({cells}), blocked_by={blocked_by})
 """
-FULL = 'Cell("all", 90.0, "Table 1, all", dict(method="full")),'
+FULL = 'PublishedCell("all", 90.0, "Table 1, all", dict(method="full")),'
 
 
-def read(folder: Path, cells: str, waits: tuple = ()) -> published.Table:
-    (folder / "paper.py").write_text(FILE.format(cells=cells, waits=waits))
+def read(folder: Path, cells: str, blocked_by: tuple = ()) -> published.Table:
+    (folder / "paper.py").write_text(FILE.format(cells=cells, blocked_by=blocked_by))
     return published.read(str(folder / "paper.py"))
 
 
@@ -95,8 +95,8 @@ def test_files_of_several_tasks_lie_in_folders_of_their_names(file):
 
 
 def test_what_the_paper_did_is_the_base_with_the_setting(tmp_path):
-    two = 'Cell("two", 91.5, "Table 1, two", dict(top_layers=2), sd=0.5, n=5),'
-    table = read(tmp_path, FULL + two + 'Cell("x", 1, "T", waits=("a task",))')
+    two = 'PublishedCell("two", 91.5, "Table 1, two", dict(top_layers=2), sd=0.5, n=5),'
+    table = read(tmp_path, FULL + two + 'PublishedCell("x", 1, "T", blocked_by=("a task",))')
     full, two, waiting = table.cells
     assert (full.config.method, two.config.method, two.config.top_layers, waiting.config) == ("full", "top_k", 2, None)
     assert table.waiting(waiting) == ("a task",) and not table.waiting(full)
@@ -107,14 +107,20 @@ def test_what_the_paper_did_is_the_base_with_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ('Cell("all", 90.0, " ", dict(method="full")),', "the cell 'all' has no source; say which table"),
-        ('Cell("all", 90.0, "T", waits=("x",)), Cell("more", 90.0, "", waits=("x",))', "the cell 'more' has no source"),
-        ('Cell("all", 90.0, "T", dict(method="lora")),', "the cell 'all' is for {'method': 'lora'}, and the sweep has no setting of that"),
-        ('Cell("some", 90.0, "T", dict(method="top_k")),', "the cell 'some' is for .* the sweep has 2 settings of that"),
-        (FULL + 'Cell("again", 90.0, "T", dict(method="full")),', "'all' and 'again' claim one setting, {'method': 'full'}"),
-        ('Cell("all", 90.0, "T", dict(method="full"), sd=0.5),', "the cell 'all' has a deviation, but not the number of runs"),
-        ('Cell("all", 90.0, "T", dict(method="full"), metric="f2"),', "the metric 'f2' of 'all' is not known; did you mean 'f1'"),
-        ('Cell("all", 90.0, "T", dict(method="full"), waits=("x",)),', "the cell 'all' waits for x, but has a setting"),
+        ('PublishedCell("all", 90.0, " ", dict(method="full")),', "the cell 'all' has no source; say which table"),
+        (
+            'PublishedCell("all", 90.0, "T", blocked_by=("x",)), PublishedCell("more", 90.0, "", blocked_by=("x",))',
+            "the cell 'more' has no source",
+        ),
+        (
+            'PublishedCell("all", 90.0, "T", dict(method="lora")),',
+            "the cell 'all' is for {'method': 'lora'}, and the sweep has no setting of that",
+        ),
+        ('PublishedCell("some", 90.0, "T", dict(method="top_k")),', "the cell 'some' is for .* the sweep has 2 settings of that"),
+        (FULL + 'PublishedCell("again", 90.0, "T", dict(method="full")),', "'all' and 'again' claim one setting, {'method': 'full'}"),
+        ('PublishedCell("all", 90.0, "T", dict(method="full"), sd=0.5),', "the cell 'all' has a deviation, but not the number of runs"),
+        ('PublishedCell("all", 90.0, "T", dict(method="full"), metric="f2"),', "the metric 'f2' of 'all' is not known; did you mean 'f1'"),
+        ('PublishedCell("all", 90.0, "T", dict(method="full"), blocked_by=("x",)),', "the cell 'all' waits for x, but has a setting"),
     ],
 )
 def test_a_cell_that_does_not_hold_is_one_line(tmp_path, cells, message):
@@ -124,15 +130,16 @@ def test_a_cell_that_does_not_hold_is_one_line(tmp_path, cells, message):
 
 
 def test_one_setting_may_have_a_cell_for_each_metric_and_split(tmp_path):
-    more = 'Cell("all, F1", 90.0, "T", dict(method="full"), metric="f1"), Cell("all, dev", 90.0, "T", dict(method="full"), split="dev"),'
+    more = 'PublishedCell("all, F1", 90.0, "T", dict(method="full"), metric="f1"),'
+    more += 'PublishedCell("all, dev", 90.0, "T", dict(method="full"), split="dev"),'
     assert len(read(tmp_path, FULL + more).cells) == 3
 
 
 def test_a_table_that_waits_needs_no_sweep_and_says_so(tmp_path):
-    without = FILE[: FILE.index("def base")] + FILE[FILE.index("def ledger") :]
-    (tmp_path / "paper.py").write_text(without.format(cells='Cell("a", 1.0, "T"),', waits=("a task",)))
+    without = FILE[: FILE.index("def base")] + FILE[FILE.index("def published") :]
+    (tmp_path / "paper.py").write_text(without.format(cells='PublishedCell("a", 1.0, "T"),', blocked_by=("a task",)))
     path = str(tmp_path / "paper.py")
-    assert published.read(path).waits == ("a task",)
+    assert published.read(path).blocked_by == ("a task",)
     with pytest.raises(InputError, match="nothing of this table can run yet; it waits for a task"):
         sweep.load(path)
 
@@ -147,7 +154,8 @@ def test_the_overview_has_every_table_what_runs_and_what_is_waited_for(tmp_path)
 
 
 def test_reading_all_tables_imports_no_jax():
-    code = "import sys; from research.ablation.report import published, reproduction; published.overview(sys.argv[1:]); print('jax' in sys.modules)"
+    code = "import sys; from research.ablation.report import published, reproduction; published.overview(sys.argv[1:])"
+    code += "; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *FILES], cwd=runs.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -10,14 +10,14 @@ from scipy import stats
 
 from research.ablation.report import reproduction as verdicts
 from research.ablation.report import statistics
-from research.ablation.report.published import Cell, Table
+from research.ablation.report.published import PublishedCell, Table
 from research.ablation.report.reproduction import judge, markdown
 from research.ablation.runs import Run
 from research.config import fields
 
 CONFIG = fields.base("imdb", fields.words("", model="bert-base", data="tfds"))
 SIZES = {"train": 22_500, "dev": 2_500, "test": 25_000}
-CELL = Cell("all", 90.0, "Table 1, all", {"method": "full"}, config=CONFIG)
+CELL = PublishedCell("all", 90.0, "Table 1, all", {"method": "full"}, config=CONFIG)
 TABLE = Table("A. Author 2020", "A title.", "table 1", "accuracy", 0.5, (CELL,), examples={"imdb": {"train": 25_000, "test": 25_000}})
 
 
@@ -108,7 +108,7 @@ def test_another_recipe_is_not_comparable_and_what_costs_or_chance_change_is():
     assert said(NEAR, changes={"max_length": 64}) == ("not comparable", "max_length is 64, the paper's 128")
     two = said(NEAR, changes={"max_length": 64, "total_steps": 5})[1]
     assert "max_length is 64" in two and "total_epochs is empty, the paper's 3.0" in two and "total_steps is 5, the paper's empty" in two
-    assert said(NEAR, unlike="it begins elsewhere") == ("not comparable", "it begins elsewhere")
+    assert said(NEAR, known_deviation="it begins elsewhere") == ("not comparable", "it begins elsewhere")
     verdict = judge(TABLE, CELL, runs(NEAR, max_length=64))
     assert verdict.difference.mean == pytest.approx(0), "the numbers are there all the same"
     free = {"data__source": "files", "data__path": "there", "data__seed": 3, "precision": "float32", "packing": "padded", "accumulate": 2}
@@ -119,8 +119,8 @@ def test_another_recipe_is_not_comparable_and_what_costs_or_chance_change_is():
 
 
 def test_what_waits_is_said_whatever_there_is_of_runs():
-    assert said(NEAR, waits=("a task", "a model")) == ("waiting", "for a task; a model")
-    assert said(NEAR, dataclasses.replace(TABLE, waits=("a method",))) == ("waiting", "for a method")
+    assert said(NEAR, blocked_by=("a task", "a model")) == ("waiting", "for a task; a model")
+    assert said(NEAR, dataclasses.replace(TABLE, blocked_by=("a method",))) == ("waiting", "for a method")
 
 
 def share(names, *wanted: str) -> float:
@@ -153,8 +153,8 @@ def test_by_simulation_verdicts_are_wrong_as_seldom_as_they_say(monkeypatch):
 def test_the_table_has_a_line_for_each_cell_and_says_what_was_computed():
     cells = (
         dataclasses.replace(CELL, sd=0.8, n=25),
-        Cell("two", 91.25, "Table 1, two", {"method": "lora"}, config=CONFIG),
-        Cell("three", 50.0, "Table 1, three", waits=("a | task",), metric="matthews"),
+        PublishedCell("two", 91.25, "Table 1, two", {"method": "lora"}, config=CONFIG),
+        PublishedCell("three", 50.0, "Table 1, three", blocked_by=("a | task",), metric="matthews"),
     )
     table = dataclasses.replace(TABLE, cells=cells, notes=("A note.",))
     lines = markdown(table, [*runs(NEAR), *runs([91.0], method="lora")]).splitlines()
