@@ -1,4 +1,4 @@
-"""The command line: every mistake is one line that names the thing and the nearest right answer, and lists say what there is."""
+"""Command line: every user error is one line that names the problem and the nearest right answer, and the lists are complete."""
 
 import os
 import subprocess
@@ -23,10 +23,10 @@ SMOKE = "--config=configs/imdb.py:smoke"
 
 
 def refused(*flags: str) -> str:
-    """Return the one line that a command with bad input ends in, after checking that it is one, with exit code 2."""
-    done = runs.main(*flags, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    """Run a command with bad input, check that it prints one error line and exits with code 2, and return the line."""
+    result = runs.main(*flags, check=False)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def refused(*flags: str) -> str:
         ("--config.seed=x", "config.seed=x"),
     ],
 )
-def test_a_name_of_other_libraries_is_answered_with_ours(flag, words):
+def test_a_name_from_another_library_is_answered_with_the_field(flag, words):
     assert words in refused(SMOKE, flag)
     assert words in refused(flag, SMOKE), "the order of flags does not matter"
 
 
-def test_all_that_the_table_of_names_answers_with_is_a_field():
+def test_every_target_of_the_synonyms_is_a_field():
     known = set(fields.field_names(fields.base("custom", fields.words(""))))
     assert not set(synonyms.FIELDS) - known
     names = [name for words in (*synonyms.FIELDS.values(), *synonyms.ADVICE) for name in words.split()]
@@ -74,9 +74,9 @@ def test_a_flag_that_a_mode_does_not_use_is_an_error(flags, words):
     assert words in refused(SMOKE, *flags)
 
 
-def test_every_list_is_whole_and_every_field_has_a_default_and_a_comment():
-    found = {what: runs.main(f"--list={what}").stdout.splitlines() for what in listing.LISTS}
-    first = {what: [line.split()[0] for line in lines] for what, lines in found.items()}
+def test_every_list_is_complete_and_every_field_has_a_comment():
+    output = {what: runs.main(f"--list={what}").stdout.splitlines() for what in listing.LISTS}
+    first = {what: [line.split()[0] for line in lines] for what, lines in output.items()}
     assert first["methods"] == list(METHODS)
     assert "configs/imdb.py" in first["configs"] and "research/config/fields.py" not in first["configs"]
     assert {"minilm", "bilstm"} <= set(first["models"]) and {"imdb", "mrpc"} <= set(first["tasks"])
@@ -85,8 +85,8 @@ def test_every_list_is_whole_and_every_field_has_a_default_and_a_comment():
     assert not without, "a field without a comment in research/config/fields.py or research/config/options.py"
 
 
-def test_choices_are_those_of_the_modules_that_use_them():
-    there = {
+def test_choices_agree_with_the_modules_that_use_them():
+    choices = {
         "truncation": TRUNCATIONS,
         "packing": LAYOUTS,
         "optimizer": OPTIMIZERS,
@@ -95,7 +95,7 @@ def test_choices_are_those_of_the_modules_that_use_them():
         "data.source": SOURCES,
         "data.augment": {"", *OPERATIONS},
     }
-    assert {name: set(known) for name, known in ranges.CHOICES.items() if name != "precision"} == {k: set(v) for k, v in there.items()}
+    assert {name: set(known) for name, known in ranges.CHOICES.items() if name != "precision"} == {k: set(v) for k, v in choices.items()}
     assert set(UNITS) == set(durations.UNITS)
 
 
@@ -122,12 +122,12 @@ def test_a_value_out_of_range_is_refused(field, value, words):
         fields.check_ranges(fields.override(c, {field: value}))
 
 
-def test_a_config_file_that_fails_is_one_line(tmp_path):
+def test_an_error_in_a_config_file_is_one_line(tmp_path):
     (tmp_path / "mine.py").write_text("def get_config(arg=''):\n    return int('three')\n")
     assert "mine.py': ValueError: invalid literal" in refused(f"--config={tmp_path / 'mine.py'}")
 
 
-def test_output_is_utf8_in_any_locale_and_a_closed_pipe_is_a_quiet_end():
+def test_output_is_utf8_in_any_locale_and_a_closed_pipe_prints_nothing():
     code = """if True:
     from absl import flags
     from research import cli
@@ -144,5 +144,5 @@ def test_output_is_utf8_in_any_locale_and_a_closed_pipe_is_a_quiet_end():
     assert program.returncode == cli.CLOSED_PIPE
 
 
-def test_an_error_with_a_name_that_is_no_text_is_said_too():
+def test_an_error_about_a_file_name_that_is_not_utf8_is_printed():
     assert "\\udcff" in refused(f"--config={os.fsdecode(bytes([255]))}.py")

@@ -1,4 +1,4 @@
-"""Durations in any unit, resolved once: `total_epochs`, `warmup_percent`, `eval_steps`, ..."""
+"""Durations in several units (`total_epochs`, `warmup_percent`, `eval_steps`, ...), and their conversion to steps."""
 
 from collections.abc import Iterable
 
@@ -11,16 +11,16 @@ UNITS = ("steps", "epochs", "examples", "percent")
 
 
 def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | None = None, least: int = 1) -> int:
-    """The duration called `name`, in steps: rounded, and at least `least` unless it is 0.
+    """Return the duration called `name` in steps: rounded, and at least `least` unless it is 0.
 
-    `epoch_steps` is the number of steps of an epoch, `total` that of the run (for `_percent`). Raises InputError when none or
-    several units are given, or a negative one.
+    `epoch_steps` is the number of steps of an epoch, `total` the number of steps of the run (for `_percent`). Raise InputError if no
+    unit or several units are given, or if the value is negative.
     """
     given = {unit: value for unit in UNITS if (value := config.get(f"{name}_{unit}")) is not None}
     if len(given) != 1:
         names = [f"{name}_{unit}" for unit in given] or [f"{name}_{unit}" for unit in UNITS]
-        what = "are two units for one duration; give one of them" if given else "are all empty; give one of them"
-        raise InputError(f"config: {', '.join(names)} {what}")
+        problem = "are two units for one duration; give one of them" if given else "are all empty; give one of them"
+        raise InputError(f"config: {', '.join(names)} {problem}")
     ((unit, value),) = given.items()
     if value < 0:
         raise InputError(f"config: {name}_{unit}={value} is negative")
@@ -33,7 +33,7 @@ DURATIONS = tuple(ranges.DURATIONS)
 
 
 def resolve_units(c: ConfigDict, given: Iterable[str]) -> None:
-    """Clears the other units of each duration named in `given`. Raises InputError when two units of one are given."""
+    """Clear the other units of each duration named in `given`. Raise InputError if two units of one duration are given."""
     given = list(given)
     for duration in DURATIONS:
         named = [name for unit in UNITS if (name := f"{duration}_{unit}") in given]

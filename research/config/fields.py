@@ -1,7 +1,7 @@
-"""The fields every experiment has, and the three ways to change them.
+"""The fields of every experiment's config, and the three ways to set them.
 
-`FILE.py:WORDS` chooses structure (which model, which data), `--config.NAME=VALUE` changes a value, and the word `smoke` turns
-any config into a run of two steps with a tiny model on made-up data. No config imports jax, so `--help` is instant.
+`FILE.py:WORDS` chooses the model, the data and the method, `--config.NAME=VALUE` sets a field, and the word `smoke` turns any
+config into a run of two steps with a tiny model on the demo data. No config imports jax, so `--help` is instant.
 """
 
 import copy
@@ -13,15 +13,15 @@ from research.config import options, ranges, synonyms
 from research.config.durations import DURATIONS, UNITS, resolve_units
 from research.errors import InputError, nearest
 
-AUTO = "auto"  # a value that the program decides, and says
+AUTO = "auto"  # a value that the program chooses and reports
 check_ranges = ranges.check_ranges
 
 
 def words(arg: str, **defaults: str) -> dict[str, str]:
-    """The words of a config argument: `model=minilm,data=files,smoke`.
+    """Return the words of a config argument such as `model=minilm,data=files,smoke` as name -> value.
 
-    `defaults` declares the words with a value; `demo` is short for `data=demo`, and `smoke` is always known. Raises InputError
-    naming the nearest known word.
+    `defaults` declares words and their default values. `demo` is short for `data=demo`, and `smoke` is always known. Raise InputError
+    for an unknown word, naming the nearest known one.
     """
     known = {"data": "", "model": "", "method": "full", **defaults}
     chosen, given = {**known, "smoke": ""}, set()
@@ -36,59 +36,57 @@ def words(arg: str, **defaults: str) -> dict[str, str]:
         chosen[name] = value
         given.add(name)
     if chosen["data"] == "demo" and "model" not in given:
-        chosen["model"] = "minilm"  # the demo needs no network, so its model must not either
+        chosen["model"] = "minilm"  # the demo works offline, so its default model must too
     return chosen
 
 
 def base(task: str, chosen: dict[str, str]) -> ConfigDict:
-    """Every field with its default, for `task` and the chosen words."""
+    """Return a config with the default of every field, for `task` and the chosen words."""
     c = ConfigDict()
-    c.task = task  # a row of research/tasks/catalog.py; --list=tasks
-    c.metric = ""  # which dev score selects what is kept: accuracy | f1 | precision | recall | macro_f1 | ...; empty: the task's
-    c.positive = ""  # the class that f1, precision and recall are of; empty: the second of two, the mean over classes above two
-    c.method = chosen["method"]  # one of --list=methods, or several joined by +
-    c.model = chosen["model"]  # a name of weights/hub.py: minilm, bert-base, bert-large, tiny; bilstm, textcnn; --list=models
-    c.seed = 0  # of everything that is left to chance
+    c.task = task  # name of the task: a row of research/tasks/catalog.py; see --list=tasks
+    c.metric = ""  # dev metric that selects the checkpoint: accuracy | f1 | precision | recall | macro_f1 | ...; empty: the task's
+    c.positive = ""  # class that f1, precision and recall are computed for; empty: the second of two classes, or the mean over more
+    c.method = chosen["method"]  # fine-tuning method, one of --list=methods, or several joined by +
+    c.model = chosen["model"]  # name of the model, one of --list=models: minilm, bert-base, bert-large, tiny, bilstm, textcnn, ...
+    c.seed = 0  # random seed of initialisation, dropout and data order
 
     _inputs(c, chosen)
 
-    c.max_length = 128  # tokens of an example, special ones included
-    c.truncation = "head"  # what is left of a longer text: its head | tail | head_tail
-    c.truncation_head = 128  # head_tail: tokens that are left of the beginning; the others are the last ones (Sun et al. 2019)
-    c.packing = "packed"  # packed | bucketed | padded
-    c.batch_size = 32  # examples of an update, however they are laid out
-    c.eval_batch_tokens = 2048  # an evaluation batch is as many examples as have about so many; on accelerators, raise it
-    c.accumulate = 1  # parts a batch is computed in, one after the other, to save memory
+    c.max_length = 128  # maximum number of tokens of an example, special tokens included
+    c.truncation = "head"  # part of a longer text that is kept: head | tail | head_tail
+    c.truncation_head = 128  # tokens that head_tail keeps from the beginning; the others are the last ones (Sun et al. 2019)
+    c.packing = "packed"  # batch layout: packed (several examples per row) | bucketed (rows of similar lengths) | padded
+    c.batch_size = 32  # number of examples per optimizer update, in every batch layout
+    c.eval_batch_tokens = 2048  # approximate number of tokens in an evaluation batch; use a larger number on accelerators
+    c.accumulate = 1  # number of microbatches that a batch is split into to save memory (gradient accumulation)
 
-    c.pooling = (
-        AUTO  # auto | pooler (the family's own) | first | last | mean | max; auto: as research/experiment/pooling.py decides; the plan says
-    )
-    c.dropout = 0.1  # of hidden states, from the first stage that trains
-    c.attention_dropout = placeholder(float)  # of attention weights; empty: as `dropout`; at 0, GPUs train with fused attention
-    c.label_smoothing = 0.0  # part of the target that is spread over all classes
+    c.pooling = AUTO  # vector the classifier reads: auto (--mode=plan shows the choice) | pooler | first | last | mean | max
+    c.dropout = 0.1  # dropout rate of hidden states, from the first trainable stage on
+    c.attention_dropout = placeholder(float)  # dropout rate of attention weights; empty: as dropout; at 0, GPUs use fused attention
+    c.label_smoothing = 0.0  # part of the target probability that is spread evenly over all classes
 
     options.add(c)
-    c.freeze = ""  # further parameters to freeze: patterns apart by commas, for example embeddings/word
+    c.freeze = ""  # further parameters to freeze: comma-separated patterns, for example embeddings/word
 
-    c.prefix_cache_gb = 4.0  # most to keep on disk of what frozen stages give; 0: compute it again in every step
-    c.remat = False  # compute layers again in the backward pass instead of keeping what is inside them
+    c.prefix_cache_gb = 4.0  # disk limit (GB) for cached hidden states of frozen stages; 0: compute them in every step
+    c.remat = False  # rematerialisation: layers are computed again in the backward pass instead of storing their activations
 
-    c.optimizer = "adamw"  # adamw | adam | sgd | adafactor
-    c.base_learning_rate = 5e-5  # what suits full fine-tuning
-    c.learning_rate = placeholder(float)  # empty: what suits the method, a multiple of the above
-    c.schedule = "linear"  # linear | cosine | constant | slanted_triangular, after the warm-up
-    c.weight_decay = 0.01  # decoupled for adamw and adafactor, an L2 term for adam and sgd
-    c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})  # patterns of what decay spares; an empty one: nothing
-    c.clip_norm = 1.0  # 0: no clipping
-    c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9  # of the optimizer
-    c.bias_correction = True  # of the moments of adam and adamw; False is BERT's own AdamW (Devlin et al. 2019), with epsilon 1e-6
+    c.optimizer = "adamw"  # name of the optimizer: adamw | adam | sgd | adafactor
+    c.base_learning_rate = 5e-5  # learning rate of full fine-tuning; the default of every method is a multiple of it
+    c.learning_rate = placeholder(float)  # peak learning rate; empty: base_learning_rate times the method's factor
+    c.schedule = "linear"  # learning rate schedule after warm-up: linear | cosine | constant | slanted_triangular
+    c.weight_decay = 0.01  # weight decay: decoupled for adamw and adafactor, an L2 term for adam and sgd
+    c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})  # pattern of parameters without weight decay; empty: none
+    c.clip_norm = 1.0  # maximum global norm of the gradient; 0: no clipping
+    c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9  # optimizer constants: betas and epsilon of adam(w); momentum of sgd
+    c.bias_correction = True  # bias correction of adam and adamw; False: BERT's AdamW (Devlin et al. 2019), with epsilon 1e-6
 
-    for duration in DURATIONS:  # each in one unit: _steps, _epochs, _examples or _percent of the total
+    for duration in DURATIONS:  # one field per unit: _steps, _epochs, _examples or _percent (of the total)
         for unit, kind in UNITS.items():
             if (duration, unit) != ("total", "percent"):
                 c[f"{duration}_{unit}"] = placeholder(kind)
     c.total_epochs = 3.0
-    c.smoke = False  # set by the word smoke: the total is at least a step for each phase of the method
+    c.smoke = False  # mark of a smoke run, set by the word smoke: the total is at least one step per phase of the method
     c.warmup_percent = 10.0
     c.eval_epochs = 1.0
     c.checkpoint_epochs = 1.0
@@ -96,34 +94,34 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.patience_epochs = 0.0
     c.phase_percent = 0.0
 
-    c.precision = "bfloat16"  # bfloat16 (float32 parameters, norms and losses) | float32
-    c.parallel = "auto"  # auto | jit | pmap
+    c.precision = "bfloat16"  # floating-point type of the computation: bfloat16 (parameters, norms and losses stay float32) | float32
+    c.parallel = "auto"  # device layout: auto | jit (one device) | pmap (all devices)
     return c
 
 
 def _inputs(c: ConfigDict, chosen: dict[str, str]) -> None:
-    """Where the model and the data come from."""
+    """Add the fields that say where the model and the data come from."""
     c.weights = ConfigDict()
-    c.weights.source = ""  # empty: the model's own; a folder; hub id; "scratch": random parameters; bilstm, textcnn: a file of word vectors
-    c.weights.sha256 = ""  # empty: what is pinned for the model, if anything
-    c.weights.pickle = False  # whether pytorch_model.bin may be read, where there is nothing else; PyTorch must be installed
-    c.weights.head = False  # begin with the checkpoint's own classifier, whose classes must be the task's
-    c.weights.adapter = ""  # begin with the delta and the head of this folder in peft's format
+    c.weights.source = ""  # folder or hub id, "scratch" (random) or, for bilstm and textcnn, a file of word vectors; empty: the model's
+    c.weights.sha256 = ""  # expected sha256 of the weights file; empty: the digest published for the model, if any
+    c.weights.pickle = False  # permission to read pytorch_model.bin where there is no other file; needs PyTorch
+    c.weights.head = False  # whether to start from the checkpoint's classifier, whose classes must be those of the task
+    c.weights.adapter = ""  # folder in peft's format to start from: its delta and head are loaded
 
     c.data = ConfigDict()
     c.data.seed = placeholder(int)
-    c.data.seed = 0  # of the dev split, of subsets and of augmentation: other seeds of a run see the same examples; empty: the run's own
-    c.data.source = chosen["data"]  # tfds | files | demo
-    c.data.path = ""  # files: the folder with train.tsv, test.tsv and perhaps dev.tsv; tfds: its data_dir
-    c.data.train_examples = 0  # 0 is all; fewer are drawn by label
-    c.data.eval_examples = 0  # the same for dev and for test
-    c.data.dev_fraction = 0.1  # cut from train, by label, where there is no dev split
-    c.data.augment = ""  # deletion | swap | crop: changed copies of the training texts stand beside them; empty: none
-    c.data.augment_rate = 0.1  # the part of a text's words that is deleted, swapped or cropped
-    c.data.augment_copies = 1  # of each training text
+    c.data.seed = 0  # random seed of the dev split, subsets and augmentation; independent of seed; empty: the value of seed
+    c.data.source = chosen["data"]  # source of the data: tfds | files | demo
+    c.data.path = ""  # folder of the data: for files, with train.tsv, test.tsv and optionally dev.tsv; for tfds, its data_dir
+    c.data.train_examples = 0  # number of training examples, drawn in proportion to the labels; 0: all
+    c.data.eval_examples = 0  # number of dev examples and of test examples, drawn in proportion to the labels; 0: all
+    c.data.dev_fraction = 0.1  # fraction of train that becomes dev where there is no dev split, in proportion to the labels
+    c.data.augment = ""  # change made in added copies of the training texts: deletion | swap | crop; empty: no copies
+    c.data.augment_rate = 0.1  # fraction of the words of a text that is deleted, swapped or cropped
+    c.data.augment_copies = 1  # number of changed copies of each training text
 
 
-# What suits models that nobody has trained before, whatever the task (they have no norms), and how small they are in a smoke run.
+# Defaults of models trained from scratch, for every task (they have no layer norms), and their sizes in a smoke run.
 FROM_NOTHING = {"base_learning_rate": 1e-3, "learning_rate": 1e-3, "dropout": 0.5, "total_epochs": 10.0, "no_decay.norm": ""}
 SMALL = {
     "bilstm": {"bilstm.embedding": 16, "bilstm.size": 8},
@@ -132,7 +130,7 @@ SMALL = {
 
 
 def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
-    """The last word of every `get_config`: what suits a model from nothing, and the smoke run where it was asked for."""
+    """Apply the last changes of every `get_config`: the defaults of a model trained from scratch, and the word `smoke`."""
     if c.model in SMALL:
         override(c, FROM_NOTHING)
     if chosen["smoke"]:
@@ -145,9 +143,9 @@ def finish(c: ConfigDict, chosen: dict[str, str]) -> ConfigDict:
 
 
 def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
-    """Sets dotted fields in place. A duration given in one unit displaces the unit the config had it in.
+    """Set dotted fields of `c` in place and return `c`. A duration given in one unit clears its other units.
 
-    Raises InputError on an unknown field (nearest named) and on two units for one duration.
+    Raise InputError for an unknown field, naming the nearest one, and for two units of one duration.
     """
     for name, value in changes.items():
         check_field(c, name)
@@ -158,12 +156,12 @@ def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
 
 
 def copied(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
-    """Return a copy with these changes, made as by `override`."""
+    """Return a copy of `c` with `changes` applied as by `override`."""
     return override(copy.deepcopy(c), changes)
 
 
 def check_field(c: ConfigDict, name: str) -> None:
-    """Raises InputError unless `name` is a dotted field of `c`."""
+    """Raise InputError unless `name` is a dotted field of `c`."""
     fields = field_names(c)
     if name in fields:
         return
@@ -174,7 +172,7 @@ def check_field(c: ConfigDict, name: str) -> None:
 
 
 def field_names(c: ConfigDict, prefix: str = "") -> list[str]:
-    """All dotted field names, inner ones in full."""
+    """Return the dotted names of all fields; a field inside a group is called group.field."""
     names = []
     for key in c:
         value = c[key]

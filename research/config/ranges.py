@@ -1,4 +1,4 @@
-"""Which values the fields of a config may have, where that does not depend on anything else. Imports no jax."""
+"""Allowed values of config fields, as far as they do not depend on other fields. Imports no jax."""
 
 import math
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 from research.config import durations
 from research.errors import InputError, nearest
 
-# Lowest and highest value, and whether the highest itself is allowed.
+# Lowest value, highest value (None: no limit), and whether the highest value is allowed.
 RANGES: dict[str, tuple[float, float | None, bool]] = {
     "seed": (0, 2**32, False),
     "data.seed": (0, 2**32, False),
@@ -50,22 +50,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.augment": ("", "deletion", "swap", "crop"),
 }
 
-# Durations, each of which is given in one of `durations.UNITS`.
+# Durations, each given in one of `durations.UNITS`. `--list=fields` prints these descriptions.
 DURATIONS = {
-    "total": "how long the training is",
-    "warmup": "how long the learning rate rises at the beginning",
-    "eval": "how often dev is evaluated",
-    "checkpoint": "how often all that a resumed run needs is saved",
-    "log": "how often a line of metrics is written",
-    "phase": "how long each phase of method=gradual_unfreezing or chain_thaw is; 0: all begin in the first half",
-    "patience": "stop when dev has not been better for so long; 0: train to the end",
+    "total": "length of the training",
+    "warmup": "length of the learning rate warm-up",
+    "eval": "interval between evaluations on dev",
+    "checkpoint": "interval between checkpoints to resume from",
+    "log": "interval between lines of training metrics",
+    "phase": "length of each phase of gradual_unfreezing or chain_thaw; 0: all phases begin in the first half",
+    "patience": "time without a better dev score after which training stops; 0: never",
 }
 
 
 def check_ranges(c: Any) -> None:
-    """Raises InputError for a value that makes no sense where it stands."""
+    """Raise InputError for a field whose value is out of range, not one of its choices, or not finite."""
     if c.learning_rate is None:
-        raise InputError("config: learning_rate is empty; the programs fill it by the method, and so does methods.resolve(config)")
+        raise InputError("config: learning_rate is empty; methods.resolve(config), which the programs call, fills in the method's default")
     for name, (low, high, inclusive) in RANGES.items():
         value = _value(c, name)
         if value is None:
@@ -88,7 +88,7 @@ def _value(c: Any, name: str) -> Any:
 
 
 def _durations(c: Any) -> Iterable[str]:
-    """Yield the durations that are given."""
+    """Yield the names of the duration fields that are set."""
     for duration in DURATIONS:
         for unit in durations.UNITS:
             if c.get(f"{duration}_{unit}") is not None:

@@ -1,4 +1,4 @@
-"""The config of a run, as its workdir holds it. Named as a config file, with the path of a `config.json` as its words. Imports no jax."""
+"""The config file that loads the saved config of a run, called as `recorded.py:RUN/config.json`. Imports no jax."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from research.errors import InputError
 
 
 def get_config(path: str) -> ConfigDict:
-    """Return the config that the file `path` holds; fields that are newer than the run have their defaults.
+    """Return the config saved in the file `path`; fields that were added after the run have their defaults.
 
-    Raises InputError where the file cannot be read or is no run's config.
+    Raise InputError if the file cannot be read or is not the config of a run.
     """
     if not (file := Path(path)).is_file():
-        raise InputError(f"{file.parent}: no {file.name} there; train first, or give the --workdir of a run")
+        raise InputError(f"{file.parent}: no {file.name} in this folder; train first, or give the --workdir of a run")
     saved = storage.read_json(file, "task", "model", "method", "data")
     c = fields.base(saved["task"], {"model": saved["model"], "method": saved["method"], "data": saved["data"]["source"]})
     for name, value in flat(saved).items():
         if name not in fields.field_names(c) and not name.startswith("no_decay."):
-            raise InputError(f"{path}: field {name!r} is of another version of this program, which cannot use the run")
+            raise InputError(f"{path}: field {name!r} is of another version of this program; this version cannot use the run")
         owner, _, field = name.rpartition(".")
         try:
             (c[owner] if owner else c)[field] = value
@@ -31,8 +31,8 @@ def get_config(path: str) -> ConfigDict:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted name -> value, of a config as a dict."""
-    found = {}
+    """Return dotted name -> value for a config given as a nested dict."""
+    values = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values

@@ -1,6 +1,6 @@
-"""What other libraries call what has another name here: TrainingArguments and model configs of transformers, peft, Keras, Lightning."""
+"""Names of config fields in other libraries: TrainingArguments and model configs of transformers, peft, Keras, Lightning."""
 
-# The field of our config.
+# Config field -> its names in other libraries, separated by blanks.
 FIELDS = {
     "total_epochs": "epochs num_train_epochs num_epochs n_epochs max_epochs train_epochs",
     "total_steps": "max_steps num_train_steps train_steps steps steps_per_epoch num_steps iterations",
@@ -57,27 +57,27 @@ FIELDS = {
     "prefix.tokens": "num_virtual_tokens prefix_length pre_seq_len",
 }
 
-# What is no field of a config here: what to do instead.
+# Settings of other libraries that are not config fields here -> what to do instead.
 ADVICE = {
     "class_weights class_weight weighted_loss focal_loss": "the loss is not weighted by class here; --config.metric=macro_f1 selects the "
-    "checkpoint with all classes counted alike",
+    "checkpoint by a score that gives every class the same weight",
     "wandb report_to tensorboard logging_dir log_dir mlflow comet logger run_name wandb_project": "every run writes TensorBoard events "
     "and metrics.jsonl into its workdir (--workdir=); nothing is sent to a service",
     "output_dir out_dir save_dir save_path ckpt_dir default_root_dir": "a run's folder is --workdir=DIR",
     "overwrite_output_dir resume resume_from_checkpoint resume_from": "the same command resumes an unfinished run; remove the folder, or "
     "give another --workdir, to begin again",
-    "load_best_model_at_end restore_best_weights save_best_only save_total_limit": "always so: what is best on dev is kept and tested",
-    "do_train do_predict do_test task_type": "--mode=train, evaluate or predict says what to do",
-    "push_to_hub hub_model_id save_pretrained": "--mode=export --output=FOLDER writes what the Hugging Face libraries load; upload that",
-    "num_workers dataloader_num_workers dataloader_pin_memory": "batches are made beside training; there is nothing to set",
-    "num_labels id2label label2id labels classes num_classes": "the classes are the labels of the training split (or the task's own)",
-    "shuffle": "training examples are dealt anew in each epoch, by --config.seed=",
-    "device cuda no_cuda use_cpu gpu gpus device_map accelerator use_mps_device": "jax takes the accelerator that it finds; "
-    "JAX_PLATFORMS=cpu in the environment keeps it on the CPU, --config.parallel=jit on one device",
+    "load_best_model_at_end restore_best_weights save_best_only save_total_limit": "always on: the best checkpoint on dev is tested",
+    "do_train do_predict do_test task_type": "use --mode=train, evaluate or predict",
+    "push_to_hub hub_model_id save_pretrained": "--mode=export --output=FOLDER writes a folder for the Hugging Face libraries; upload it",
+    "num_workers dataloader_num_workers dataloader_pin_memory": "batches are made while the device computes; there is nothing to set",
+    "num_labels id2label label2id labels classes num_classes": "the classes are those of the task, else the labels of train",
+    "shuffle": "training examples are shuffled in every epoch; --config.seed= sets the order",
+    "device cuda no_cuda use_cpu gpu gpus device_map accelerator use_mps_device": "jax uses the accelerator that it finds; "
+    "JAX_PLATFORMS=cpu in the environment selects the CPU, --config.parallel=jit selects one device",
     "compile torch_compile jit jit_compile": "every step is compiled; there is nothing to set",
     "verbose log_level callbacks disable_tqdm": "there is no such setting",
     "tokenizer tokenizer_name use_fast_tokenizer use_fast": "the tokenizer is that of the weights (--config.weights.source=)",
-    "cache_dir hf_home": "RESEARCH_CACHE in the environment is the folder of derived files",
+    "cache_dir hf_home": "the environment variable RESEARCH_CACHE names the cache folder",
 }
 
 _NAMES = {name: f"here it is {field!r}" for field, names in FIELDS.items() for name in names.split()}
@@ -85,6 +85,6 @@ _NAMES |= {name: advice for names, advice in ADVICE.items() for name in names.sp
 
 
 def meaning(name: str) -> str:
-    """Return what to use here for what another library calls `name` (in any spelling of case and dashes); "" where nothing is known."""
-    plain = name.lower().replace("-", "_")
-    return _NAMES.get(plain) or _NAMES.get(plain.rpartition(".")[2], "")
+    """Return what to use here for another library's setting `name`, in any case and with dashes or underscores; "" if unknown."""
+    key = name.lower().replace("-", "_")
+    return _NAMES.get(key) or _NAMES.get(key.rpartition(".")[2], "")

@@ -1,4 +1,4 @@
-"""The lines in which a run says what its data are."""
+"""Lines that describe the data of a run to the user."""
 
 import functools
 import operator
@@ -10,13 +10,13 @@ from research.data.encode import Tokens
 from research.data.examples import SPLITS, Examples, Raw
 from research.data.labels import lookalikes
 
-NAMED = 24  # classes, or files, that are named one by one
+NAMED = 24  # maximum number of classes or files listed by name
 
 
 def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blanks: Counter) -> tuple[str, ...]:
-    """Return the lines on a data set: its source and sizes, its classes with their counts, and what in it is suspicious.
+    """Return lines about a data set: source and sizes, classes with their counts, and warnings.
 
-    `raw` is the data as they were read, `splits` as they are used; `blanks` counts for each class the labels that had blanks around them.
+    `raw` is the data as read, `splits` the data as used; `blanks` counts for each class the labels that had blanks around them.
     """
     cut = "" if "dev" in raw.splits else ", dev is cut from train"
     lines = [f"data: {raw.source}: {', '.join(f'{split} {len(splits[split]):,}' for split in SPLITS)} examples{cut}"]
@@ -24,8 +24,8 @@ def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blank
     if raw.unread:
         lines.append(f"not read: {_listed(raw.unread)}")
     if blanks:
-        found = ", ".join(f"{label!r} {count:,}" for label, count in blanks.most_common(NAMED))
-        lines.append(f"blanks around labels were taken off: {blanks.total():,} ({found})")
+        counts = ", ".join(f"{label!r} {count:,}" for label, count in blanks.most_common(NAMED))
+        lines.append(f"blanks around labels were removed: {blanks.total():,} ({counts})")
     for group in lookalikes(labels):
         names = " and ".join(ascii(label) for label in group)
         lines.append(f"warning: the classes {names} differ only in case, Unicode form or invisible characters")
@@ -33,7 +33,7 @@ def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blank
 
 
 class Lengths(NamedTuple):
-    """How many texts are cut, of how many, and how many tokens the longest has."""
+    """Number of truncated texts, number of texts, and number of tokens of the longest text before truncation."""
 
     cut: int
     texts: int
@@ -41,21 +41,21 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, tokens: Tokens) -> "Lengths":
-        """Return those of encoded texts."""
+        """Return the lengths of encoded texts."""
         return cls(int((tokens.uncut > tokens.lengths).sum()), len(tokens), int(tokens.uncut.max()))
 
     def __or__(self, other: "Lengths") -> "Lengths":
-        """Return those of both."""
+        """Return the lengths of both sets of texts together."""
         return Lengths(self.cut + other.cut, self.texts + other.texts, max(self.longest, other.longest))
 
 
 def truncation(lengths: Mapping[str, Lengths], max_length: int) -> str:
-    """Return the line that says how many texts of each split are cut, and how long the longest is."""
+    """Return a line with the fraction of truncated texts in each split and the length of the longest text."""
     cut, texts, longest = functools.reduce(operator.or_, lengths.values())
     if not cut:
         return f"no text is cut: the longest has {longest:,} tokens, max_length is {max_length:,}"
-    each = ", ".join(f"{split} {one.cut / one.texts:.1%}" for split, one in lengths.items())
-    return f"cut to max_length={max_length:,} tokens: {cut / texts:.1%} of the texts ({each}); the longest has {longest:,} tokens"
+    by_split = ", ".join(f"{split} {one.cut / one.texts:.1%}" for split, one in lengths.items())
+    return f"cut to max_length={max_length:,} tokens: {cut / texts:.1%} of the texts ({by_split}); the longest has {longest:,} tokens"
 
 
 def _classes(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Texts to token ids, once: the result is kept on disk by fingerprint and mapped back in the next time."""
+"""Tokenization of examples. The token ids are cached on disk under a fingerprint of everything that determines them."""
 
 import dataclasses
 import functools
@@ -14,14 +14,15 @@ from research import storage
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 
-VERSION = 3  # part of the fingerprint: raise it when the same texts would be encoded differently
+VERSION = 3  # part of the fingerprint: increase it when a change of this module changes token ids
 TRUNCATIONS = ("head", "tail", "head_tail")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """The token ids of n examples, end to end: `ids` int32 [T], `types` int8 [T], `offsets` int64 [n + 1]. `first_position` is that
-    of each example's first token, `uncut` int64 [n] how many tokens each example would have if nothing had been cut."""
+    """Token ids of n examples, concatenated: `ids` int32 [T], `types` int8 [T] (token types), `offsets` int64 [n + 1].
+
+    `uncut` int64 [n] is the number of tokens of each example before truncation, `first_position` the position of each first token."""
 
     ids: np.ndarray
     types: np.ndarray
@@ -34,11 +35,11 @@ class Tokens:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each example, special ones included: int64 [n]."""
+        """Return the number of tokens of each example, special tokens included: int64 [n]."""
         return np.diff(self.offsets)
 
     def with_places(self, count: int) -> "Tokens":
-        """The same with `count` places, of id 0, after each example's first token, for what a model puts there itself."""
+        """Return a copy with `count` tokens of id 0 inserted after each first token, as places for vectors that a model adds."""
         after = np.repeat(self.offsets[:-1] + 1, count)
         offsets = self.offsets + count * np.arange(len(self.offsets))
         types = np.insert(self.types, after, np.repeat(self.types[self.offsets[:-1]], count))
@@ -46,13 +47,13 @@ class Tokens:
 
 
 def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0, keep: bool = True) -> Tokens:
-    """Token ids with special tokens, pairs as the tokenizer joins them, cut to `max_length`.
+    """Return the token ids of examples, with special tokens and pairs joined as the tokenizer does, truncated to `max_length`.
 
-    `tokenizer` is a fast tokenizer of `transformers`. Of a longer text `truncation` leaves its "head", its "tail", or with "head_tail"
-    the first `head` tokens and as many of the last as there is room for (Sun et al. 2019, section 5.3.1); special tokens stay, and
-    count. Of pairs, the longer text loses its end first. The result is kept on disk by its
-    `fingerprint`, unless `keep` is False.
-    Raises InputError for another truncation, for one of pairs that is not "head", and for a `head` that leaves no room for a tail.
+    `tokenizer` is a fast tokenizer of `transformers`. `truncation` says which part of a longer text is kept: "head", "tail", or
+    "head_tail": the first `head` tokens and as many of the last as fit (Sun et al. 2019, section 5.3.1). Special tokens are always kept
+    and count. A pair loses tokens from the end of its longer text first. Unless `keep` is False, the result is cached on disk under its
+    `fingerprint`. Raise InputError for an unknown truncation, for pairs with another truncation than "head", and for a `head` that
+    leaves no room for a head or a tail.
     """
     if truncation not in TRUNCATIONS:
         raise InputError(f"truncation {truncation!r}: {nearest(truncation, TRUNCATIONS)}")
@@ -70,70 +71,70 @@ def encode(tokenizer, examples: Examples, max_length: int, truncation: str = "he
 
 
 def _tokenized(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
-    plain = truncation == "head"
-    return _encode(tokenizer, examples, max_length) if plain else _around(tokenizer, examples, max_length, truncation, head)
+    is_head = truncation == "head"
+    return _encode(tokenizer, examples, max_length) if is_head else _encode_tail(tokenizer, examples, max_length, truncation, head)
 
 
 def fingerprint(tokenizer, examples: Examples, max_length: int, truncation: str = "head", head: int = 0) -> str:
-    """sha256 of all that decides the token ids: the tokenizer and its library, the texts, the length, what is cut and this module's
-    version. On which side the tokenizer itself would cut decides nothing."""
+    """Return the sha256 (hex) of all that determines the token ids: the tokenizer and the version of its library, the texts, the maximum
+    length, the truncation and `VERSION`. The tokenizer's `truncation_side` has no effect."""
     cut = {"head": [], "tail": ["tail"], "head_tail": ["head_tail", head]}[truncation]
     backend = tokenizer.backend_tokenizer
-    of_tokenizer = [metadata.version("tokenizers"), backend.encode_special_tokens, _has_types(tokenizer)]  # which the rules do not say
-    sha = hashlib.sha256(json.dumps([VERSION, max_length, *cut, of_tokenizer]).encode())
+    settings = [metadata.version("tokenizers"), backend.encode_special_tokens, _has_types(tokenizer)]  # not part of `to_str`
+    sha = hashlib.sha256(json.dumps([VERSION, max_length, *cut, settings]).encode())
     rules = json.loads(backend.to_str())
-    sha.update(json.dumps(rules | {"truncation": None, "padding": None}).encode())  # these two are left behind by the latest call
+    sha.update(json.dumps(rules | {"truncation": None, "padding": None}).encode())  # the latest call of the tokenizer sets these two
     sha.update(json.dumps(examples.texts).encode())
     return sha.hexdigest()
 
 
 def _encode(tokenizer, examples: Examples, max_length: int) -> Tokens:
     columns, side = [list(column) for column in zip(*examples.texts, strict=True)], tokenizer.truncation_side
-    tokenizer.truncation_side = "right"  # whatever its files say: which part is left is the run's to decide
+    tokenizer.truncation_side = "right"  # the run decides about truncation, not the tokenizer's files
     try:
-        tokens = _joined(*_called(tokenizer, columns, truncation="longest_first", max_length=max_length))
+        tokens = _concatenated(*_ids_and_types(tokenizer, columns, truncation="longest_first", max_length=max_length))
     finally:
         tokenizer.truncation_side = side
     full = np.flatnonzero(tokens.lengths >= max_length)
     if len(full):
-        ids, _ = _called(tokenizer, [[column[i] for i in full] for column in columns])
+        ids, _ = _ids_and_types(tokenizer, [[column[i] for i in full] for column in columns])
         tokens.uncut[full] = [len(row) for row in ids]
     return tokens
 
 
-def _called(tokenizer, columns: list[list[str]], **options) -> tuple[list[list[int]], list[list[int]]]:
-    """Ids and types of each text, or pair, of the columns."""
+def _ids_and_types(tokenizer, columns: list[list[str]], **options) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the token ids and the token types of each text, or pair, in the columns."""
     out = tokenizer(*columns, return_token_type_ids=True, return_attention_mask=False, verbose=False, **options)
     types = out["token_type_ids"] if _has_types(tokenizer) else [[0] * len(row) for row in out["input_ids"]]
     return out["input_ids"], types
 
 
 def _has_types(tokenizer) -> bool:
-    """Return whether the tokenizer tells types of tokens apart, for models that do; else all are of type 0."""
+    """Return whether the tokenizer gives token types; without them, all tokens have type 0."""
     return "token_type_ids" in tokenizer.model_input_names
 
 
-def _around(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
-    """As `_encode`, of single texts, with the beginning or the middle of longer ones left out."""
-    leading, trailing = _special(tokenizer)
+def _encode_tail(tokenizer, examples: Examples, max_length: int, truncation: str, head: int) -> Tokens:
+    """Encode single texts like `_encode`, but remove the beginning ("tail") or the middle ("head_tail") of longer texts."""
+    leading, trailing = _special_tokens(tokenizer)
     if truncation == "head_tail" and not leading < head < max_length - trailing:
-        room = f"give {leading + 1} to {max_length - trailing - 1}, so that something is left of both ends"
+        room = f"give {leading + 1} to {max_length - trailing - 1}, so that both ends keep a token"
         raise InputError(f"truncation_head={head} of max_length={max_length}: {room}")
     begin = head if truncation == "head_tail" else leading
-    columns = _called(tokenizer, [[text for (text,) in examples.texts]])
+    columns = _ids_and_types(tokenizer, [[text for (text,) in examples.texts]])
     uncut = [len(row) for row in columns[0]]
     for row in (row for column in columns for row in column):
         del row[begin : begin + max(len(row) - max_length, 0)]
-    return dataclasses.replace(_joined(*columns), uncut=np.asarray(uncut, np.int64))
+    return dataclasses.replace(_concatenated(*columns), uncut=np.asarray(uncut, np.int64))
 
 
-def _special(tokenizer) -> tuple[int, int]:
-    """How many special tokens are put before and after a text."""
+def _special_tokens(tokenizer) -> tuple[int, int]:
+    """Return the numbers of special tokens that the tokenizer puts before and after a text."""
     mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     return mask.index(0), mask[::-1].index(0)
 
 
-def _joined(ids: list[list[int]], types: list[list[int]]) -> Tokens:
+def _concatenated(ids: list[list[int]], types: list[list[int]]) -> Tokens:
     lengths = np.asarray([len(row) for row in ids], np.int64)
     return Tokens(
         ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),

@@ -1,4 +1,4 @@
-"""What data are once they are read: texts and label names, in splits, with an identity."""
+"""Examples in memory: texts and label names, in splits, with a fingerprint."""
 
 import dataclasses
 import hashlib
@@ -10,8 +10,9 @@ SPLITS = ("train", "dev", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Examples in order. `ids` are stable and unique inside a split ("train-17" is row 17, from 0, of its source);
-    `texts` holds (text,) or (text_a, text_b) for each; `labels` their names, () where nothing is labelled."""
+    """Examples in order. `ids` are stable and unique inside a split: "train-17" is row 17 of the source, counted from 0.
+
+    `texts` holds (text,) or (text_a, text_b) for each example, `labels` the label names; `labels` is () for unlabelled examples."""
 
     ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
@@ -21,15 +22,16 @@ class Examples:
         return len(self.ids)
 
     def take(self, indices: Iterable[int]) -> "Examples":
-        """The examples at `indices`, in that order."""
+        """Return the examples at `indices`, in that order."""
         indices = list(indices)
         return Examples(*(tuple(column[i] for i in indices) if column else () for column in (self.ids, self.texts, self.labels)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """Splits as a source has them (`dev` may be missing), `origin(split, row)` for error messages, the name of the source, and the names
-    of files beside the splits that were not read."""
+    """Splits as read from a source; `dev` may be missing.
+
+    `origin(split, row)` names the place of a row for error messages; `unread` holds the names of other files in the folder."""
 
     splits: dict[str, Examples]
     origin: Callable[[str, int], str]
@@ -39,10 +41,10 @@ class Raw:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """`splits` has exactly train, dev and test; `labels` are the classes in order.
+    """Data of a run: `splits` has exactly train, dev and test; `labels` are the classes in order.
 
-    `fingerprint` is of `splits`; `raw_fingerprint` is of the splits as they were read, before anything was drawn, cut or added.
-    `notes` are lines about the reading that the user should see.
+    `fingerprint` identifies `splits`; `raw_fingerprint` identifies the splits as read, before the dev cut, limits and augmentation.
+    `notes` are lines about the data for the user.
     """
 
     splits: dict[str, Examples]
@@ -54,7 +56,7 @@ class Dataset:
 
 
 def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Examples:
-    """Examples called after their row number: "train-0", "train-1" and so on."""
+    """Return examples whose ids are "train-0", "train-1" and so on, by row number."""
     return Examples(tuple(f"{split}-{i}" for i in range(len(texts))), tuple(texts), tuple(labels))
 
 

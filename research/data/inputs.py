@@ -1,4 +1,4 @@
-"""Reads the texts that a trained model is used on: one after the other, as they are asked for."""
+"""Reading of inputs for a trained model, one example at a time."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from research.tasks.base import Task
 
 
 class Input(NamedTuple):
-    """One example of an input; `label` is None where the input has none."""
+    """One example of an input; `label` is None if the input has no labels."""
 
     id: str
     texts: tuple[str, ...]
@@ -20,12 +20,12 @@ class Input(NamedTuple):
 
 
 def read_inputs(path: str, task: Task) -> Examples:
-    """Return all examples of an input, as `stream_inputs` reads them; `labels` are () without any."""
+    """Return all examples that `stream_inputs` yields; `labels` is () if the input has no labels."""
     return collected(stream_inputs(path, task))
 
 
 def collected(rows: Iterable[Input]) -> Examples:
-    """Return the examples of an input together."""
+    """Return the rows of an input as `Examples`."""
     ids, texts, labels = zip(*rows, strict=True)
     return Examples(ids, texts, labels if labels[0] is not None else ())
 
@@ -33,9 +33,9 @@ def collected(rows: Iterable[Input]) -> Examples:
 def stream_inputs(path: str, task: Task) -> Iterator[Input]:
     """Yield the examples of a file, or of stdin ("-").
 
-    A `.txt` has one text a line; `.tsv` (with a header) and `.jsonl` have the task's text fields, and `id` and the label where they like.
-    On stdin a JSON object or a TAB-separated header in the first line says which it is; anything else is one text a line. Without an
-    `id` the row number, from 0, is it. Labels are as they stand in the input. Raises InputError naming the file and the line.
+    A `.txt` file has one text per line. `.tsv` (with a header) and `.jsonl` have the task's text fields and optionally `id` and the label.
+    On stdin the format is `.jsonl` or `.tsv` if the first line is a JSON object or a TAB-separated header, else one text per line. The
+    default id is the row number, from 0. Labels are not checked against the task. Raise InputError naming the file and the line.
     """
     name = "stdin" if path == "-" else path
     kind = _kind(path)
@@ -49,8 +49,8 @@ def stream_inputs(path: str, task: Task) -> Iterator[Input]:
 
 
 def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterator[Input]:
-    """Yield the rows of an input once they are checked; `first` is the number of the line of row 0."""
-    seen: dict[int, int] | None = None  # hash of an id -> its row; only from the first row with an id of its own on
+    """Check the rows of an input and yield them; `first` is the line number of row 0."""
+    seen: dict[int, int] | None = None  # hash of an id -> its row; filled from the first row with an `id` field on
     labelled = None
     for row, fields in enumerate(table):
         place, key = f"{name}:{row + first}", str(fields.get("id", row))
@@ -60,7 +60,7 @@ def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterat
         if seen is None and "id" in fields:
             seen = {hash(str(before)): before for before in range(row)}
         if seen is not None and (before := seen.setdefault(hash(key), row)) != row:
-            raise InputError(f"{place}: id {key!r} is that of {name}:{before + first} too; give each row its own")
+            raise InputError(f"{place}: id {key!r} is also the id of {name}:{before + first}; give each row another id")
         labelled = task.label in fields if labelled is None else labelled
         if (task.label in fields) != labelled:
             raise InputError(f"{place}: field {task.label!r} is in some rows and not in others; give it to all or to none")
@@ -69,7 +69,7 @@ def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterat
 
 
 def _kind(path: str) -> str:
-    """Return the format that the name of an input says; "" for stdin."""
+    """Return the format of an input by the ending of the file name; "" for stdin."""
     if path == "-":
         return ""
     if not Path(path).is_file():
@@ -80,6 +80,7 @@ def _kind(path: str) -> str:
 
 
 def _sniff(line: str, task: Task) -> str:
+    """Return the format of an input by its first line."""
     if line.startswith("{"):
         return ".jsonl"
     return ".tsv" if "\t" in line and set(task.texts) <= set(line.split("\t")) else ".txt"

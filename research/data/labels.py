@@ -1,4 +1,4 @@
-"""Names of classes: their order, the blanks around them, and names that were perhaps meant to be one."""
+"""Class names: order, surrounding blanks, and names that look alike."""
 
 import dataclasses
 import re
@@ -21,19 +21,19 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _pieces(label: str) -> list:
-    """Return text and numbers in turn; a number counts by its value, however long it is."""
+    """Return the sort key of a label: text and numbers in turn, where a number is compared by value, without a limit on its digits."""
     pieces = re.split("([0-9]+)", label)
     return [(len(piece.lstrip("0")), piece.lstrip("0")) if place % 2 else piece for place, piece in enumerate(pieces)]
 
 
 def stripped(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], Counter]:
-    """Return the splits without blanks around their labels, and how many labels of each class had some."""
-    found, counts = {}, Counter()
+    """Return the splits with blanks around labels removed, and the number of such labels for each class."""
+    result, counts = {}, Counter()
     for name, examples in splits.items():
         labels = tuple(label.strip() for label in examples.labels)
         counts.update(label for label, before in zip(labels, examples.labels, strict=True) if label != before)
-        found[name] = dataclasses.replace(examples, labels=labels)
-    return found, counts
+        result[name] = dataclasses.replace(examples, labels=labels)
+    return result, counts
 
 
 def lookalikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
@@ -45,6 +45,7 @@ def lookalikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _skeleton(label: str) -> str:
+    """Return a form of a label that is equal for labels that look alike."""
     label = " ".join(unicodedata.normalize("NFKC", label).split())
     return unicodedata.normalize("NFKC", "".join(c for c in label if not _invisible(c)).casefold()).strip()
 

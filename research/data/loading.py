@@ -1,4 +1,4 @@
-"""Where examples come from: one `load` over files, TFDS and the embedded demo, and what every source must satisfy."""
+"""Loading of a task's data from files, TFDS or the built-in demo, with the checks that apply to every source."""
 
 import dataclasses
 
@@ -27,21 +27,21 @@ def load(
     augment_rate: float = 0.1,
     augment_copies: int = 1,
 ) -> Dataset:
-    """The train, dev and test examples of a task.
+    """Return the train, dev and test examples of a task.
 
-    The classes are the task's, or the labels of train in natural order; blanks around a label are taken off.
+    The classes are those of the task, or the labels of train in natural order. Blanks around labels are removed.
     `source` is "files" (`path`: a folder), "tfds" (`path`: its data_dir, "" is the default) or "demo" (no path). A missing dev split is
-    cut from the whole train split: `dev_fraction` of it, by `seed`, with the labels in proportion. Then `train_examples` of train and
-    `eval_examples` of dev and of test are kept, again by `seed` and in proportion (0 is all; fewer are a subset of more), in the order
-    of the source. Last, with `augment`, the training texts get `augment_copies` changed copies each (see `augment.add`).
-    Raises InputError, naming the place, for whatever in the data or the request cannot be used.
+    cut from the full train split: `dev_fraction` of it, drawn by `seed` in proportion to the labels. Then `train_examples` of train and
+    `eval_examples` of dev and of test are drawn, by `seed` and in proportion to the labels; 0 is all. A smaller number gives a subset of
+    a larger one. Examples stay in the order of the source. Last, `augment` adds `augment_copies` changed copies of each training text
+    (see `augment.add`). Raise InputError, naming the place, for data or arguments that cannot be used.
     """
     if source not in SOURCES:
         raise InputError(f"data.source {source!r} is not a source; {nearest(source, SOURCES)}")
     raw = SOURCES[source](task, path)
-    whole, blanks = classes.stripped(raw.splits)
-    raw = dataclasses.replace(raw, splits=whole)
-    labels = task.labels or classes.in_order(whole["train"].labels)
+    full, blanks = classes.stripped(raw.splits)
+    raw = dataclasses.replace(raw, splits=full)
+    labels = task.labels or classes.in_order(full["train"].labels)
     if task.positive and task.positive not in labels:
         raise InputError(f"positive={task.positive!r} is not a class of {raw.source}; {nearest(task.positive, labels)}")
     for split in raw.splits:
@@ -53,11 +53,11 @@ def load(
         splits["train"] = augmentation.add(splits["train"], augment, augment_rate, augment_copies, seed)
     _check_classes(splits["train"], raw.source)
     notes = describe.notes(raw, splits, labels, blanks)
-    return Dataset(splits, labels, raw.source, fingerprint(splits, labels), fingerprint(whole, labels), notes)
+    return Dataset(splits, labels, raw.source, fingerprint(splits, labels), fingerprint(full, labels), notes)
 
 
 def _check_classes(train: Examples, source: str) -> None:
-    """Raise InputError where all training examples are of one class."""
+    """Raise InputError if all training examples have the same class."""
     if len(set(train.labels)) == 1:
         raise InputError(
             f"{source}: {len(train)} training examples, all of one class ({train.labels[0]!r}); give examples of two or more classes"
@@ -65,10 +65,10 @@ def _check_classes(train: Examples, source: str) -> None:
 
 
 def _demo(task: Task, path: str) -> Raw:
-    """The embedded reviews, for tasks of one text and two classes (negative first).
+    """Return the built-in reviews, for tasks of one text and two classes (negative first).
 
-    Any other task gets stand-ins for smoke runs, from which nothing can be learned: the same reviews (a pair is two neighbours), whose
-    class is the row number modulo the number of classes.
+    Other tasks get stand-in data for smoke runs, from which nothing can be learned: the same reviews (a pair is two consecutive ones),
+    whose class is the row number modulo the number of classes.
     """
     real = len(task.texts) == 1 and len(task.labels) == 2
     names = task.labels or STAND_IN_CLASSES

@@ -1,4 +1,4 @@
-"""Cutting, limiting and checking splits of examples."""
+"""Functions that cut, limit and check splits of examples."""
 
 import random
 from collections import defaultdict
@@ -10,7 +10,7 @@ from research.errors import InputError, nearest
 
 
 def stratified_order(labels: Sequence[str], seed: str) -> list[int]:
-    """A seeded permutation of the rows whose every beginning has the labels in the proportions of the whole, within one row a label."""
+    """Return a seeded permutation of the rows. Each prefix has the label proportions of all rows, within one row per label."""
     rng = random.Random(seed)
     by_label = defaultdict(list)
     for row, label in enumerate(labels):
@@ -24,7 +24,7 @@ def stratified_order(labels: Sequence[str], seed: str) -> list[int]:
 
 
 def _check(raw: Raw, split: str, labels: tuple[str, ...]) -> None:
-    """Every text has content, every label is a class, and there is at least one example."""
+    """Raise InputError if a split is empty, a text is not valid, or a label is not a class."""
     examples, known = raw.splits[split], frozenset(labels)
     if not len(examples):
         raise InputError(f"{raw.source}: the {split} split is empty")
@@ -37,7 +37,7 @@ def _check(raw: Raw, split: str, labels: tuple[str, ...]) -> None:
 
 
 def _cut_dev(splits: dict[str, Examples], fraction: float, seed: int) -> dict[str, Examples]:
-    """Takes `fraction` of train away as dev; both stay in the order of the source."""
+    """Return the splits with `fraction` of train moved to dev; both stay in the order of the source."""
     train = splits["train"]
     size = round(fraction * len(train))
     if not 0 < size < len(train):
@@ -49,6 +49,7 @@ def _cut_dev(splits: dict[str, Examples], fraction: float, seed: int) -> dict[st
 
 
 def _limit(examples: Examples, split: str, size: int, seed: int) -> Examples:
+    """Return `size` examples, drawn by `seed` in proportion to the labels; 0 is all."""
     if size == 0:
         return examples
     if not 0 < size <= len(examples):

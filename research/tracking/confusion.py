@@ -1,4 +1,4 @@
-"""`confusion.png`: which classes a run takes for which."""
+"""`confusion.png`: the confusion matrix of a run."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import numpy as np
 
 from research import storage
 
-NUMBERED = 25  # above so many classes the numbers would be too small to read
+NUMBERED = 25  # maximum number of classes for which cells show counts; smaller cells would be unreadable
 
 
 def draw(path: Path, confusion: np.ndarray, labels: Sequence[str], title: str) -> None:
-    """Draw a confusion matrix [C, C] (rows the truth): a cell's colour is its share of the row, its number the count of examples."""
+    """Draw a confusion matrix [C, C] with the true classes as rows. Colour shows a cell's share of its row, the number its count."""
     from matplotlib.figure import Figure
 
     counts = np.asarray(confusion, np.int64)
@@ -34,5 +34,5 @@ def draw(path: Path, confusion: np.ndarray, labels: Sequence[str], title: str) -
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(image, ax=axis, label="share of the class's examples", shrink=0.8)
     with storage.atomic_write(path) as part, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # of a label in a script that the font does not have
+        warnings.filterwarnings("ignore", "Glyph")  # the font may lack the script of a label
         figure.savefig(part, dpi=110, format="png")

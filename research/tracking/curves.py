@@ -1,4 +1,4 @@
-"""`curves.png`: loss, score and learning rate of a run over its steps."""
+"""`curves.png`: loss, metric and learning rate of a run by step."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ from research.tasks import metrics
 from research.tracking import writer
 
 
-def draw(workdir: Path, title: str, metric: str, positive: str | None = None, kept: int | None = None) -> None:
-    """Draw `curves.png` from metrics.jsonl, with the score `metric`, where it is of one class that of `positive`, and a mark at the step
-    whose parameters were kept."""
+def draw(workdir: Path, title: str, metric: str, positive: str | None = None, best_step: int | None = None) -> None:
+    """Draw loss, `metric` and learning rate from metrics.jsonl into `curves.png`, and mark `best_step`, whose parameters were kept.
+
+    `positive` is the class of `metric`; None if the metric is not of one class."""
     from matplotlib.figure import Figure
 
     lines = writer.read_metrics(workdir)
@@ -19,7 +20,7 @@ def draw(workdir: Path, title: str, metric: str, positive: str | None = None, ke
     for axis, name in ((loss, "loss"), (score, metric)):
         for split, style in (("train", {"alpha": 0.75, "linewidth": 1.2}), ("dev", {"marker": "o", "markersize": 4})):
             _plot(axis, lines, f"{split}/{name}", label=split, **style)
-        _mark(axis, lines, f"dev/{name}", kept)
+        _mark(axis, lines, f"dev/{name}", best_step)
     _plot(rate, lines, "learning_rate", color="tab:green")
     for axis, name in ((loss, "loss"), (score, metrics.title(metric, positive)), (rate, "learning rate")):
         axis.set_title(name, fontsize=10)
@@ -45,9 +46,9 @@ def _plot(axis, lines: list[dict[str, float]], name: str, **style) -> None:
         axis.plot(*zip(*points, strict=True), **style)
 
 
-def _mark(axis, lines: list[dict[str, float]], name: str, kept: int | None) -> None:
-    """Mark the dev value of the kept step."""
-    point = [(line["step"], line[name]) for line in lines if name in line and line["step"] == kept]
+def _mark(axis, lines: list[dict[str, float]], name: str, best_step: int | None) -> None:
+    """Mark the value of `name` at `best_step`."""
+    point = [(line["step"], line[name]) for line in lines if name in line and line["step"] == best_step]
     if point:
-        axis.axvline(kept, color="0.5", linestyle="--", linewidth=1)
-        axis.plot(*point[0], marker="*", markersize=13, color="tab:red", linestyle="", zorder=5, label=f"kept: step {kept:,}")
+        axis.axvline(best_step, color="0.5", linestyle="--", linewidth=1)
+        axis.plot(*point[0], marker="*", markersize=13, color="tab:red", linestyle="", zorder=5, label=f"kept: step {best_step:,}")

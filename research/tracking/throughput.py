@@ -1,4 +1,4 @@
-"""How fast a run is: steps, examples and real tokens a second, padding, waiting for data, memory, FLOPs."""
+"""Throughput of a run: steps, examples and real tokens per second, padding, time waiting for data, memory, FLOPs."""
 
 import resource
 import time
@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-# Dense bfloat16 peak in FLOP/s by the device's own name, from the vendors' data sheets; others have no MFU.
+# Peak dense bfloat16 FLOP/s by `device_kind`, from the vendors' data sheets. Other devices report no MFU.
 PEAKS = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
@@ -20,27 +20,27 @@ PEAKS = {
 
 
 class Meter:
-    """Counts work and time. A step that compiles is timed apart, the first of a process by itself; evaluation is not training time."""
+    """Counts training work and time. The first step of a process is timed separately; later compilations and evaluation are not timed."""
 
-    def __init__(self, before: dict[str, float] | None = None):
+    def __init__(self, saved: dict[str, float] | None = None):
         self.first_step_s = self.busy_s = self.waiting_s = self.step_flops = self.train_flops = 0.0
         self.steps = self.examples = self.tokens = self.places = 0
-        for name, value in (before or {}).items():
+        for name, value in (saved or {}).items():
             setattr(self, name, value)
         self._start = self._mark = time.perf_counter()
         self._first = True
 
     def counts(self) -> dict[str, float]:
-        """All that a later process needs to count on."""
+        """Return the counters that a resumed run starts from."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def batch_ready(self, batch: dict[str, np.ndarray]) -> None:
-        """A batch has arrived: the time since the last mark was spent waiting for it."""
+        """Record that a batch has arrived: the time since the last mark was spent waiting for data."""
         self._arrived = time.perf_counter()
         self._batch = int((batch["weights"] > 0).sum()), int((batch["segments"] > 0).sum()), batch["segments"].size
 
     def step_done(self, flops: float, compiled: bool) -> None:
-        """The step on that batch, of so many FLOPs, is done or has been handed over; `compiled` beforehand, it is not timed."""
+        """Record that the step on this batch, of `flops` FLOPs, was run or dispatched. A step that `compiled` its program is not timed."""
         now = time.perf_counter()
         self.step_flops, self.train_flops = flops, self.train_flops + flops
         if self._first:
@@ -55,13 +55,14 @@ class Meter:
         self._mark = now
 
     def exclude(self) -> None:
-        """The time since the last mark was not training."""
+        """Exclude the time since the last mark from the training time."""
         self._mark = time.perf_counter()
 
-    def report(self, compilations: int, sharers: int = 1) -> dict[str, float | None]:
-        """The `speed` part of result.json: seconds, rates per second, fractions, bytes. Of the time that several runs had in common,
-        each has its equal share."""
-        seconds = self.busy_s / sharers or float("nan")
+    def report(self, compilations: int, members: int = 1) -> dict[str, float | None]:
+        """Return the `speed` part of result.json: seconds, rates per second, fractions, bytes.
+
+        The time is divided equally among the `members`, the runs that were trained together in one program."""
+        seconds = self.busy_s / members or float("nan")
         rate = {
             name: _finite(x / seconds) for name, x in (("steps", self.steps), ("examples", self.examples), ("real_tokens", self.tokens))
         }
@@ -72,8 +73,8 @@ class Meter:
             "first_step_s": round(self.first_step_s, 3),
             **{f"{name}_per_s": value for name, value in rate.items()},
             "padding_fraction": None if padding is None else round(padding, 4),
-            "waiting_fraction": _finite(self.waiting_s / sharers / seconds),
-            "train_s": round(self.busy_s / sharers, 3),
+            "waiting_fraction": _finite(self.waiting_s / members / seconds),
+            "train_s": round(self.busy_s / members, 3),
             "step_flops": self.step_flops,
             "train_flops": self.train_flops,
             "compilations": compilations,
@@ -83,7 +84,7 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """Most bytes in use so far: the device's own count where it keeps one, else the process's resident set."""
+    """Return the peak memory in bytes: that of the device if it reports one, else the resident set of the process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use", 0)) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

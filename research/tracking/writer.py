@@ -1,4 +1,4 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard events, lines of progress."""
+"""Telemetry of a run: metrics.jsonl, TensorBoard events, progress on the terminal."""
 
 import json
 from pathlib import Path
@@ -13,16 +13,16 @@ from research.tasks import metrics
 
 
 class Telemetry:
-    """Writes metrics where people and programs look for them. Use it as a context.
+    """Context manager that writes the metrics and the progress of a run.
 
-    A terminal shows a bar; anything else gets a line per log interval. Dev scores are lines on both. `resume` drops the lines of
-    `metrics.jsonl` after that step: they will be written again.
+    A terminal shows a progress bar, any other output gets one line per log interval. Dev metrics are printed on both. Lines of
+    `metrics.jsonl` after the step `resume` are removed, because the resumed run writes them again.
     """
 
     def __init__(self, workdir: Path, total_steps: int, resume: int = 0, console: Console | None = None):
         path = workdir / "metrics.jsonl"
-        kept = [line for line in read_metrics(workdir) if line["step"] <= resume] if resume else []
-        storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [line for line in read_metrics(workdir) if line["step"] <= resume] if resume else []
+        storage.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file = path.open("a", encoding="utf8")
         self._board, self._folder, self._total, self._logged = None, workdir / "tensorboard", total_steps, None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -42,19 +42,19 @@ class Telemetry:
         if self._board:
             self._board.close()
 
-    def show(self, doing: str, step: int | None = None, note: str | None = None) -> None:
-        """Updates the progress bar."""
+    def show(self, activity: str, step: int | None = None, note: str | None = None) -> None:
+        """Update the progress bar."""
         changes = {"completed": step} if step is not None else {}
-        self._progress.update(self._bar, description=doing, **changes, **({"note": note} if note is not None else {}))
+        self._progress.update(self._bar, description=activity, **changes, **({"note": note} if note is not None else {}))
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Print a line, above the progress bar if there is one."""
         self._console.print(line)
 
-    def log(self, doing: str, step: int, scores: dict[str, float], counts: dict[str, float]) -> None:
-        """Prints the line of a log interval, where there is no bar: loss, learning rate, and the speed since the line before.
+    def log(self, activity: str, step: int, scores: dict[str, float], counts: dict[str, float]) -> None:
+        """Print the line of a log interval: loss, learning rate, and throughput since the last line. A terminal has the bar instead.
 
-        `counts` are those of the run's `speed.Meter`. The first step compiles and is not timed: a line that ends with it has no speed."""
+        `counts` come from `throughput.Meter.counts`. The line has no throughput if no step was timed, as after the first step."""
         if self._console.is_terminal:
             return
         steps, examples, seconds = now = counts["steps"], counts["examples"], counts["busy_s"]
@@ -65,22 +65,22 @@ class Telemetry:
         if steps and seconds:
             left = (self._total - step) * seconds / steps
             parts += [f"{examples / seconds:,.1f} examples/s", f"about {duration(left)} left"]
-        self.say(f"{doing}: step {step:,} of {self._total:,}: {', '.join(parts)}")
+        self.say(f"{activity}: step {step:,} of {self._total:,}: {', '.join(parts)}")
 
     def judge(
-        self, step: int, scores: dict[str, float], metric: str, highest: float | None, of_step: int | None, positive: str | None = None
+        self, step: int, scores: dict[str, float], metric: str, highest: float | None, best_step: int | None, positive: str | None = None
     ) -> None:
-        """Prints dev scores, `metric` first, and whether they are the best so far; `highest` is the best one before, `of_step` its step.
+        """Print dev metrics, `metric` first, and whether it is the best so far. `highest` is its best earlier value, at `best_step`.
 
-        `positive` is the class that f1 is of; None where it is a mean over classes."""
+        `positive` is the class that f1 is computed for; None if f1 is a mean over classes."""
         names = [metric, *(name for name in scores if name in (*metrics.shown(positive), "loss") and name != metric)]
         better = highest is None or scores[metric] > highest
-        verdict = "the best so far" if better else f"not better than {highest:.4f} at step {of_step:,}"
+        comparison = "the best so far" if better else f"not better than {highest:.4f} at step {best_step:,}"
         values = ", ".join(f"{metrics.title(name, positive)} {scores[name]:.4f}" for name in names)
-        self.say(f"dev after step {step:,}: {values}; {verdict}")
+        self.say(f"dev after step {step:,}: {values}; {comparison}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one point of each TensorBoard curve."""
+        """Write one line of metrics.jsonl and one point of each TensorBoard curve."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._board is None:
@@ -92,20 +92,20 @@ class Telemetry:
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
+    """Return a duration for display, such as `40 s`, `12 min` or `3.5 h`."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out. Raises InputError on any other damage."""
+    """Return the lines of a run's metrics.jsonl without an incomplete last line. Raise InputError on any other damage."""
     path = workdir / "metrics.jsonl"
     data = path.read_bytes() if path.exists() else b""
-    *lines, rest = data.split(b"\n")
-    found = []
+    *lines, _ = data.split(b"\n")  # after the last newline: nothing, or a line that was cut off when the run was killed
+    result = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(json.loads(line))
-            found[-1]["step"] + 0
+            result.append(json.loads(line))
+            result[-1]["step"] + 0  # raises unless the step is a number
         except (ValueError, TypeError, KeyError, RecursionError):
             raise InputError(f"{path}, line {number}: damaged, not a JSON object with a step; remove {workdir} and run again") from None
-    return found
+    return result

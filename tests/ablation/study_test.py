@@ -77,7 +77,7 @@ def test_a_sweep_that_is_stopped_leaves_tables_and_goes_on(tmp_path):
         (worker,) = commands.children(process.pid)
         commands.kill(-process.pid, by=signal.SIGINT)
         out, errors = process.communicate()
-    assert process.returncode == 130 and errors.endswith("stopped; the same command goes on from the latest checkpoint\n")
+    assert process.returncode == 130 and errors.endswith("Interrupted. Run the same command again to resume from the latest checkpoint.\n")
     assert "Traceback" not in errors + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     assert not commands.alive(worker) and not list(tmp_path.glob("*/error.txt"))
     there = [path.parent.name for path in tmp_path.glob("*/result.json")]

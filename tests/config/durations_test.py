@@ -1,4 +1,4 @@
-"""Durations in any unit."""
+"""Tests of durations in several units."""
 
 import pytest
 
@@ -20,29 +20,29 @@ def steps(total=200, **config):
         ("examples", 330, 10),
         ("percent", 10.0, 20),
         ("percent", 100.0, 200),
-        # What is not nothing is at least a step.
+        # A duration above 0 is at least one step.
         ("epochs", 0.001, 1),
         ("examples", 1, 1),
         ("percent", 0.01, 1),
-        # Nothing is nothing in any unit.
+        # 0 is 0 steps in every unit.
         ("steps", 0, 0),
         ("epochs", 0.0, 0),
         ("examples", 0, 0),
         ("percent", 0.0, 0),
     ],
 )
-def test_every_unit_becomes_steps(unit, value, expected):
-    got = steps(**{f"warmup_{unit}": value})
-    assert got == expected and isinstance(got, int)
+def test_every_unit_is_converted_to_steps(unit, value, expected):
+    result = steps(**{f"warmup_{unit}": value})
+    assert result == expected and isinstance(result, int)
 
 
-def test_percent_is_of_the_total_and_the_other_units_are_not():
+def test_only_percent_depends_on_the_total():
     assert steps(total=400, warmup_percent=10.0) == 2 * steps(total=200, warmup_percent=10.0)
     for unit in ("steps", "epochs", "examples"):
         assert steps(total=400, **{f"warmup_{unit}": 64}) == steps(total=None, **{f"warmup_{unit}": 64})
 
 
-def test_fields_that_are_empty_or_of_another_duration_do_not_count():
+def test_empty_fields_and_other_durations_are_ignored():
     assert steps(warmup_steps=None, warmup_epochs=None, warmup_percent=5.0, total_steps=3, eval_steps=4) == 10
 
 
@@ -53,7 +53,7 @@ def test_two_units_for_one_duration_are_an_error_even_where_they_agree():
         steps(warmup_steps=0, warmup_percent=0.0)
 
 
-def test_no_unit_is_an_error_that_lists_them():
+def test_a_duration_without_a_unit_is_an_error_that_lists_the_units():
     with pytest.raises(InputError, match="warmup_steps, warmup_epochs, warmup_examples, warmup_percent are all empty"):
         steps(warmup_steps=None, total_epochs=1.0)
 

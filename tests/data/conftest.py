@@ -1,4 +1,4 @@
-"""What the tests of the data share."""
+"""Fixtures of the data tests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from research.errors import InputError
 
 @pytest.fixture
 def refused():
-    """Checks that a call ends in one line of InputError that has all the pieces."""
+    """Return a function that checks that a call raises InputError with one line that contains all the pieces."""
 
     def check(call, *pieces):
         with pytest.raises(InputError) as caught:
@@ -22,7 +22,7 @@ def refused():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder without a dev split: 80 training and 20 test examples, three "neg" for each "pos"."""
+    """Write a folder without a dev split: 80 training and 20 test examples, three "neg" for each "pos"."""
     for split, size in (("train", 80), ("test", 20)):
         rows = [f"{split} text {i}\t{'neg' if i % 4 else 'pos'}" for i in range(size)]
         (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")

@@ -1,4 +1,4 @@
-"""Token ids: golden sentences, pairs, truncation, and the cache."""
+"""Token ids: golden sentences, pairs, truncation and the cache."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def test_a_pair_is_joined_with_types_0_and_1(tokenizer):
     assert listed(got, "types") == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
 
 
-def test_places_stand_after_each_first_token(tokenizer):
+def test_inserted_places_follow_each_first_token(tokenizer):
     plain = encode.encode(tokenizer, examples(("a good film", "not long !"), ("a", "film"), ("", "a")), 32)
     got = plain.with_places(2)
     assert listed(got) == [[ids[0], 0, 0, *ids[1:]] for ids in listed(plain)] and listed(got)[1] == [CLS, 0, 0, 4, SEP, 7, SEP]
@@ -84,7 +84,7 @@ def test_places_have_the_type_of_the_token_they_follow():
     assert listed(tokens.with_places(2)) == [[7, 0, 0, 8], [9, 0, 0]]
 
 
-def test_truncation_takes_from_the_longest_first(tokenizer):
+def test_truncation_shortens_the_longer_text_of_a_pair_first(tokenizer):
     first_longer = encode.encode(tokenizer, examples(("a good film is very long", "not a film")), 9)
     assert listed(first_longer) == [[CLS, 4, 5, 7, SEP, 9, 4, 7, SEP]]
     second_longer = encode.encode(tokenizer, examples(("not a film", "a good film is very long")), 9)
@@ -102,8 +102,8 @@ LONG = "a good film is very long and not un !"  # one token a word
 
 
 def cut(tokenizer, truncation, head=0, length=6, text=LONG):
-    (found,) = listed(encode.encode(tokenizer, examples(text), length, truncation, head))
-    return [tokenizer.convert_ids_to_tokens(i) for i in found]
+    (ids,) = listed(encode.encode(tokenizer, examples(text), length, truncation, head))
+    return [tokenizer.convert_ids_to_tokens(i) for i in ids]
 
 
 def test_a_long_text_keeps_its_head_its_tail_or_both_between_its_special_tokens(tokenizer):
@@ -115,17 +115,17 @@ def test_a_long_text_keeps_its_head_its_tail_or_both_between_its_special_tokens(
 
 
 @pytest.mark.parametrize("length", [3, 6, 11, 12, 13])
-def test_the_tail_is_what_a_tokenizer_leaves_that_cuts_on_the_left(length):
-    theirs = make_tokenizer()
-    theirs.truncation_side = "left"
+def test_the_tail_equals_that_of_a_tokenizer_that_truncates_on_the_left(length):
+    left_tokenizer = make_tokenizer()
+    left_tokenizer.truncation_side = "left"
     texts = ["goodness is unbelievable", LONG, "", "a [SEP] film [CLS] is very long indeed"]
-    wanted = theirs(texts, truncation=True, max_length=length)["input_ids"]
+    wanted = left_tokenizer(texts, truncation=True, max_length=length)["input_ids"]
     assert listed(encode.encode(make_tokenizer(), examples(*texts), length, "tail")) == wanted
     assert (listed(encode.encode(make_tokenizer(), examples(*texts), length)) == wanted) == (length > 11)
 
 
 @pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
-def test_what_fits_is_left_alone_by_every_truncation(tokenizer, truncation):
+def test_texts_that_fit_are_not_changed_by_any_truncation(tokenizer, truncation):
     assert same(encode.encode(tokenizer, examples(*SENTENCES), 8, truncation, 4), encode.encode(tokenizer, examples(*SENTENCES), 32))
     assert not same(encode.encode(tokenizer, examples(*SENTENCES), 7, truncation, 4), encode.encode(tokenizer, examples(*SENTENCES), 32))
 
@@ -141,13 +141,11 @@ def test_special_tokens_stay_wherever_a_tokenizer_puts_them(tokenizer, template,
     assert cut(tokenizer, "tail") == tail.split() and cut(tokenizer, "head_tail", 3) == both.split()
 
 
-def test_a_truncation_that_cannot_be_is_refused_in_one_line(tokenizer):
+def test_an_impossible_truncation_is_refused_in_one_line(tokenizer):
     with pytest.raises(InputError, match="truncation 'tial': did you mean 'tail'"):
         cut(tokenizer, "tial")
     for head in (0, 1, 5, 9):
-        with pytest.raises(
-            InputError, match=f"truncation_head={head} of max_length=6: give 2 to 4, so that something is left of both ends"
-        ):
+        with pytest.raises(InputError, match=f"truncation_head={head} of max_length=6: give 2 to 4, so that both ends keep a token"):
             cut(tokenizer, "head_tail", head)
     pair = examples(("a good film", "not long !"))
     for truncation in ("tail", "head_tail"):
@@ -156,7 +154,7 @@ def test_a_truncation_that_cannot_be_is_refused_in_one_line(tokenizer):
     assert encode.encode(tokenizer, pair, 6, "head", 3).lengths.tolist() == [6]
 
 
-def test_each_truncation_has_a_fingerprint_of_its_own(tokenizer):
+def test_every_truncation_has_another_fingerprint(tokenizer):
     one = examples(LONG)
     cuts = [("tail", 0), ("head_tail", 2), ("head_tail", 3), ("head", 0)]
     prints = [encode.fingerprint(tokenizer, one, 6, *each) for each in cuts]
@@ -165,7 +163,7 @@ def test_each_truncation_has_a_fingerprint_of_its_own(tokenizer):
 
 
 @pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
-def test_the_run_decides_which_part_is_left_whatever_the_tokenizer_says(truncation):
+def test_the_truncation_side_of_the_tokenizer_is_ignored(truncation):
     texts = examples("a good film is not very long !", "goodness film")
     plain, left = make_tokenizer(), make_tokenizer(truncation_side="left")
     arguments = (texts, 6, truncation, 2)
@@ -175,16 +173,16 @@ def test_the_run_decides_which_part_is_left_whatever_the_tokenizer_says(truncati
     assert left.truncation_side == "left" and left("a good film", truncation=True, max_length=3)["input_ids"] == [CLS, 7, SEP]
 
 
-def test_a_tokenizer_that_does_not_tell_types_apart_gives_none():
-    found = encode.encode(make_tokenizer(model_input_names=TYPES[:1]), examples(("a good film", "not long !")), 32)
-    assert listed(found, "types") == [[0] * 9]
+def test_a_tokenizer_without_token_types_gives_type_0():
+    tokens = encode.encode(make_tokenizer(model_input_names=TYPES[:1]), examples(("a good film", "not long !")), 32)
+    assert listed(tokens, "types") == [[0] * 9]
 
 
 def test_an_empty_text_still_has_its_special_tokens(tokenizer):
     assert listed(encode.encode(tokenizer, examples("", "a"), 8)) == [[CLS, SEP], [CLS, 4, SEP]]
 
 
-def test_the_second_time_gives_identical_arrays_from_the_cache_alone(tokenizer, monkeypatch):
+def test_the_second_call_reads_identical_arrays_from_the_cache(tokenizer, monkeypatch):
     first = encode.encode(tokenizer, examples(*SENTENCES), 32)
     monkeypatch.setattr(encode, "_encode", lambda *args: pytest.fail("encoded again"))
     assert same(encode.encode(make_tokenizer(), examples(*SENTENCES), 32), first)
@@ -224,7 +222,7 @@ def test_the_fingerprint_changes_with(other):
 
 
 @pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
-def test_how_long_a_text_is_uncut_is_known_and_said(tokenizer, truncation):
+def test_lengths_before_truncation_are_kept_and_described(tokenizer, truncation):
     texts = examples("a " * 50, LONG, "a", LONG + " a")
     got = encode.encode(tokenizer, texts, 12, truncation, 5)
     assert got.uncut.tolist() == [52, 12, 3, 13] and got.lengths.tolist() == [12, 12, 3, 12]
@@ -232,12 +230,12 @@ def test_how_long_a_text_is_uncut_is_known_and_said(tokenizer, truncation):
     assert got.with_places(2).uncut.tolist() == [54, 14, 5, 15]
     dev = encode.encode(tokenizer, examples("a", "a", "a", "a", "a", "a"), 12, truncation, 5)
     lengths = {"train": describe.Lengths.of(got), "dev": describe.Lengths.of(dev)}
-    said = describe.truncation(lengths, 12)
-    assert said == "cut to max_length=12 tokens: 20.0% of the texts (train 50.0%, dev 0.0%); the longest has 52 tokens"
+    line = describe.truncation(lengths, 12)
+    assert line == "cut to max_length=12 tokens: 20.0% of the texts (train 50.0%, dev 0.0%); the longest has 52 tokens"
     assert describe.truncation({"dev": lengths["dev"]}, 12) == "no text is cut: the longest has 3 tokens, max_length is 12"
 
 
-def test_how_long_a_pair_is_uncut_counts_both_texts(tokenizer):
+def test_the_length_of_a_pair_before_truncation_counts_both_texts(tokenizer):
     got = encode.encode(tokenizer, examples(("a " * 20, "film " * 30), ("a", "a")), 9)
     assert got.uncut.tolist() == [53, 5] and got.lengths.tolist() == [9, 5]
 
@@ -247,16 +245,16 @@ def test_how_long_a_pair_is_uncut_counts_both_texts(tokenizer):
     [lambda data: bytes(len(data)), lambda data: data[:-7], lambda data: b"", lambda data: data[:90] + b"\xff" + data[91:]],
     ids=["zeros", "cut short", "empty", "one byte"],
 )
-def test_damaged_tokens_are_noticed_and_made_again(tokenizer, tmp_path, capsys, damage):
+def test_a_damaged_cache_file_is_reported_and_made_again(tokenizer, tmp_path, capsys, damage):
     first = encode.encode(tokenizer, examples(*SENTENCES), 32)
     (path,) = (tmp_path / "tokens").iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
+    data = path.read_bytes()
+    path.write_bytes(damage(data))
     assert same(encode.encode(tokenizer, examples(*SENTENCES), 32), first)
-    assert capsys.readouterr().err == f"{path} is damaged; it is made again\n" and path.read_bytes() == whole
+    assert capsys.readouterr().err == f"{path} is damaged; it is made again\n" and path.read_bytes() == data
     assert same(encode.encode(tokenizer, examples(*SENTENCES), 32), first) and not capsys.readouterr().err
 
 
-def test_nothing_half_written_is_left_in_the_cache(tokenizer, tmp_path):
+def test_no_temporary_file_is_left_in_the_cache(tokenizer, tmp_path):
     encode.encode(tokenizer, examples(*SENTENCES), 32)
     assert [path.suffix for path in (tmp_path / "tokens").iterdir()] == [".npz"]

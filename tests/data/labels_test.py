@@ -1,4 +1,4 @@
-"""Names of classes: their order, blanks around them, and names that were perhaps meant to be one."""
+"""Class names: order, surrounding blanks, and names that look alike."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def load(folder, task=OPEN, **request):
 
 
 def write(path, *names):
-    """A table of eight examples for each of the labels."""
+    """Write a table of eight examples for each label."""
     path.write_text("text\tlabel\n" + "".join(f"text {k} of {i}\t{name}\n" for k in range(8) for i, name in enumerate(names)))
 
 
@@ -30,7 +30,7 @@ def write(path, *names):
         (f"x{'1' * 4999} x{'1' * 5000}", f"x{'1' * 4999} x{'1' * 5000}"),
     ],
 )
-def test_numbers_in_labels_are_in_order_of_their_value(order, plain):
+def test_numbers_in_labels_are_ordered_by_value(order, plain):
     assert labels.in_order(reversed(plain.split())) == tuple(order.split())
     assert sorted(order.split()) == plain.split()
 
@@ -43,18 +43,18 @@ def test_integer_labels_of_a_folder_are_numbered_by_their_value(tmp_path):
 
 @pytest.mark.parametrize("blank", [" ", "  ", "\u00a0", "\u3000", "\x0b"])
 @pytest.mark.parametrize("place", ["ham{}", "{}ham"])
-def test_blanks_around_labels_are_taken_off_and_counted(tmp_path, blank, place):
+def test_blanks_around_labels_are_removed_and_counted(tmp_path, blank, place):
     write(tmp_path / "train.tsv", "ham", place.format(blank), "spam")
     write(tmp_path / "test.tsv", "ham", "spam")
     data = load(tmp_path)
     assert data.labels == ("ham", "spam")
-    assert "blanks around labels were taken off: 8 ('ham' 8)" in data.notes
+    assert "blanks around labels were removed: 8 ('ham' 8)" in data.notes
     write(tmp_path / "train.tsv", "ham", "ham", "spam")
     clean = load(tmp_path)
     assert clean.fingerprint == data.fingerprint and not any(note.startswith("blanks") for note in clean.notes)
 
 
-def test_blanks_are_taken_off_the_labels_of_a_task_and_of_an_input_too(tmp_path):
+def test_blanks_around_the_labels_of_tasks_and_inputs_are_removed(tmp_path):
     write(tmp_path / "train.tsv", "neg ", "pos")
     write(tmp_path / "test.tsv", "neg", " pos")
     assert load(tmp_path, Task("binary", labels=("neg", "pos"))).labels == ("neg", "pos")
@@ -70,16 +70,16 @@ def test_labels_that_look_alike_are_a_warning_with_their_names(tmp_path, other):
     data = load(tmp_path)
     (warning,) = (note for note in data.notes if note.startswith("warning"))
     assert "'ham'" in warning and ascii(other) in warning and "'spam'" not in warning
-    assert len(data.labels) == 3  # they are said, not changed
+    assert len(data.labels) == 3  # the labels are reported, not changed
 
 
-def test_forms_of_one_letter_and_widths_of_a_blank_look_alike_and_other_names_do_not():
+def test_unicode_forms_and_kinds_of_blanks_look_alike():
     assert labels.lookalikes(["caf\u00e9", "cafe\u0301", "cafe"]) == [("caf\u00e9", "cafe\u0301")]
     assert labels.lookalikes(["not  spam", "not spam", "not\u00a0spam"]) == [("not  spam", "not spam", "not\u00a0spam")]
     assert labels.lookalikes(["1", "-1", "01", "ham", "spam", "not_spam"]) == []
 
 
-def test_the_classes_and_their_counts_are_said(folder):
+def test_the_classes_and_their_counts_are_described(folder):
     first, second = load(folder).notes
     assert first == f"data: files:{folder}: train 72, dev 8, test 20 examples, dev is cut from train"
     assert second == "2 classes (examples in train/dev/test): neg 54/6/15, pos 18/2/5"
@@ -90,7 +90,7 @@ def test_the_classes_and_their_counts_are_said(folder):
 
 
 @pytest.mark.parametrize("task", [OPEN, Task("binary", labels=("ham", "spam"))])
-def test_one_class_alone_is_refused(refused, tmp_path, task):
+def test_a_single_class_is_refused(refused, tmp_path, task):
     for split in ("train", "test"):
         write(tmp_path / f"{split}.tsv", "ham")
     refused(lambda: load(tmp_path, task), str(tmp_path), "7 training examples", "all of one class ('ham')", "two or more")

@@ -1,4 +1,4 @@
-"""Sources: splits, classes, subsets and fingerprints are a function of the data and the seed, whatever the source."""
+"""Loading: splits, classes, subsets and fingerprints depend only on the data and the seed, for every source."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ def load(folder, task=BINARY, **request):
     return loading.load(task, source="files", path=str(folder), **request)
 
 
-def test_a_folder_is_read_as_it_stands(folder):
+def test_a_folder_is_read_in_order(folder):
     (folder / "dev.tsv").write_text("text\tlabel\nfine\tpos\npoor\tneg\n")
     data = load(folder)
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 80, "dev": 2, "test": 20}
@@ -27,22 +27,22 @@ def test_a_folder_is_read_as_it_stands(folder):
     assert data.splits["test"].texts[1] == ("test text 1",) and data.splits["test"].labels[:2] == ("pos", "neg")
 
 
-def test_open_labels_are_the_sorted_ones_of_training(folder):
+def test_without_task_labels_the_classes_are_the_sorted_training_labels(folder):
     (folder / "train.tsv").write_text("text\tlabel\n" + "a\tz\nb\ty\n" * 10)
     (folder / "test.tsv").write_text("text\tlabel\nc\tz\n")
     assert load(folder, OPEN).labels == ("y", "z")
 
 
-def test_the_dev_cut_keeps_the_proportions_and_loses_nothing(folder):
-    whole = [(f"train text {i}",) for i in range(80)]
+def test_the_dev_cut_keeps_label_proportions_and_all_examples(folder):
+    texts = [(f"train text {i}",) for i in range(80)]
     data = load(folder, dev_fraction=0.2)
     train, dev = data.splits["train"], data.splits["dev"]
     assert Counter(dev.labels) == {"neg": 12, "pos": 4} and Counter(train.labels) == {"neg": 48, "pos": 16}
-    assert not set(train.ids) & set(dev.ids) and sorted(train.texts + dev.texts) == sorted(whole)
-    assert all(examples.texts == tuple(whole[int(name.split("-")[1])] for name in examples.ids) for examples in (train, dev))
+    assert not set(train.ids) & set(dev.ids) and sorted(train.texts + dev.texts) == sorted(texts)
+    assert all(examples.texts == tuple(texts[int(name.split("-")[1])] for name in examples.ids) for examples in (train, dev))
 
 
-def test_the_dev_cut_is_decided_by_the_seed_alone(folder):
+def test_the_dev_cut_depends_only_on_the_seed(folder):
     dev = load(folder, seed=1).splits["dev"]
     assert load(folder, seed=1, train_examples=16, eval_examples=8).splits["dev"].ids == dev.ids
     assert load(folder, seed=2).splits["dev"].ids != dev.ids
@@ -71,7 +71,7 @@ def test_more_examples_than_there_are_is_refused(refused, folder, limit):
     refused(lambda: load(folder, **limit), f"data.{field}={size}", "examples; 0 is all")
 
 
-def test_the_fingerprint_sees_every_text_label_and_name(folder):
+def test_the_fingerprint_depends_on_every_text_label_and_class_order(folder):
     before = load(folder).fingerprint
     assert load(folder).fingerprint == before
     original = (folder / "test.tsv").read_text()
@@ -83,7 +83,7 @@ def test_the_fingerprint_sees_every_text_label_and_name(folder):
     assert load(folder, Task("binary", labels=("pos", "neg"))).fingerprint != before
 
 
-def test_the_raw_fingerprint_is_of_what_was_read_whatever_is_made_of_it(folder):
+def test_the_raw_fingerprint_does_not_depend_on_limits_or_augmentation(folder):
     raw = load(folder).raw_fingerprint
     others = [load(folder, train_examples=16), load(folder, eval_examples=4), load(folder, seed=1), load(folder, dev_fraction=0.2)]
     others.append(load(folder, augment="swap", augment_rate=0.3, augment_copies=2))
@@ -107,12 +107,12 @@ def test_an_unknown_source_names_the_nearest(refused):
     refused(lambda: loading.load(BINARY, source="file"), "'file'", "did you mean 'files'?")
 
 
-def test_labels_that_training_never_shows_are_refused_where_labels_are_open(refused, folder):
+def test_test_labels_that_do_not_occur_in_training_are_refused(refused, folder):
     (folder / "test.tsv").write_text("text\tlabel\nfine\tpos\nodd\tneutral\n")
     refused(lambda: load(folder, OPEN), "test.tsv:3", "'neutral'", "neg")
 
 
-def test_the_demo_is_the_reviews_under_the_names_of_the_task():
+def test_the_demo_uses_the_label_names_of_the_task():
     data = loading.load(BINARY, source="demo")
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 480, "dev": 120, "test": 1000}
     plain = loading.load(catalog.get("sst2"), source="demo")
@@ -122,7 +122,7 @@ def test_the_demo_is_the_reviews_under_the_names_of_the_task():
 
 
 @pytest.mark.parametrize("name", sorted(catalog.TASKS))
-def test_every_task_has_stand_ins_of_its_shape(name):
+def test_every_task_has_stand_in_data(name):
     task = catalog.get(name)
     data = loading.load(task, source="demo", train_examples=24, eval_examples=12)
     assert len(data.labels) == (len(task.labels) or 6) and set(data.splits["train"].labels) == set(data.labels)

@@ -1,4 +1,4 @@
-"""Which words there are in texts, and the tokenizer that knows them."""
+"""Word vocabulary and word tokenizer."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from research.data.examples import Examples
 TEXTS = ["A fine film .", "a FILM, it 's fine", "dull . Dull ."]
 
 
-def test_words_are_lower_case_the_most_frequent_first_and_rare_ones_can_be_left_out():
+def test_words_are_lower_case_by_frequency_without_rare_words():
     assert vocabulary.words(TEXTS) == (".", "a", "dull", "film", "fine", "'s", ",", "it")
     assert vocabulary.words(TEXTS, 2) == (".", "a", "dull", "film", "fine")
     assert vocabulary.words(TEXTS, 9) == () == vocabulary.words([])
 
 
-def test_words_are_parted_as_treebanks_do_and_no_letter_is_lost():
+def test_contractions_are_split_as_in_treebanks_and_no_letter_is_lost():
     assert set(vocabulary.words(["Don't it's re-imagining, U.S. 9/11!"])) == {*"- , . / ! u s 9 11 do n't it 's re imagining".split()}
     assert set(vocabulary.words(["isn't ain'ts n't"])) == {"is", "n't", "ain", "'ts"}
     assert vocabulary.words(["Caf\u00e9 cafe\u0301"]) == ("caf\u00e9",)  # one word, however it is written
@@ -22,19 +22,19 @@ def test_words_are_parted_as_treebanks_do_and_no_letter_is_lost():
 
 def test_ids_are_places_in_the_vocabulary_and_an_unknown_word_is_unk():
     tokenizer = vocabulary.tokenizer(("fine", "film"))
-    found = tokenizer("Fine zzz film")
-    assert found["input_ids"] == [3, 1, 4] and found["attention_mask"] == [1, 1, 1]
+    encoded = tokenizer("Fine zzz film")
+    assert encoded["input_ids"] == [3, 1, 4] and encoded["attention_mask"] == [1, 1, 1]
     assert len(tokenizer) == 5 and tokenizer.pad_token_id == 0
 
 
-def test_pairs_are_parted_by_a_token_that_single_texts_do_not_have():
+def test_only_pairs_have_a_separator():
     tokenizer = vocabulary.tokenizer(("fine", "film"))
-    found = tokenizer("fine", "film film")
-    assert found["input_ids"] == [3, 2, 4, 4] and found["token_type_ids"] == [0, 1, 1, 1]
+    encoded = tokenizer("fine", "film film")
+    assert encoded["input_ids"] == [3, 2, 4, 4] and encoded["token_type_ids"] == [0, 1, 1, 1]
     assert (tokenizer.num_special_tokens_to_add(pair=False), tokenizer.num_special_tokens_to_add(pair=True)) == (0, 1)
 
 
-def test_it_goes_through_the_encoding_of_data_and_is_part_of_its_fingerprint():
+def test_the_tokenizer_works_with_encode_and_is_part_of_the_fingerprint():
     texts = Examples(("0", "1"), (("a fine film",), ("dull",)), ())
     one, other = vocabulary.tokenizer(("a", "fine", "film")), vocabulary.tokenizer(("fine", "a", "film"))
     assert encode.encode(one, texts, 2).ids.tolist() == [3, 4, 1]  # cut to two words each
@@ -42,7 +42,7 @@ def test_it_goes_through_the_encoding_of_data_and_is_part_of_its_fingerprint():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "words"),
     [
         ("我喜欢这部电影。", "我 喜 欢 这 部 电 影 。"),
         ("iPhone15很好, it's 好用!", "iphone15 很 好 , it 's 好 用 !"),
@@ -53,13 +53,13 @@ def test_it_goes_through_the_encoding_of_data_and_is_part_of_its_fingerprint():
         ("don't我n't", "do n't 我 n't"),
     ],
 )
-def test_characters_are_words_in_scripts_without_blanks_and_in_no_others(text, found):
-    assert set(vocabulary.words([text])) == set(found.split())
+def test_characters_are_words_in_scripts_without_blanks_and_in_no_others(text, words):
+    assert set(vocabulary.words([text])) == set(words.split())
     pieces = vocabulary._split(vocabulary.tokenizer(()).backend_tokenizer, text)
-    assert pieces == found.split()  # and nothing is lost
+    assert pieces == words.split()  # no character is lost
 
 
-def test_a_vocabulary_from_before_keeps_the_rule_that_it_was_made_by():
+def test_an_older_vocabulary_keeps_its_rule():
     before = vocabulary.tokenizer(("这部电影", "很好", "film"))
     assert before("这部电影 很好 film 我")["input_ids"] == [3, 4, 5, 1]
     now = vocabulary.tokenizer(("很", "好", "film"))

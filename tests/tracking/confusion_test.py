@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix: a finished file for few classes and for many, in any script."""
+"""Plot of a confusion matrix, for few and many classes and for labels in any script."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from research.tracking import confusion
 
 
 @pytest.mark.parametrize("classes", [2, 6, 80])
-def test_the_picture_grows_with_the_classes_and_shows_the_diagonal(tmp_path, classes):
+def test_the_plot_grows_with_the_classes_and_shows_the_diagonal(tmp_path, classes):
     labels = ["负面", "$x^2$_a", *(f"class {i} {'of a long name ' * (i % 4)}" for i in range(classes - 2))]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

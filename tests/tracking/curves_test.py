@@ -1,4 +1,4 @@
-"""The picture of a run's curves: what stands on it, as matplotlib has it."""
+"""Plot of a run's curves, checked on the matplotlib figure."""
 
 import json
 
@@ -11,7 +11,7 @@ from research.tracking import curves
 
 
 def write(folder, steps, dev=(), rate=1e-5):
-    """Metrics of so many steps, with dev scores after some of them."""
+    """Write the metrics of `steps` steps, with dev scores at the steps of `dev`."""
     lines = [{"step": s, "train/loss": 3.0 / s, "train/recall": 1 - 1 / s, "learning_rate": rate / s} for s in range(1, steps + 1)]
     lines += [{"step": step, "dev/loss": 1.0, "dev/recall": score} for step, score in dev]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -19,21 +19,21 @@ def write(folder, steps, dev=(), rate=1e-5):
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """Draws metrics; gives the figure, laid out as it was saved."""
+    """Return a function that draws metrics and returns the figure as it was saved."""
     figures = []
-    plain = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *a, **o: (figures.append(self), plain(self, *a, **o)))
+    savefig = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *a, **o: (figures.append(self), savefig(self, *a, **o)))
 
-    def draw(*args, kept=None, **options):
+    def draw(*args, best_step=None, **options):
         write(tmp_path, *args, **options)
-        curves.draw(tmp_path, "trec · minilm · lora · seed 3", "recall", "ham", kept)
+        curves.draw(tmp_path, "trec · minilm · lora · seed 3", "recall", "ham", best_step)
         return figures[-1]
 
     return draw
 
 
-def test_it_is_titled_and_shows_dev_beside_train_and_the_kept_step(drawn):
-    figure = drawn(100, dev=[(50, 0.9), (100, 0.8)], kept=50)
+def test_the_plot_has_a_title_and_shows_train_dev_and_the_best_step(drawn):
+    figure = drawn(100, dev=[(50, 0.9), (100, 0.8)], best_step=50)
     assert figure.get_suptitle() == "trec · minilm · lora · seed 3"
     loss, score, rate = figure.axes
     assert [axis.get_title() for axis in figure.axes] == ["loss", "recall of 'ham'", "learning rate"]
@@ -43,8 +43,8 @@ def test_it_is_titled_and_shows_dev_beside_train_and_the_kept_step(drawn):
     assert rate.get_legend() is None and len(rate.lines) == 1
 
 
-def test_axes_end_where_scores_end_and_hold_no_empty_half(drawn):
-    figure = drawn(100, dev=[(50, 1.0), (100, 0.99)], kept=50)
+def test_axes_end_with_the_data(drawn):
+    figure = drawn(100, dev=[(50, 1.0), (100, 0.99)], best_step=50)
     score = figure.axes[1]
     assert score.get_ylim()[1] == 1 and score.get_ylim()[0] >= 0
     for axis in figure.axes:
@@ -52,15 +52,15 @@ def test_axes_end_where_scores_end_and_hold_no_empty_half(drawn):
         assert points.max() - points.min() > 0.9 * (right - left)
 
 
-def test_rates_are_written_in_powers_of_ten_and_no_text_lies_on_another_panel(drawn):
-    figure = drawn(3000, dev=[(3000, 0.9)], kept=3000, rate=2e-5)
+def test_learning_rates_are_labelled_in_powers_of_ten_and_panels_do_not_overlap(drawn):
+    figure = drawn(3000, dev=[(3000, 0.9)], best_step=3000, rate=2e-5)
     labels = [label.get_text() for label in figure.axes[2].get_yticklabels()]
     assert all(label == "0" or "e-" in label for label in labels), labels
     boxes = [axis.get_tightbbox() for axis in figure.axes]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_a_run_of_one_step_is_drawn_and_one_without_metrics_has_empty_axes(drawn, tmp_path):
+def test_one_step_is_drawn_and_no_metrics_give_empty_axes(drawn, tmp_path):
     coloured = lambda: np.count_nonzero(np.ptp(imread(tmp_path / "curves.png")[..., :3], axis=-1) > 0.3)  # noqa: E731
-    assert drawn(1, dev=[(1, 0.5)], kept=1) and coloured() > 50
+    assert drawn(1, dev=[(1, 0.5)], best_step=1) and coloured() > 50
     assert drawn(0) and coloured() == 0

@@ -1,7 +1,7 @@
-"""Reads examples from files of the user's: tables (.tsv), JSON lines (.jsonl) and plain lines (.txt), each also gzipped.
+"""Reading of examples from the user's files: tables (.tsv), JSON lines (.jsonl) and plain lines (.txt), each also gzipped.
 
-Lines end at LF alone and fields at TAB, without quoting: texts hold quotes, and characters such as U+0085 that other readers break
-lines at.
+Lines end only at LF (or CR LF) and fields at TAB, without quoting, because texts may contain quotes and characters such as U+0085 that
+other readers treat as line breaks.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from research.tasks.base import Task
 
 TABLES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
 NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-"""What the file of each split may be called, without its ending."""
+"""File names allowed for each split, without the ending."""
 
 
 def read_folder(task: Task, path: str) -> Raw:
-    """Return the splits in a folder: train and test, and dev where it has one, under any of the names in `NAMES`.
+    """Return the splits in a folder: train, test and, if there is one, dev, under any of the names in `NAMES`.
 
-    Raises InputError naming the file and the line."""
+    Raise InputError naming the file and the line."""
     folder = Path(path)
     if not path or not folder.is_dir():
         raise InputError(f"data.path is {path!r}, not a folder; give one with train and test files by --config.data.path=FOLDER")
@@ -37,7 +37,7 @@ def read_folder(task: Task, path: str) -> Raw:
 
 
 def check_text(text: object, place: str) -> None:
-    """Raise InputError, naming the place, for what is not text, is empty, or has no UTF-8 form."""
+    """Raise InputError, naming the place, if `text` is not a string, is empty, or cannot be encoded in UTF-8."""
     if not isinstance(text, str):
         raise InputError(f"{place}: the text is {_shown(text)}, not a string")
     if not text.strip():
@@ -46,7 +46,7 @@ def check_text(text: object, place: str) -> None:
 
 
 def check_unicode(text: str, place: str, what: str) -> None:
-    """Raise InputError, naming `what` it is and the place, for text that has no UTF-8 form."""
+    """Raise InputError, naming `what` it is and the place, if `text` cannot be encoded in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -54,19 +54,20 @@ def check_unicode(text: str, place: str, what: str) -> None:
 
 
 def _shown(value: object) -> str:
-    """Return a JSON value in a few characters; a nested one is only named."""
+    """Return a JSON value in at most 40 characters, or the type of a list or object."""
     return {list: "a list", dict: "an object"}.get(type(value)) or json.dumps(value)[:40]
 
 
 def _file(folder: Path, split: str) -> Path | None:
-    found = [file for name in NAMES[split] for ending in TABLES if (file := folder / f"{name}{ending}").is_file()]
-    if len(found) > 1:
-        raise InputError(f"{folder}: the {split} split is there twice, as {' and '.join(file.name for file in found)}; keep one")
-    if not found and split != "dev":
-        there = sorted(file.name for file in folder.iterdir())
-        listed = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
-        raise InputError(f"{folder}: no {split} split ({', '.join(split + ending for ending in TABLES)}); there: {listed or 'nothing'}")
-    return found[0] if found else None
+    """Return the file of a split, None for a missing dev split. Raise InputError for another missing split, and for several files."""
+    matches = [file for name in NAMES[split] for ending in TABLES if (file := folder / f"{name}{ending}").is_file()]
+    if len(matches) > 1:
+        raise InputError(f"{folder}: several files for the {split} split: {' and '.join(file.name for file in matches)}; keep one")
+    if not matches and split != "dev":
+        names = sorted(file.name for file in folder.iterdir())
+        listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        raise InputError(f"{folder}: no {split} split ({', '.join(split + ending for ending in TABLES)}); files: {listed or 'none'}")
+    return matches[0] if matches else None
 
 
 def _split(split: str, file: Path, task: Task) -> Examples:
@@ -76,7 +77,7 @@ def _split(split: str, file: Path, task: Task) -> Examples:
 
 
 def read_label(label: object, place: str) -> str:
-    """Return a label of JSON as text, as it stands. Raise InputError, naming the place, for what is neither text nor a whole number."""
+    """Return a label as text, unchanged. Raise InputError, naming the place, if it is neither a string nor an integer."""
     if isinstance(label, bool) or not isinstance(label, str | int):
         raise InputError(f"{place}: the label is {_shown(label)}, not a string")
     check_unicode(str(label), place, "label")
@@ -88,16 +89,16 @@ def _place(file: Path, row: int) -> str:
 
 
 def kind(name: str) -> str:
-    """The ending of a file's name, without `.gz`."""
+    """Return the ending of a file name, ignoring `.gz`."""
     return Path(name.removesuffix(".gz")).suffix
 
 
 def lines(name: str, file: Path | None) -> Iterator[str]:
-    """Yield the lines of a file (None is stdin) as they are read, decompressed and decoded; the last may lack its end.
+    """Yield the lines of a file (None is stdin) one by one, decompressed and decoded. The last line may lack its LF.
 
-    Raises InputError, naming the line, for what is not text in UTF-8, and for a file without any.
+    Raise InputError, naming the line, for bytes that are not UTF-8, and for a file without text or with damaged compression.
     """
-    blank: list[str] | None = []  # lines without text, as long as there are no others
+    blank: list[str] | None = []  # blank lines at the beginning; None after the first line with text
     try:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
@@ -115,7 +116,7 @@ def lines(name: str, file: Path | None) -> Iterator[str]:
                 else:
                     yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{name}: not a whole gzip file ({error})") from None
+        raise InputError(f"{name}: not a complete gzip file ({error})") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
     if blank is not None:
@@ -141,7 +142,7 @@ def _parse_tsv(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterat
             raise InputError(f"{name}:{number}: fields: {len(fields)}, where the header has {len(header)} ({', '.join(header)})")
         yield dict(zip(header, fields, strict=True))
     if number == 1:
-        raise InputError(f"{name}: empty, there is only a header")
+        raise InputError(f"{name}: empty, only a header")
 
 
 def _parse_jsonl(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterator[dict]:
@@ -157,4 +158,4 @@ def _parse_jsonl(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iter
 
 PARSERS = {".tsv": _parse_tsv, ".jsonl": _parse_jsonl}
 FIRST_LINE = {".tsv": 2, ".jsonl": 1, ".txt": 1}
-"""The number of the line that row 0 stands on."""
+"""Line number of row 0."""

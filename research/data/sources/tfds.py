@@ -1,4 +1,4 @@
-"""Reads examples from TensorFlow Datasets, prepared as array_record files, which needs no TensorFlow."""
+"""Reading of examples from TensorFlow Datasets prepared as array_record files. TensorFlow is not needed."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,19 +11,19 @@ NETWORK_SECONDS = 10.0
 
 
 def read(task: Task, data_dir: str) -> Raw:
-    """The splits of a task under `data_dir` ("" is TFDS's own default), downloaded and prepared first where they are not there.
+    """Return the splits of a task from `data_dir` ("" is the default of TFDS); download and prepare them if they are missing.
 
-    Raises InputError for a task or a column that TFDS does not have, for hidden labels, and where the data cannot be had.
+    Raise InputError for a task or column that TFDS does not have, for hidden labels, and if the data cannot be downloaded or prepared.
     """
     if task.tfds is None:
         raise InputError(f"task {task.name!r} names no TFDS data set; {_offline(task)}")
     builder = _prepared(task, data_dir)
     names = _class_names(task, builder)
     splits = {}
-    for split, theirs in task.tfds.splits.items():
-        if theirs not in builder.info.splits:
-            raise InputError(f"tfds {task.tfds.name}: no split {theirs!r}; {nearest(theirs, builder.info.splits)}")
-        splits[split] = _read_split(task, split, builder.as_data_source(split=theirs), names)
+    for split, tfds_split in task.tfds.splits.items():
+        if tfds_split not in builder.info.splits:
+            raise InputError(f"tfds {task.tfds.name}: no split {tfds_split!r}; {nearest(tfds_split, builder.info.splits)}")
+        splits[split] = _read_split(task, split, builder.as_data_source(split=tfds_split), names)
     name, _, version = builder.info.full_name.rpartition("/")
     return Raw(splits, lambda split, row: _origin(task.tfds, split, row), f"tfds:{name}:{version}")
 
@@ -42,11 +42,11 @@ def _read_split(task: Task, split: str, source: Any, names: tuple[str, ...]) -> 
 
 
 def _prepared(task: Task, data_dir: str) -> Any:
-    """A builder whose data are on disk as array_record."""
+    """Return a TFDS builder whose data are on disk as array_record files."""
     import tensorflow_datasets as tfds
-    import tensorflow_datasets.text  # noqa: F401 - registers GLUE, which tfds does not do by itself
+    import tensorflow_datasets.text  # noqa: F401 - registers GLUE, which the main module does not
 
-    # tfds fails in as many ways as its data sets have sources, so whatever it raises means that the data cannot be had.
+    # The exception type depends on the source of the data set, so every exception means that the data are not available.
     try:
         builder = tfds.builder(task.tfds.name, data_dir=data_dir or None)
         if not builder.data_path.exists():
@@ -54,7 +54,7 @@ def _prepared(task: Task, data_dir: str) -> Any:
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:
         place = data_dir or "the default data_dir"
-        raise InputError(f"tfds {task.tfds.name} is not in {place} and cannot be had ({_why(error)}); {_offline(task)}") from error
+        raise InputError(f"tfds {task.tfds.name} is not in {place} and cannot be downloaded ({_why(error)}); {_offline(task)}") from error
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         form = builder.info.file_format.value
         raise InputError(f"{builder.data_path}: {form} files need TensorFlow; give another --config.data.path to prepare array_record in")
@@ -62,7 +62,7 @@ def _prepared(task: Task, data_dir: str) -> Any:
 
 
 def _ask_hosts(builder: Any) -> None:
-    """Fails within seconds where no host of the data answers: tfds itself retries for minutes."""
+    """Raise ConnectionError within seconds if no host of the data answers; TFDS itself would retry for minutes."""
     import requests
 
     urls = {urlsplit(url).netloc: url for url in builder.url_infos or ()}
@@ -77,7 +77,7 @@ def _ask_hosts(builder: Any) -> None:
 
 
 def _class_names(task: Task, builder: Any) -> tuple[str, ...]:
-    """The class names by number: the task's own where it has them. Checks that the columns are there."""
+    """Return the class names by number: those of the task, or else those of TFDS. Raise InputError for a missing column."""
     features = builder.info.features
     for column in (*task.tfds.texts, task.tfds.label):
         if column not in features:
@@ -102,7 +102,7 @@ def _origin(spec: Tfds, split: str, row: int) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The first line of an error that may have hundreds."""
+    """Return the first line of an error message, cut to 160 characters."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 160 else f"{line[:160]}..."
 

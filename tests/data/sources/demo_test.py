@@ -1,4 +1,4 @@
-"""The embedded default: real English, the same for everybody, and of no use to whoever only memorises training words."""
+"""Built-in demo data: correct English, deterministic, and not solvable by the words of training alone."""
 
 import math
 import re
@@ -22,14 +22,14 @@ def lexicon(split):
 
 
 def naive_bayes(rows):
-    """Word counts by class, with one added to each."""
-    counts = {label: Counter(word for text, its in rows if its == label for word in words(text)) for label in demo.LABELS}
+    """Return a naive Bayes classifier trained on `rows`, with one added to each word count."""
+    counts = {label: Counter(word for text, target in rows if target == label for word in words(text)) for label in demo.LABELS}
     known = set().union(*counts.values())
     totals = {label: sum(count.values()) + len(known) for label, count in counts.items()}
 
     def classify(text):
-        found = [word for word in words(text) if word in known]
-        return max(demo.LABELS, key=lambda label: sum(math.log((counts[label][word] + 1) / totals[label]) for word in found))
+        known_words = [word for word in words(text) if word in known]
+        return max(demo.LABELS, key=lambda label: sum(math.log((counts[label][word] + 1) / totals[label]) for word in known_words))
 
     return classify
 
@@ -64,13 +64,13 @@ def test_the_sentiment_words_of_a_split_occur_in_no_other():
 
 @pytest.mark.parametrize("pattern", [NEGATED, CONTRASTED])
 @pytest.mark.parametrize("split", demo.SIZES)
-def test_negation_and_contrast_are_a_real_part_of_every_split_and_of_both_classes(split, pattern):
-    found = Counter(label for text, label in REVIEWS[split] if pattern.search(text))
-    assert 0.08 < found.total() / len(REVIEWS[split]) < 0.25
-    assert min(found[label] for label in demo.LABELS) > 0.3 * found.total()
+def test_negation_and_contrast_occur_in_every_split_and_class(split, pattern):
+    matches = Counter(label for text, label in REVIEWS[split] if pattern.search(text))
+    assert 0.08 < matches.total() / len(REVIEWS[split]) < 0.25
+    assert min(matches[label] for label in demo.LABELS) > 0.3 * matches.total()
 
 
-def test_the_test_split_has_constructions_that_training_never_shows():
+def test_the_test_split_has_constructions_that_train_and_dev_lack():
     for construction in ("despite the", "granted, ", "by no means", "hardly", "i was struck by", "my friends all called"):
         assert any(construction in text.lower() for text, _ in REVIEWS["test"])
         assert not any(construction in text.lower() for split in ("train", "dev") for text, _ in REVIEWS[split])
@@ -83,7 +83,7 @@ def test_every_review_is_one_to_three_sentences():
             assert 1 <= len(sentences) <= 3 and "".join(sentences) == text
 
 
-def test_words_of_training_say_nothing_about_the_test_split():
+def test_a_bag_of_training_words_does_not_classify_the_test_split():
     classify = naive_bayes(REVIEWS["train"])
     assert accuracy(classify, REVIEWS["train"]) > 0.85
     assert accuracy(classify, REVIEWS["test"]) < 0.65

@@ -1,4 +1,4 @@
-"""Files: what can be read is read exactly, and what cannot is refused in one line that names the file and the line."""
+"""Data files: texts are read exactly, and errors are one line that names the file and the line."""
 
 import gzip
 import io
@@ -48,7 +48,7 @@ def test_only_line_feeds_and_tabs_separate(folder, odd):
     assert load(folder).splits["test"].texts == ((f"one{odd}two",),)
 
 
-def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_the_data(folder):
+def test_windows_line_ends_and_a_byte_order_mark_are_removed(folder):
     (folder / "test.tsv").write_bytes(b"\xef\xbb\xbf" + table([("fine", "pos")]).replace("\n", "\r\n").encode())
     assert load(folder).splits["test"].texts == (("fine",),) and load(folder).splits["test"].labels == ("pos",)
 
@@ -59,13 +59,13 @@ def test_a_path_that_is_no_folder_is_refused_with_the_flag(refused, path):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_split_lists_what_is_there(refused, folder, split):
+def test_a_missing_split_is_an_error_that_lists_the_files(refused, folder, split):
     (folder / f"{split}.tsv").rename(folder / f"{split}.csv")
     refused(lambda: load(folder), str(folder), f"no {split} split", f"{split}.csv")
 
 
 @pytest.mark.parametrize("name", ["validation.tsv", "valid.tsv", "val.tsv.gz", "dev.tsv"])
-def test_a_dev_split_goes_by_several_names(folder, name):
+def test_a_dev_split_may_have_several_names(folder, name):
     content = table([("odd", "pos"), ("even", "neg")]).encode()
     (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     data = load(folder)
@@ -76,7 +76,7 @@ def test_a_dev_split_goes_by_several_names(folder, name):
 def test_two_names_of_one_split_are_refused(refused, folder):
     for name in ("dev.tsv", "valid.jsonl"):
         (folder / name).write_text(table([("odd", "pos")]))
-    refused(lambda: load(folder), "the dev split is there twice", "dev.tsv and valid.jsonl")
+    refused(lambda: load(folder), "several files for the dev split", "dev.tsv and valid.jsonl")
 
 
 def test_files_that_are_not_read_are_named(folder):
@@ -86,7 +86,7 @@ def test_files_that_are_not_read_are_named(folder):
     assert "not read: meta.json, train2.tsv, validation.csv" in load(folder).notes
 
 
-def test_a_split_that_is_there_twice_is_refused(refused, folder):
+def test_a_split_in_two_formats_is_refused(refused, folder):
     (folder / "test.jsonl").write_text("{}")
     refused(lambda: load(folder), "test.tsv and test.jsonl")
 
@@ -137,13 +137,13 @@ def test_bad_json_lines_are_refused_at_their_line(refused, folder, line, pieces)
 
 
 @pytest.mark.parametrize("cut", [10, -4])
-def test_a_gzip_file_that_is_not_whole_is_refused(refused, folder, cut):
-    whole = gzip.compress((folder / "test.tsv").read_bytes())
+def test_an_incomplete_gzip_file_is_refused(refused, folder, cut):
+    compressed = gzip.compress((folder / "test.tsv").read_bytes())
     (folder / "test.tsv").unlink()
-    (folder / "test.tsv.gz").write_bytes(whole[:cut])
-    refused(lambda: load(folder), "test.tsv.gz", "not a whole gzip file")
+    (folder / "test.tsv.gz").write_bytes(compressed[:cut])
+    refused(lambda: load(folder), "test.tsv.gz", "not a complete gzip file")
     (folder / "test.tsv.gz").write_bytes(b"text\tlabel\n")
-    refused(lambda: load(folder), "test.tsv.gz", "not a whole gzip file")
+    refused(lambda: load(folder), "test.tsv.gz", "not a complete gzip file")
 
 
 def test_inputs_are_read_from_every_format(tmp_path):
@@ -165,7 +165,7 @@ def test_inputs_are_read_from_every_format(tmp_path):
         (PAIRS, "text_a\ttext_b\na\tb\n", (("a", "b"),)),
     ],
 )
-def test_standard_input_is_known_by_its_first_line(monkeypatch, task, content, texts):
+def test_the_format_of_standard_input_is_detected_by_its_first_line(monkeypatch, task, content, texts):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
     assert inputs.read_inputs("-", task).texts == texts
 
@@ -189,5 +189,5 @@ def test_bad_inputs_are_refused_at_their_line(refused, tmp_path, name, content, 
     refused(lambda: inputs.read_inputs(str(tmp_path / name), task), *pieces)
 
 
-def test_an_input_that_is_not_there_is_refused(refused, tmp_path):
+def test_a_missing_input_is_refused(refused, tmp_path):
     refused(lambda: inputs.read_inputs(str(tmp_path / "in.txt"), BINARY), "in.txt", "no such file")

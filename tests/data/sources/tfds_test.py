@@ -1,4 +1,4 @@
-"""TFDS: a prepared directory is read without TensorFlow, and what cannot be had is refused in one line."""
+"""TFDS: a prepared directory is read without TensorFlow, and unavailable data are one error line."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ assert "tensorflow" not in sys.modules
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A TFDS directory as array_record files. Another process prepares it, so that here nothing but its files is known."""
+    """Return a TFDS directory of array_record files. Another process prepares it, so this one knows only the files."""
     folder = tmp_path_factory.mktemp("tfds")
     (folder / "builder.py").write_text(BUILDER)
     subprocess.run([sys.executable, str(folder / "builder.py"), str(folder / "data")], check=True, capture_output=True, timeout=120)
@@ -57,7 +57,7 @@ def test_a_prepared_tfds_directory_is_read_without_tensorflow(prepared):
     assert "tensorflow" not in sys.modules
 
 
-def test_tfds_gives_its_own_names_to_a_task_without_any_and_joins_columns(prepared):
+def test_a_task_without_labels_gets_the_names_of_tfds_and_columns_are_joined(prepared):
     data = loading.load(made_up(labels=(), texts=("title", "text"), train="train", dev="test", test="test"), source="tfds", path=prepared)
     assert data.labels == ("bad", "good")
     assert ("title 3 café 3",) in data.splits["dev"].texts
@@ -74,7 +74,7 @@ def test_tfds_gives_its_own_names_to_a_task_without_any_and_joins_columns(prepar
         (Task("binary"), ["'binary' names no TFDS data set", "binary.py:demo"]),
     ],
 )
-def test_what_tfds_does_not_have_is_refused(refused, prepared, task, pieces):
+def test_splits_columns_and_labels_that_tfds_lacks_are_refused(refused, prepared, task, pieces):
     refused(lambda: loading.load(task, source="tfds", path=prepared), *pieces)
 
 
@@ -87,16 +87,16 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["imdb", "mrpc"])
-def test_tfds_without_a_network_says_which_flags_run_offline(refused, offline, tmp_path, name):
+def test_without_a_network_the_error_names_flags_that_work_offline(refused, offline, tmp_path, name):
     pieces = f"--config=configs/{name}.py:data=files --config.data.path=FOLDER", f"--config=configs/{name}.py:demo"
     refused(lambda: loading.load(catalog.get(name), source="tfds", path=str(tmp_path)), *pieces)
 
 
-def test_a_download_is_not_begun_where_no_host_answers(offline):
+def test_a_download_fails_early_if_no_host_answers(offline):
     with pytest.raises(ConnectionError, match="no answer from a.example, b.example"):
         tfds._ask_hosts(SimpleNamespace(url_infos={"https://a.example/x": 1, "https://a.example/y": 1, "https://b.example/x": 1}))
     tfds._ask_hosts(SimpleNamespace(url_infos=None))
 
 
-def test_a_name_that_tfds_does_not_know_is_refused_in_one_line(refused, tmp_path):
+def test_an_unknown_tfds_name_is_refused_in_one_line(refused, tmp_path):
     refused(lambda: loading.load(made_up(), source="tfds", path=str(tmp_path)), "tfds made_up", str(tmp_path), "made_up.py:demo")
