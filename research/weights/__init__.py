@@ -1,4 +1,4 @@
-"""Pretrained models: found, verified, read, renamed and grafted."""
+"""Pretrained models: finding, verifying and reading them, and loading their parameters into Flax models."""
 
 from research.weights.checkpoint import Checkpoint, RandomInit, begin, head_labels, open, own_words
 from research.weights.load import load, padded_batch

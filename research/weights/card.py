@@ -1,12 +1,12 @@
-"""The model card that goes with what is exported: what it is, how it was made, how good it is."""
+"""The model card of an exported model: its base model, method, training data and metrics."""
 
 from collections.abc import Sequence
 from typing import Any
 
-# What is left of a longer text, by the config's `truncation`; the tokenizer that is exported cuts at its head or its tail.
+# Which tokens of a longer text are kept, by the config's `truncation`. The exported tokenizer can keep the first or the last ones.
 CUT = {"head": "", "tail": " (the last ones)", "head_tail": " (the first and the last ones, which no tokenizer does by itself)"}
 
-# Code that prints the classes of texts, for each library.
+# Python that prints the predicted classes of texts, for each library.
 CODE = {
     "transformers": """from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -33,21 +33,24 @@ EXAMPLES = (["A text.", "Another text."], ["What stands beside it.", "And beside
 
 
 def code(library: str, labels: Sequence[str], base: str, folder: str, texts: int, max_length: int) -> str:
-    """Return Python that reads `folder` with the library and prints the classes of two examples of so many texts each."""
+    """Return Python that loads `folder` with `library` and prints the predicted classes of two examples of `texts` texts each."""
     columns, pairs = ", ".join(map(repr, EXAMPLES[:texts])), list(zip(*EXAMPLES, strict=True)) if texts > 1 else EXAMPLES[0]
     return CODE[library].format(folder=folder, texts=columns, pairs=pairs, labels=list(labels), base=base, length=max_length)
 
 
 def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str, library: str, folder: str, texts: int) -> str:
-    """Markdown with the front matter that the hub reads. `result` is a run's `result.json`, `base` what the model was trained from,
-    `command` what made it; the others are as in `code`."""
+    """Return the card: Markdown with the front matter that the Hugging Face hub reads.
+
+    `result` is the content of a run's `result.json`, `base` the pretrained model, `command` the command that exported the model. The
+    other arguments are those of `code`.
+    """
     config, params = result["config"], result["params"]
-    task, metric, scores = config["task"], result["selection"]["metric"], result["metrics"]
+    task, metric, metrics = config["task"], result["selection"]["metric"], result["metrics"]
     positive = result["selection"].get("positive")
-    of_one = f" Precision, recall and f1 are those of the class {positive}." if positive is not None else ""
-    rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _names(scores))} |\n" for split, value in scores.items())
+    class_note = f" Precision, recall and f1 are those of the class {positive}." if positive is not None else ""
+    rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _columns(metrics))} |\n" for split, value in metrics.items())
     trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
-    cut = CUT[config["truncation"]]
+    which = CUT[config["truncation"]]
     return f"""---
 base_model: {base}
 library_name: {library}
@@ -62,18 +65,18 @@ model-index:
       type: {task}
     metrics:
     - type: {metric}
-      value: {scores["test"][metric]:.4f}
+      value: {metrics["test"][metric]:.4f}
 ---
 
 # {base} for {task}
 
 Trained with `method={config["method"]}` (seed {result["seed"]}): {trained}. Data: {result["data"]["source"]},
-{result["data"]["sizes"]["train"]:,} training examples, at most {config["max_length"]} tokens each{cut}. Classes: {", ".join(labels)}.
+{result["data"]["sizes"]["train"]:,} training examples, at most {config["max_length"]} tokens each{which}. Classes: {", ".join(labels)}.
 
-| split | {" | ".join(_names(scores))} |
-|---|{"---|" * len(_names(scores))}
+| split | {" | ".join(_columns(metrics))} |
+|---|{"---|" * len(_columns(metrics))}
 {rows}
-The step was chosen on {result["selection"]["split"]} by {metric}; test was used once.{of_one} One seed says little about a method: the
+The step was chosen on {result["selection"]["split"]} by {metric}; test was used once.{class_note} One seed says little about a method: the
 difference between two cards like this one can be chance.
 
 ```python
@@ -84,5 +87,5 @@ Made by `{command}`. sha256 of the run's parameters, as its `result.json` has it
 """
 
 
-def _names(scores: dict[str, dict[str, float]]) -> list[str]:
-    return list(next(iter(scores.values())))
+def _columns(metrics: dict[str, dict[str, float]]) -> list[str]:
+    return list(next(iter(metrics.values())))

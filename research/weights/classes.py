@@ -1,4 +1,4 @@
-"""The classes of a checkpoint's head: what they are called, and which of them is which class of a task."""
+"""The classes of a checkpoint's head: their names, and how they are matched with the classes of a task."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ def in_order(
 ) -> dict[str, np.ndarray]:
     """Return `tensors` with the outputs of the head in the order of `labels`.
 
-    `config` is the contents of the `config.json` that describes the head, and `numbered` the classes whose numbers are fixed by the task
-    (see `places`). `source` and `field` name the folder and the config's field in messages. Raises InputError where there is no head of
-    classes, or its classes are not the task's.
+    `config` is the content of the `config.json` that describes the head, and `numbered` the classes of a task that fixes their order (see
+    `places`). `source` and `field` are the folder and the config field to name in messages. Raises InputError where there is no
+    classifier, or its classes are not the task's.
     """
     size = outputs(tensors)
     if not size:
-        raise InputError(f"{source}: {field} asks for its head, but it has no classifier; leave it out to begin with a new one")
+        raise InputError(f"{source}: {field} asks for its head, but it has no classifier; leave out {field} to begin with a new one")
     check_kind(config, size, source, field)
     order = places(names(config, size, source), labels, numbered, source, field)
     return {name: tensor[..., order] if name.startswith(LAST) else tensor for name, tensor in tensors.items()}
@@ -40,50 +40,50 @@ def outputs(tensors: Mapping[str, np.ndarray]) -> int:
 
 
 def check_kind(config: Mapping[str, Any], size: int, source: str, field: str) -> None:
-    """Raise InputError for a head that does not choose one class of several: softmax over its outputs would mean nothing."""
+    """Raise InputError for a head that does not choose one of several classes, since softmax does not apply to its outputs."""
     kind = config.get("problem_type")
     if kind not in (None, "single_label_classification") or size == 1:
         what = f"problem_type {kind!r}" if kind else "one output"
-        raise InputError(f"{source}: its head has {what}, but only heads that choose one of several classes are read; leave out {field}")
+        raise InputError(f"{source}: its head has {what}, but only heads that choose one of several classes are loaded; leave out {field}")
 
 
 def names(config: Mapping[str, Any], size: int, source: str) -> tuple[str, ...]:
-    """Return what `config` calls the `size` outputs of its head, in their order: its `id2label`, read as `transformers` reads it.
+    """Return the names of the `size` outputs of a head, in order: `id2label` of `config`, interpreted as `transformers` does.
 
-    Without names they are LABEL_0, LABEL_1 and so on. Raises InputError where `id2label` cannot be read or has another number of classes.
+    Without `id2label` they are LABEL_0, LABEL_1 and so on. Raises InputError where `id2label` cannot be read or does not have `size` names.
     """
-    found, count = config.get("id2label"), config.get("num_labels")
-    if found is not None and not isinstance(found, dict):
-        raise InputError(f"{source}: id2label in config.json is a {type(found).__name__}, not an object of numbers and names")
+    id2label, count = config.get("id2label"), config.get("num_labels")
+    if id2label is not None and not isinstance(id2label, dict):
+        raise InputError(f"{source}: id2label in config.json is a {type(id2label).__name__}, not an object of numbers and names")
     if not isinstance(count, int | None):
         raise InputError(f"{source}: num_labels in config.json is {count!r}, not a number of classes")
-    if found is None or count not in (None, len(found)):  # transformers, too, drops names that num_labels disagrees with
-        found = {number: f"LABEL_{number}" for number in range(size if count is None else count)}
+    if id2label is None or count not in (None, len(id2label)):  # transformers, too, ignores names whose count is not num_labels
+        id2label = {number: f"LABEL_{number}" for number in range(size if count is None else count)}
     try:
-        by_number = {int(number): name for number, name in found.items()}
+        by_number = {int(number): name for number, name in id2label.items()}
     except ValueError:
-        raise InputError(f"{source}: id2label in config.json must map numbers to names, but has {shortened(list(found))}") from None
+        raise InputError(f"{source}: id2label in config.json must map numbers to names, but has {shortened(list(id2label))}") from None
     if sorted(by_number) != list(range(size)) or None in by_number.values():
         shown = ", ".join(f"{number}: {name}" for number, name in sorted(by_number.items())[:4]) or "no classes"
         raise InputError(f"{source}: config.json names {len(by_number)} classes ({shown}), but the head has {size} outputs")
     return tuple(str(by_number[number]) for number in range(size))
 
 
-def places(theirs: Sequence[str], labels: Sequence[str], numbered: Sequence[str], source: str, field: str) -> list[int]:
-    """Return, for each of `labels`, the place of the same class among `theirs`.
+def places(head_names: Sequence[str], labels: Sequence[str], numbered: Sequence[str], source: str, field: str) -> list[int]:
+    """Return, for each of `labels`, the index of the same class among `head_names`.
 
-    Names are compared as they stand, then without case, then as numbers: "LABEL_3" and "3" are class 3, and so is the fourth of
-    `numbered`, the classes of a task that fixes their order. Raises InputError where none of these pairs all of them one to one.
+    Names are compared exactly, then without case, then as numbers: "LABEL_3" and "3" are class 3, and so is the fourth of `numbered`, the
+    classes of a task that fixes their order. Raises InputError where no comparison pairs all names one to one.
     """
     numbers = {label: str(number) for number, label in enumerate(numbered)}
-    ways = ((str, str), (str.casefold, str.casefold), (_number, _number), (_number, lambda label: numbers.get(label, label)))
-    for their_key, our_key in ways:
-        keys, wanted = [their_key(name) for name in theirs], [our_key(label) for label in labels]
+    key_functions = ((str, str), (str.casefold, str.casefold), (_number, _number), (_number, lambda label: numbers.get(label, label)))
+    for head_key, label_key in key_functions:
+        keys, wanted = [head_key(name) for name in head_names], [label_key(label) for label in labels]
         if len(set(keys)) == len(keys) and sorted(keys) == sorted(wanted):
             return [keys.index(key) for key in wanted]
     raise InputError(
-        f"{source}: its head has the classes {', '.join(theirs)}, but the task has {', '.join(labels)}; leave out {field} to begin with "
-        "a new one, or name the classes in id2label of its config.json"
+        f"{source}: its head has the classes {', '.join(head_names)}, but the task has {', '.join(labels)}; leave out {field} to begin "
+        "with a new one, or name the classes in id2label of its config.json"
     )
 
 

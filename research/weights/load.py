@@ -13,30 +13,30 @@ from research.weights.graft import graft
 
 
 def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str = "float32", head: bool = False):
-    """`(model, params, tokenizer)` of a model by name, folder or hub id.
+    """Return `(model, params, tokenizer)` of a model by name, folder or hub id.
 
-    `model` is the Flax encoder, with a pooler if the checkpoint has one; `params["encoder"]` are its parameters, and
-    `params["head"]` those of the head, if the checkpoint has one that is known; the tokenizer is None where the folder has none.
+    `model` is the Flax encoder, with a pooler if the checkpoint has one. `params["encoder"]` are its parameters; `params["head"]` are
+    those of the head, if the checkpoint has one of a known kind. The tokenizer is None where the folder has none.
     `out = model.apply({"params": params["encoder"]}, padded_batch(ids, mask))` gives `out.last` [B, L, D], and `out.stages`, a tuple
-    of the same: the embeddings' output, then each layer's.
+    of such arrays: the output of the embeddings, then of each layer.
 
-    With `head`, `model` is encoder and head in one: `model.apply({"params": params}, batch)` gives the logits of the classes of each
-    example [B, E, C] or token [B, L, C], or of the words [B, L, V]. `sha256` and `pickle` are as in `open`. Raises InputError where
-    anything is missing, damaged or left over.
+    With `head`, `model` is encoder and head in one: `model.apply({"params": params}, batch)` gives the logits of each example
+    [B, E, C], of each token [B, L, C], or over the vocabulary [B, L, V]. `sha256` and `pickle` are as in `open`. Raises InputError where
+    a tensor or file is missing, damaged or left over.
     """
     checkpoint = open(source, sha256, pickle)
     tensors = checkpoint.tensors()
     encoder = families.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
-    whole = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
-    one = padded_batch([[0]], [[1]])
-    if whole is None:
-        shapes = {"encoder": jax.eval_shape(encoder.init, jax.random.key(0), one)["params"]}
+    full = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
+    dummy_batch = padded_batch([[0]], [[1]])
+    if full is None:
+        shapes = {"encoder": jax.eval_shape(encoder.init, jax.random.key(0), dummy_batch)["params"]}
     else:
-        shapes = {"head": {}} | jax.eval_shape(whole.init, jax.random.key(0), one)["params"]
-    if head and whole is None:
-        raise InputError(f"{checkpoint.folder}: no head there that is known; load it without one")
+        shapes = {"head": {}} | jax.eval_shape(full.init, jax.random.key(0), dummy_batch)["params"]
+    if head and full is None:
+        raise InputError(f"{checkpoint.folder}: the model has no head of a known kind; load it with head=False")
     params = jax.tree.map(jnp.asarray, graft(shapes, tensors, source=str(checkpoint.folder)))
-    return whole if head else encoder, {**params, **({"head": {}} if whole and "head" not in params else {})}, checkpoint.tokenizer()
+    return full if head else encoder, {**params, **({"head": {}} if full and "head" not in params else {})}, checkpoint.tokenizer()
 
 
 def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
@@ -46,9 +46,9 @@ def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
 
 
 def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np.ndarray]:
-    """The batch that models take, with one example a row, from three arrays [B, L] as a tokenizer gives them.
+    """Return a batch for the models, with one example per row, from the three arrays [B, L] that a tokenizer returns.
 
-    All int32 but the float32 `weights`. Raises InputError where the shapes disagree or rows differ in length.
+    All arrays are int32, except `weights`, which is float32. Raises InputError where the shapes or the lengths of rows differ.
     """
     try:
         tokens, mask = np.asarray(input_ids), np.asarray(attention_mask)

@@ -1,4 +1,4 @@
-"""Renaming tensors between PyTorch's names and ours, by a table of names, in either direction."""
+"""Conversion of tensors between PyTorch names and layout and Flax names and layout, by a table of names, in both directions."""
 
 import dataclasses
 import re
@@ -9,30 +9,30 @@ import numpy as np
 
 from research.errors import InputError
 
-# Kinds of heads, and how the names of `transformers`' classes end that have them.
+# Kinds of heads -> the suffix of the `transformers` classes that have such a head.
 KINDS = {"classifier": "ForSequenceClassification", "tagger": "ForTokenClassification", "masked_lm": "ForMaskedLM", "lm": "LMHeadModel"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tensor: its name there, its name here, and whether a matrix is transposed on the way (either way).
+    """One PyTorch tensor: its name in PyTorch, its names in Flax, and whether the conversion transposes it.
 
-    `*` stands for a layer's number in both, `$` in ours for the last layer's. Several names here are parts of one tensor there: as many
-    equal pieces of its outputs.
+    `*` stands for a layer's number in both, `$` in a Flax name for the number of the last layer. Several Flax names mean that the PyTorch
+    tensor is split into as many equal pieces along its outputs.
     """
 
     torch: str
-    ours: tuple[str, ...]
+    flax: tuple[str, ...]
     transpose: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A family's rows: the encoder's, and those of each kind of head; and how `transformers` calls its classes.
+    """The names of a model family: the rows of the encoder, the rows of each kind of head, and the names of its `transformers` classes.
 
-    `hub` is how the names of its models begin there, `tokenizer` the class that `AutoTokenizer` has for it, "" for the generic one.
-    `prefix` may stand before the encoder's PyTorch names; `aliases` are endings that old files use; names that `ignored` (a regular
-    expression) covers are not read: buffers, heads that no task here has, and what a file says twice.
+    `hub` is the prefix of the family's model classes in `transformers`, `tokenizer` the class that `AutoTokenizer` uses for it ("" for the
+    generic one). `prefix` may stand before the encoder's PyTorch names. `aliases` are (old, current) endings of names. Tensors whose names
+    match the regular expression `ignored` are not read: buffers, heads that no task here has, and duplicates.
     """
 
     rows: tuple[Row, ...]
@@ -44,81 +44,89 @@ class Table:
     aliases: tuple[tuple[str, str], ...] = ()
 
 
-def to_ours(tensors: dict[str, np.ndarray], table: Table, kind: str | None = None) -> dict[str, np.ndarray]:
-    """The tensors under our names ("/" between components) and in our layout; of heads, those of `kind`, where that is given.
+def to_flax(tensors: dict[str, np.ndarray], table: Table, kind: str | None = None) -> dict[str, np.ndarray]:
+    """Return `tensors` under Flax names ("/" between components) and in Flax layout, with those of the head of `kind`, where it is given.
 
-    A tensor that the table neither maps nor ignores keeps its own name: no model has a place for it, so `graft` lists it as
-    left over. Raises InputError on two tensors for one place, and on integers where there should be floats.
+    A tensor that the table neither maps nor ignores keeps its PyTorch name, so that `graft` lists it as left over. Raises InputError on
+    two tensors for one parameter, and on tensors that are not floating point.
     """
-    heads = [row for head, rows in table.heads.items() if head == kind for row in rows]
-    others = [row for head, rows in table.heads.items() if head != kind for row in rows]
-    ours, last = {}, max((int(n) for name in tensors for n in _numbers(plain(name, table), table.rows)), default=0)
+    head_rows = [row for head, rows in table.heads.items() if head == kind for row in rows]
+    other_head_rows = [row for head, rows in table.heads.items() if head != kind for row in rows]
+    flax_tensors, last = {}, max((int(n) for name in tensors for n in _numbers(canonical(name, table), table.rows)), default=0)
     for name, tensor in tensors.items():
-        short = plain(name, table)
+        short = canonical(name, table)
         if re.fullmatch(table.ignored, short):
             continue
-        row, number = _locate(short, (*table.rows, *heads))
+        row, number = _locate(short, (*table.rows, *head_rows))
         if row is None:
-            if _locate(short, others)[0] is None:
-                ours[name] = tensor
+            if _locate(short, other_head_rows)[0] is None:
+                flax_tensors[name] = tensor
             continue
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise InputError(f"tensor {name}: {tensor.dtype}, not floating point; quantised weights are not read")
-        parts = np.split(tensor.T if row.transpose else tensor, len(row.ours), axis=-1)
-        for place, part in zip((_filled(pattern, number, last) for pattern in row.ours), parts, strict=True):
-            if place in ours:
-                raise InputError(f"tensor {name}: {place} is there under another name too")
-            ours[place] = part
-    return ours
+        parts = np.split(tensor.T if row.transpose else tensor, len(row.flax), axis=-1)
+        for flax_name, part in zip((_filled(pattern, number, last) for pattern in row.flax), parts, strict=True):
+            if flax_name in flax_tensors:
+                raise InputError(f"tensor {name}: {flax_name} is there under another name too")
+            flax_tensors[flax_name] = part
+    return flax_tensors
 
 
-def to_theirs(ours: dict[str, np.ndarray], table: Table, kind: str | None = None, prefix: bool = True) -> dict[str, np.ndarray]:
-    """The inverse of `to_ours`: tensors under PyTorch's names and in its layout, contiguous; the encoder's with the family's `prefix`,
-    or without. Raises InputError on a name that the table does not know."""
-    heads, found, left = table.heads.get(kind, ()), {}, dict(ours)
-    last = max((int(n) for name in ours for n in re.findall(r"/layer_(\d+)/", name)), default=0)
-    for row in (*table.rows, *heads):
-        pattern = re.escape(row.ours[0].replace("$", str(last))).replace(r"\*", r"(\d+)")
-        for match in [match for name in ours if (match := re.fullmatch(pattern, name))]:
+def to_torch(tensors: dict[str, np.ndarray], table: Table, kind: str | None = None, prefix: bool = True) -> dict[str, np.ndarray]:
+    """Return Flax `tensors` under PyTorch names and in PyTorch layout, contiguous: the inverse of `to_flax`.
+
+    `prefix` says whether the encoder's names get the family's prefix. Raises InputError on a name that is not in the table.
+    """
+    head_rows, torch_tensors, left = table.heads.get(kind, ()), {}, dict(tensors)
+    last = max((int(n) for name in tensors for n in re.findall(r"/layer_(\d+)/", name)), default=0)
+    for row in (*table.rows, *head_rows):
+        pattern = re.escape(row.flax[0].replace("$", str(last))).replace(r"\*", r"(\d+)")
+        for match in [match for name in tensors if (match := re.fullmatch(pattern, name))]:
             number = "".join(match.groups())
-            parts = [left.pop(_filled(place, number, last)) for place in row.ours]
+            parts = [left.pop(_filled(flax_name, number, last)) for flax_name in row.flax]
             tensor = np.concatenate(parts, axis=-1)
-            name = ("" if row in heads or not prefix else table.prefix) + row.torch.replace("*", number)
-            found[name] = np.ascontiguousarray(tensor.T if row.transpose else tensor)
+            name = ("" if row in head_rows or not prefix else table.prefix) + row.torch.replace("*", number)
+            torch_tensors[name] = np.ascontiguousarray(tensor.T if row.transpose else tensor)
     if left:
         raise InputError(f"no name in `transformers` for {shortened(sorted(left))}")
-    return found
+    return torch_tensors
 
 
 def with_one_bias(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors under PyTorch's names, with the bias that is added to words where other families have it: the last layer's own, which
-    `transformers` 5 keeps apart from "bias" beside it, and unused, where the layer is not the table of words."""
-    own = {name: name.removesuffix("decoder.bias") + "bias" for name in tensors if name.endswith("decoder.bias")}
-    return {**tensors, **{other: tensors[name] for name, other in own.items() if other in tensors}}
+    """Return PyTorch `tensors` in which the bias that is added to a masked language model's logits is the one named "bias".
+
+    Without tied word embeddings, `transformers` 5 stores that bias as "decoder.bias" and leaves an unused "bias" beside it.
+    """
+    bias_names = {name: name.removesuffix("decoder.bias") + "bias" for name in tensors if name.endswith("decoder.bias")}
+    return {**tensors, **{bias: tensors[name] for name, bias in bias_names.items() if bias in tensors}}
 
 
 def head_kind(names: Iterable[str], table: Table, architectures: Iterable[str] = ()) -> str | None:
-    """Which of `KINDS` a checkpoint's head is: what its architecture says, where it has the tensors or needs none, else what they say."""
-    short = [plain(name, table) for name in names]
+    """Return the kind of a checkpoint's head, one of `KINDS`, or None where it has none that is known.
+
+    This is the kind that `architectures` names, if the tensors `names` of that head are there or it needs none, else the kind of the
+    tensors that are there.
+    """
+    short = [canonical(name, table) for name in names]
     there = [kind for kind, rows in table.heads.items() if any(_locate(name, rows)[0] for name in short)]
-    said = [kind for kind, ending in KINDS.items() for name in architectures or () if name.endswith(ending) and kind in table.heads]
-    needs_none = [kind for kind in said if all(row.ours == ("head/words",) for row in table.heads[kind])]
-    return next(iter([*(kind for kind in said if kind in there), *needs_none, *there]), None)
+    declared = [kind for kind, ending in KINDS.items() for name in architectures or () if name.endswith(ending) and kind in table.heads]
+    needs_none = [kind for kind in declared if all(row.flax == ("head/words",) for row in table.heads[kind])]
+    return next(iter([*(kind for kind in declared if kind in there), *needs_none, *there]), None)
 
 
 def rename(name: str, pattern: str, other: str) -> str | None:
-    """`name`, which fits `pattern`, said as `other`; None where it does not fit."""
+    """Return `other` with the numbers that the `*` of `pattern` match in `name`; None where `name` does not match `pattern`."""
     match = re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
     return other.replace("*", "".join(match.groups())) if match else None
 
 
 def shortened(names: list[str], most: int = 4) -> str:
-    """The names for an error message: the first few, and how many more there are."""
+    """Return the names for an error message: the first `most`, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def plain(name: str, table: Table) -> str:
-    """A PyTorch name as the rows have it: without the prefix, with today's ending."""
+def canonical(name: str, table: Table) -> str:
+    """Return a PyTorch name as it stands in the rows: without the prefix, with the current ending."""
     name = name.removeprefix(table.prefix)
     for old, new in table.aliases:
         if name.endswith(old):
@@ -127,7 +135,7 @@ def plain(name: str, table: Table) -> str:
 
 
 def _locate(name: str, rows: Iterable[Row]) -> tuple[Row | None, str]:
-    """The row that a plain PyTorch name belongs to, and its layer's number, "" where it has none."""
+    """Return the row of a canonical PyTorch name, or None, and the number of the layer, "" where there is none."""
     for row in rows:
         if (number := rename(name, row.torch, "*")) is not None:
             return row, number if "*" in row.torch else ""

@@ -1,4 +1,4 @@
-"""What a model's folder holds: its config and its tensors under PyTorch's names."""
+"""Reading of a model's folder: its config, and its tensors under PyTorch names."""
 
 import importlib
 from pathlib import Path
@@ -16,20 +16,20 @@ from research.storage import parse_json
 
 SINGLE, INDEX, MSGPACK = "model.safetensors", "model.safetensors.index.json", "flax_model.msgpack"
 PICKLE = "pytorch_model.bin"
-# How Flax names what PyTorch calls `weight`. A kernel is also [in, out] where PyTorch has [out, in].
+# Flax names of what PyTorch calls `weight`. A Flax kernel is [in, out], a PyTorch weight [out, in].
 FLAX_WEIGHTS = ("kernel", "embedding", "scale")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of `config.json`. Raises InputError where it is missing or is not a JSON object."""
+    """Return the content of `config.json`. Raises InputError where it is missing or is not a JSON object."""
     return read_object(folder / "config.json")
 
 
 def weight_files(folder: Path, pickle: bool = False) -> list[Path]:
-    """The files that hold the weights, by name: `model.safetensors`, else the shards of its index, else `flax_model.msgpack`, else,
-    with `pickle`, `pytorch_model.bin`.
+    """Return the files that hold the weights, in order of name: `model.safetensors`, else the shards of its index, else
+    `flax_model.msgpack`, else, with `pickle`, `pytorch_model.bin`.
 
-    Raises InputError where there are none (naming what is there), or a shard is missing.
+    Raises InputError where there are none (with a list of the files that are there), or a shard is missing.
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -40,16 +40,16 @@ def weight_files(folder: Path, pickle: bool = False) -> list[Path]:
     if (folder / PICKLE).is_file():
         if pickle:
             return [folder / PICKLE]
-        asked = "--config.weights.pickle=True (it needs PyTorch)"
-        raise InputError(f"{folder}: {PICKLE} is a pickle, which is not read unless asked for: {asked}; or convert it to {SINGLE}")
+        option = "--config.weights.pickle=True (it needs PyTorch)"
+        raise InputError(f"{folder}: {PICKLE} is a pickle, which is not read unless asked for: {option}; or convert it to {SINGLE}")
     there = sorted(path.name for path in folder.iterdir())
     raise InputError(f"{folder}: no {SINGLE}, {INDEX} or {MSGPACK}; there are: {', '.join(there) or 'no files'}")
 
 
 def read_tensors(folder: Path, pickle: bool = False) -> dict[str, np.ndarray]:
-    """The tensors of a folder under PyTorch's names and in its layout; floats as float32, integers as they are.
+    """Read the tensors of a folder, under PyTorch names and in PyTorch layout; floats become float32, integers keep their dtype.
 
-    Raises InputError where a file is missing, damaged, or disagrees with the index of its shards.
+    Raises InputError where a file is missing or damaged, or a shard does not hold the tensors that the index lists for it.
     """
     files = weight_files(folder, pickle)
     if files[0].name == PICKLE:
@@ -64,7 +64,7 @@ def read_tensors(folder: Path, pickle: bool = False) -> dict[str, np.ndarray]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The contents of a JSON file. Raises InputError where it is missing or is not a JSON object."""
+    """Return the content of a JSON file. Raises InputError where it is missing or is not a JSON object."""
     try:
         contents = parse_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -73,12 +73,12 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(contents, dict):
-        raise InputError(f"{path}: a JSON object is wanted, this is a {type(contents).__name__}")
+        raise InputError(f"{path}: a JSON object is expected, but this is a {type(contents).__name__}")
     return contents
 
 
 def _shards(folder: Path) -> dict[Path, set[str]]:
-    """The shards that the index lists, and the tensors it says each has."""
+    """Return the shards that the index lists, each with the names of its tensors. Raises InputError where a shard is missing."""
     weight_map = read_object(folder / INDEX).get("weight_map")
     if not weight_map or not isinstance(weight_map, dict):
         raise InputError(f"{folder / INDEX}: no weight_map")
@@ -100,7 +100,7 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file. Raises InputError where it is damaged: sizes and bounds of its header are checked."""
+    """Read the tensors of a safetensors file. Raises InputError where the file is damaged or its header does not match its size."""
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
@@ -117,21 +117,21 @@ def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """By PyTorch's reader that makes tensors and nothing else of a pickle."""
+    """Read the tensors of a pickle with PyTorch's loader that unpickles only tensors. Raises InputError where it cannot."""
     try:
         torch = importlib.import_module("torch")
     except ImportError:
-        raise InputError(f"{path}: only PyTorch reads this, which is not installed; convert it to {SINGLE} where it is") from None
+        raise InputError(f"{path}: only PyTorch can read this, and it is not installed; convert it to {SINGLE} elsewhere") from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in found.items()}
-    except Exception as error:  # whatever PyTorch, its unpickler and its archives raise
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in tensors.items()}
+    except Exception as error:  # PyTorch, its unpickler and its archive reader raise many types
         raise InputError(f"{path}: not a whole file of tensors ({next(iter(str(error).splitlines()), '')})") from error
 
 
 def _as_torch(names: tuple[str, ...], array: np.ndarray) -> tuple[str, np.ndarray]:
-    *places, last = names
-    name = ".".join([*places, "weight" if last in FLAX_WEIGHTS else last])
+    *modules, last = names
+    name = ".".join([*modules, "weight" if last in FLAX_WEIGHTS else last])
     return name, array.T if last == "kernel" else array
 
 

@@ -1,4 +1,4 @@
-"""The folders of `sentence-transformers`: what they say beside their Transformer, and a classifier as such a folder."""
+"""Folders of `sentence-transformers`: reading the modules beside the Transformer, and writing a classifier in that format."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ MODULES, POOLING, DENSE, TRANSFORMER = "modules.json", "1_Pooling", "2_Dense", "
 CLASSIFIER = ("Transformer", "Pooling", "Dense")  # the modules of a classifier
 PREFIX = "sentence_transformers.models."  # of the types in modules.json
 IDENTITY = "torch.nn.modules.linear.Identity"
-# Their names of poolings -> ours. The others ("weightedmean", "mean_sqrt_len_tokens", several at once) do not exist here.
+# Poolings of sentence-transformers -> poolings here. "weightedmean", "mean_sqrt_len_tokens" and combinations are not supported.
 POOLINGS = {"cls": "first", "lasttoken": "last", "mean": "mean", "max": "max"}
-# Keys of the old spelling, each true or false, in the order of the library.
-OLD = {
+# Boolean keys of the old config format -> pooling, in the order of the library.
+OLD_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -31,8 +31,11 @@ OLD = {
 
 @dataclasses.dataclass(frozen=True)
 class Modules:
-    """The modules of such a folder: their `kinds` in order, the `poolings` under their names, the `file` that says so, the folder of the
-    first Dense layer, if any, and what the Transformer's own file says (`max_seq_length`, `do_lower_case`)."""
+    """The modules of a folder of sentence-transformers.
+
+    `kinds` are the module types in order, `poolings` the poolings under the library's names, and `file` the config that names them.
+    `dense` is the folder of the first Dense layer, if any. `transformer` holds `max_seq_length` and `do_lower_case`, where they are given.
+    """
 
     kinds: tuple[str, ...]
     poolings: tuple[str, ...]
@@ -42,27 +45,29 @@ class Modules:
 
     @property
     def pooling(self) -> str:
-        """The pooling under our name; "" where it does not exist here."""
+        """Return the name of the pooling in this project; "" where it is not supported."""
         return POOLINGS.get(self.poolings[0], "") if len(self.poolings) == 1 else ""
 
     def is_classifier(self, config: Mapping[str, Any]) -> bool:
-        """Whether the Dense layer gives the logits of the classes that the model's `config.json` names: it stands directly after the
-        pooling, has no activation and an output for each of them."""
+        """Return whether the Dense layer is a classifier for the classes that the model's `config.json` (`config`) names.
+
+        It is one where it directly follows the pooling and has no activation, no residual and one output per class.
+        """
         if self.kinds != CLASSIFIER:
             return False
         dense = read_object(self.dense / "config.json")
-        plain = str(dense.get("activation_function")).endswith(".Identity") and not dense.get("use_residual")
-        return plain and dense.get("out_features") == len(config.get("id2label") or ())
+        is_linear = str(dense.get("activation_function")).endswith(".Identity") and not dense.get("use_residual")
+        return is_linear and dense.get("out_features") == len(config.get("id2label") or ())
 
     def classifier(self) -> dict[str, np.ndarray]:
-        """Return the Dense layer as the head of a classifier, under our names."""
+        """Return the parameters of the Dense layer as those of a classifier, under Flax names."""
         tensors = read_safetensors(self.dense / SINGLE)
         bias = {"head/classifier/bias": tensors["linear.bias"]} if "linear.bias" in tensors else {}
         return {"head/classifier/kernel": tensors["linear.weight"].T, **bias}
 
 
 def read(folder: Path) -> Modules | None:
-    """What the folder says, None where it is not one of `sentence-transformers`. Raises InputError where a file is damaged."""
+    """Read the modules of a folder; return None where it is not of `sentence-transformers`. Raises InputError for a damaged file."""
     if (folder / MODULES).is_file():
         entries = _entries(folder / MODULES)
     else:
@@ -77,17 +82,17 @@ def read(folder: Path) -> Modules | None:
 
 
 def write(folder: Path, pooling: str, head: Mapping[str, np.ndarray], max_length: int) -> None:
-    """Write beside a Transformer in `folder` what makes it a classifier of `sentence-transformers`: texts of at most `max_length` tokens,
-    the pooling (our name), and the head ("head/classifier/..." -> array) as a Dense layer without activation.
+    """Write the files that turn the Transformer in `folder` into a classifier of `sentence-transformers`.
 
-    The old spellings are used: every version of the library reads them.
+    Texts have at most `max_length` tokens. `pooling` is the name in this project. `head` ("head/classifier/..." -> array) becomes a Dense
+    layer without activation. The old config format is used, since every version of the library reads it.
     """
     kernel, bias = head["head/classifier/kernel"], head["head/classifier/bias"]
     size, classes = kernel.shape
     paths = dict(zip(CLASSIFIER, ("", POOLING, DENSE), strict=True))
     _write(folder / MODULES, [{"idx": i, "name": str(i), "path": paths[kind], "type": PREFIX + kind} for i, kind in enumerate(CLASSIFIER)])
     _write(folder / TRANSFORMER, {"max_seq_length": max_length, "do_lower_case": False})
-    modes = {key: POOLINGS.get(mode) == pooling for key, mode in OLD.items()}
+    modes = {key: POOLINGS.get(mode) == pooling for key, mode in OLD_KEYS.items()}
     _write(folder / POOLING / "config.json", {"word_embedding_dimension": size, **modes})
     dense = {"in_features": size, "out_features": classes, "bias": True, "activation_function": IDENTITY}
     _write(folder / DENSE / "config.json", dense)
@@ -100,7 +105,7 @@ def _write(path: Path, contents: Any) -> None:
 
 
 def _entries(path: Path) -> list[tuple[str, str]]:
-    """The kind and the path of each entry of modules.json, in order."""
+    """Return the (kind, path) of each entry of modules.json, in order. Raises InputError where it is damaged."""
     try:
         entries = json.loads(path.read_text(encoding="utf8"))
         return [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in entries]
@@ -109,8 +114,8 @@ def _entries(path: Path) -> list[tuple[str, str]]:
 
 
 def _poolings(config: dict[str, Any]) -> tuple[str, ...]:
-    """The poolings of a module's config, in either spelling; "mean" is the library's default."""
-    new = config.get("pooling_mode")
-    if new:
-        return (new,) if isinstance(new, str) else tuple(map(str, new))
-    return tuple(mode for key, mode in OLD.items() if config.get(key)) or ("mean",)
+    """Return the poolings of a Pooling module's config, in the new or the old format; "mean" is the library's default."""
+    modes = config.get("pooling_mode")
+    if modes:
+        return (modes,) if isinstance(modes, str) else tuple(map(str, modes))
+    return tuple(mode for key, mode in OLD_KEYS.items() if config.get(key)) or ("mean",)

@@ -1,31 +1,31 @@
-"""How `transformers` calls the parameters of each family, and how we do, as data."""
+"""Tables of the parameter names of each model family: in PyTorch's `transformers`, and in the Flax models here."""
 
 import dataclasses
 
 from research.weights.name_map import Row, Table
 
 
-def _one(torch: str, ours: str) -> Row:
-    return Row(torch, (ours,))
+def _one(torch: str, flax: str) -> Row:
+    return Row(torch, (flax,))
 
 
-def _dense(torch: str, ours: str, bias: bool = True) -> tuple[Row, ...]:
-    kernel = Row(f"{torch}.weight", (f"{ours}/kernel",), transpose=True)
-    return (kernel, _one(f"{torch}.bias", f"{ours}/bias")) if bias else (kernel,)
+def _dense(torch: str, flax: str, bias: bool = True) -> tuple[Row, ...]:
+    kernel = Row(f"{torch}.weight", (f"{flax}/kernel",), transpose=True)
+    return (kernel, _one(f"{torch}.bias", f"{flax}/bias")) if bias else (kernel,)
 
 
-def _fused(torch: str, *ours: str, transpose: bool) -> tuple[Row, Row]:
-    """One product there that is several here."""
-    kernels, biases = (tuple(f"{name}/{leaf}" for name in ours) for leaf in ("kernel", "bias"))
+def _fused(torch: str, *flax: str, transpose: bool) -> tuple[Row, Row]:
+    """Return the rows of one dense layer in PyTorch that is several dense layers in Flax."""
+    kernels, biases = (tuple(f"{name}/{leaf}" for name in flax) for leaf in ("kernel", "bias"))
     return Row(f"{torch}.weight", kernels, transpose), Row(f"{torch}.bias", biases)
 
 
-def _norm(torch: str, ours: str) -> tuple[Row, Row]:
-    return _one(f"{torch}.weight", f"{ours}/scale"), _one(f"{torch}.bias", f"{ours}/bias")
+def _norm(torch: str, flax: str) -> tuple[Row, Row]:
+    return _one(f"{torch}.weight", f"{flax}/scale"), _one(f"{torch}.bias", f"{flax}/bias")
 
 
-def _words(bias: str, dense: str = "", norm: str = "", decoder: str = "") -> tuple[Row, ...]:
-    """A language model's head."""
+def _lm_head(bias: str, dense: str = "", norm: str = "", decoder: str = "") -> tuple[Row, ...]:
+    """Return the rows of a language model's head, given the PyTorch names of its layers ("" for a layer that it does not have)."""
     before = (*_dense(dense, "head/dense"), *_norm(norm, "head/norm")) if dense else ()
     return (*before, *((_one(bias, "head/bias"),) if bias else ()), _one(f"{decoder}.weight", "head/words"))
 
@@ -42,22 +42,25 @@ DENSE_FIRST = (*_dense("classifier.dense", "head/dense"), *_dense("classifier.ou
 
 
 def _post_norm(layer: str, *parts: str) -> tuple[Row, ...]:
-    """The layers of BERT's kind: `parts` are theirs for query, key, value, output, its norm, up, down, its norm."""
+    """Return the rows of post-norm layers such as BERT's.
+
+    `parts` are the PyTorch names of query, key, value, output, attention norm, up, down and MLP norm.
+    """
     query, key, value, output, attention_norm, up, down, mlp_norm = (f"{layer}.*.{part}" for part in parts)
     denses = {"attention/query": query, "attention/key": key, "attention/value": value, "attention/output": output}
-    rows = [row for ours, torch in (denses | {"mlp/up": up, "mlp/down": down}).items() for row in _dense(torch, f"encoder/layer_*/{ours}")]
+    rows = [row for flax, torch in (denses | {"mlp/up": up, "mlp/down": down}).items() for row in _dense(torch, f"encoder/layer_*/{flax}")]
     norms = (*_norm(attention_norm, "encoder/layer_*/attention/norm"), *_norm(mlp_norm, "encoder/layer_*/mlp/norm"))
     return (*rows, *norms)
 
 
-def _self(query: str, key: str, value: str) -> tuple[str, ...]:
-    inside = tuple(f"attention.self.{name}" for name in (query, key, value))
-    return (*inside, "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
+def _bert_parts(query: str, key: str, value: str) -> tuple[str, ...]:
+    inputs = tuple(f"attention.self.{name}" for name in (query, key, value))
+    return (*inputs, "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
 
 
-BERT_LAYERS = _post_norm("encoder.layer", *_self("query", "key", "value"))
+BERT_LAYERS = _post_norm("encoder.layer", *_bert_parts("query", "key", "value"))
 BUFFERS = r"embeddings\.(position|token_type)_ids"
-OLD = ((".gamma", ".weight"), (".beta", ".bias"))
+OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))
 
 BERT = Table(
     rows=(*EMBEDDINGS, *BERT_LAYERS, *POOLER),
@@ -65,12 +68,12 @@ BERT = Table(
     heads={
         "classifier": CLASSIFIER,
         "tagger": CLASSIFIER,
-        "masked_lm": _words(
+        "masked_lm": _lm_head(
             "cls.predictions.bias", "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.decoder"
         ),
     },
     ignored=rf"{BUFFERS}|cls\.predictions\.decoder\.bias|cls\.seq_relationship\..*|qa_outputs\..*",
-    aliases=OLD,
+    aliases=OLD_ENDINGS,
     hub="Bert",
     tokenizer="BertTokenizer",
 )
@@ -80,10 +83,10 @@ ROBERTA = Table(
     heads={
         "classifier": DENSE_FIRST,
         "tagger": CLASSIFIER,
-        "masked_lm": _words("lm_head.bias", "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
+        "masked_lm": _lm_head("lm_head.bias", "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
     },
     ignored=rf"{BUFFERS}|lm_head\.decoder\.bias|qa_outputs\..*",
-    aliases=OLD,
+    aliases=OLD_ENDINGS,
     hub="Roberta",
     tokenizer="RobertaTokenizer",
 )
@@ -101,7 +104,7 @@ DISTILBERT = Table(
     heads={
         "classifier": (*_dense("pre_classifier", "head/dense"), *CLASSIFIER),
         "tagger": CLASSIFIER,
-        "masked_lm": _words("vocab_projector.bias", "vocab_transform", "vocab_layer_norm", "vocab_projector"),
+        "masked_lm": _lm_head("vocab_projector.bias", "vocab_transform", "vocab_layer_norm", "vocab_projector"),
     },
     ignored=rf"{BUFFERS}|qa_outputs\..*",
     hub="DistilBert",
@@ -113,7 +116,7 @@ ELECTRA = Table(
     heads={
         "classifier": DENSE_FIRST,
         "tagger": CLASSIFIER,
-        "masked_lm": _words(
+        "masked_lm": _lm_head(
             "generator_lm_head.bias", "generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"
         ),
     },
@@ -136,7 +139,7 @@ ALBERT = Table(
     heads={
         "classifier": CLASSIFIER,
         "tagger": CLASSIFIER,
-        "masked_lm": _words("predictions.bias", "predictions.dense", "predictions.LayerNorm", "predictions.decoder"),
+        "masked_lm": _lm_head("predictions.bias", "predictions.dense", "predictions.LayerNorm", "predictions.decoder"),
     },
     ignored=rf"{BUFFERS}|predictions\.decoder\.bias|sop_classifier\..*|qa_outputs\..*",
     hub="Albert",
@@ -158,7 +161,7 @@ MODERNBERT = Table(
     heads={
         "classifier": (*_dense("head.dense", "head/dense"), *_norm("head.norm", "head/norm"), *CLASSIFIER),
         "tagger": (*_dense("head.dense", "head/dense"), *_norm("head.norm", "head/norm"), *CLASSIFIER),
-        "masked_lm": _words("decoder.bias", "head.dense", "head.norm", "decoder"),
+        "masked_lm": _lm_head("decoder.bias", "head.dense", "head.norm", "decoder"),
     },
     hub="ModernBert",
 )
@@ -167,7 +170,7 @@ DEBERTA = Table(
         *EMBEDDINGS,
         _one("encoder.rel_embeddings.weight", "encoder/embeddings/distance"),
         *_norm("encoder.LayerNorm", "encoder/embeddings/distance_norm"),
-        *_post_norm("encoder.layer", *_self("query_proj", "key_proj", "value_proj")),
+        *_post_norm("encoder.layer", *_bert_parts("query_proj", "key_proj", "value_proj")),
         *_dense("encoder.layer.*.attention.self.pos_key_proj", "encoder/layer_*/attention/pos_key"),
         *_dense("encoder.layer.*.attention.self.pos_query_proj", "encoder/layer_*/attention/pos_query"),
     ),
@@ -194,7 +197,7 @@ GPT2 = Table(
         *_norm("ln_f", "encoder/layer_$/final_norm"),
     ),
     prefix="transformer.",
-    heads={"classifier": _dense("score", "head/classifier", bias=False), "tagger": CLASSIFIER, "lm": _words("", decoder="lm_head")},
+    heads={"classifier": _dense("score", "head/classifier", bias=False), "tagger": CLASSIFIER, "lm": _lm_head("", decoder="lm_head")},
     ignored=r"h\.\d+\.attn\.(bias|masked_bias)",
     hub="GPT2",
     tokenizer="GPT2Tokenizer",

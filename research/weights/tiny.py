@@ -1,6 +1,6 @@
-"""A model of no use but for trying things out: a BERT of two small layers with random parameters and a tokenizer of characters.
+"""A tiny model for smoke runs: a BERT of two small layers with random parameters and a tokenizer of single characters.
 
-It is a real folder in the Hugging Face format, made from nothing, so whatever reads models reads it too.
+It is generated as a folder in the Hugging Face format, so it is loaded in the same way as pretrained models.
 """
 
 import json
@@ -32,21 +32,21 @@ CONFIG = {
 
 
 def folder() -> Path:
-    """The folder of the tiny model, made in the cache the first time."""
+    """Return the folder of the tiny model, which the first call generates in the cache."""
     path = storage.folder("models") / "tiny-1"
     if not path.is_dir():
         with tempfile.TemporaryDirectory(dir=path.parent) as part:
             write(Path(part) / path.name)
             try:
                 (Path(part) / path.name).rename(path)
-            except OSError:  # another process was first
+            except OSError:  # another process has renamed its folder first
                 if not path.is_dir():
                     raise
     return path
 
 
 def write(path: Path) -> None:
-    """Writes config.json, model.safetensors, tokenizer.json and tokenizer_config.json into the new folder `path`."""
+    """Write config.json, model.safetensors, tokenizer.json, tokenizer_config.json and vocab.txt into the new folder `path`."""
     from safetensors.numpy import save_file
 
     path.mkdir()

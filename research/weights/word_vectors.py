@@ -1,4 +1,4 @@
-"""Word vectors in the text format of GloVe and of word2vec: a word and its numbers in a row, perhaps a row with counts before all."""
+"""Reading of word vectors in the text format of GloVe and word2vec: a word and its numbers per row, perhaps after a row of counts."""
 
 import gzip
 import zlib
@@ -11,27 +11,27 @@ from research.errors import InputError
 
 
 def read(path: Path, wanted: Container[str], size: int, field: str) -> dict[str, np.ndarray]:
-    """The vectors, float32 [size], of those words that are `wanted`; the first row of a word counts. The file may be gzipped.
+    """Read the vectors, float32 [size], of the words that are in `wanted`; the first row of a word counts. The file may be gzipped.
 
-    Raises InputError, with the row's number, where a row is not a word and `size` finite numbers; `field` is the config's name for
-    that size. The numbers of other words are counted, but not read.
+    Raises InputError, with the row's number, where a row is not a word and `size` finite numbers; for other words, the numbers are
+    counted but not parsed. `field` is the config field of `size`, for messages.
     """
-    found: dict[str, np.ndarray] = {}
+    vectors: dict[str, np.ndarray] = {}
     for number, line in _lines(path):
         if number == 1 and _is_header(line):
             continue
         word, *numbers = line.rsplit(" ", size)
         _, space, end = word.rpartition(" ")
-        # A word may have spaces in it (GloVe's 840B has some), but no number at its end: then there is one too many.
+        # A word may contain spaces (as in GloVe 840B), but may not end in a number: then the row has one number too many.
         if len(numbers) < size or (space and _is_number(end)):
             raise InputError(f"{path} row {number}: {line.count(' ')} numbers after the word, but {field}={size}")
-        if word in wanted and word not in found:
-            found[word] = _vector(numbers, f"{path} row {number}: {word!r}")
-    return found
+        if word in wanted and word not in vectors:
+            vectors[word] = _vector(numbers, f"{path} row {number}: {word!r}")
+    return vectors
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Rows and their numbers, from 1, without what ends them."""
+    """Yield (row number from 1, row without its line ending). Raises InputError where the file is damaged or not UTF-8."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     number = 0
@@ -58,8 +58,8 @@ def _is_number(text: str) -> bool:
 
 
 def _vector(numbers: list[str], place: str) -> np.ndarray:
-    if wrong := next((text for text in numbers if not _is_number(text)), None):
-        raise InputError(f"{place} has {wrong!r} where a number should be")
+    if invalid := next((text for text in numbers if not _is_number(text)), None):
+        raise InputError(f"{place} has {invalid!r} where a number should be")
     vector = np.array(numbers, np.float32)
     if not np.isfinite(vector).all():
         raise InputError(f"{place} has a number that is not finite")

@@ -101,7 +101,7 @@ def pair(request, torch):
             name = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".modules_to_save.default", "")
             if ".original_module" not in name:
                 tensors[name] = parameter.detach().numpy()
-    ours = {name: jnp.asarray(array) for name, array in name_map.to_ours(tensors, tables.TABLES["bert"], "classifier").items()}
+    ours = {name: jnp.asarray(array) for name, array in name_map.to_flax(tensors, tables.TABLES["bert"], "classifier").items()}
     cls = Dora if request.param == "dora" else Lora
     return model, ours, cls(rank=4, alpha=12.0, targets="attention/query,attention/value"), own
 

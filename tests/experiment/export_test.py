@@ -135,7 +135,7 @@ def test_what_autotokenizer_would_read_otherwise_is_refused_and_contradictions_a
     huggingface.copy_tokenizer(tmp_path / "base", tmp_path / "out", tokenizer, truncation="tail")
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["truncation_side"] == "left"
     (tmp_path / "out" / "tokenizer_config.json").write_text(json.dumps(described | {"do_lower_case": True}))
-    with pytest.raises(InputError, match="AutoTokenizer reads 'A FILM' as .* by the files written, but the run as .*; it is not kept"):
+    with pytest.raises(InputError, match="AutoTokenizer encodes 'A FILM' as .* with the files written, but the run as .*; it is not kept"):
         huggingface.check_tokenizer(tmp_path / "out", tokenizer, ["a film", "A FILM"])
 
 
@@ -235,7 +235,7 @@ def test_the_card_has_the_numbers_and_the_tokenizer_goes_along(tmp_path):
     "method, form, changes, complaint",
     [
         ("houlsby", "huggingface", {}, "houlsby cannot be merged"),
-        ("houlsby", "peft", {}, "method=houlsby: peft has no place for it"),
+        ("houlsby", "peft", {}, "method=houlsby: peft has no such adapter"),
         ("full", "peft", {}, "peft's format is for one delta and a head, but encoder/.* trains too; use --format=huggingface"),
         ("linear_probe", "huggingface", {}, "pooling=mean: .* use --format=sentence-transformers, or train with --config.pooling=pooler"),
         (
@@ -364,7 +364,7 @@ def test_logits_that_differ_from_what_was_trained_are_noticed(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "change, complaint",
     [
-        ({"peft_type": "LOHA"}, "peft_type 'LOHA' is not read; did you mean 'LORA'"),
+        ({"peft_type": "LOHA"}, "peft_type 'LOHA' is not supported; did you mean 'LORA'"),
         (None, "no adapter_config.json"),
     ],
 )

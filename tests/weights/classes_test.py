@@ -1,4 +1,4 @@
-"""Which class of a head is which of a task's: by name or by number, never by chance."""
+"""Matching of a head's classes with a task's: by name or by number, or an error."""
 
 import json
 
@@ -13,13 +13,13 @@ AS_TEXT = tuple(sorted(NUMBERS))  # 0, 1, 10, 11, 2, ...
 UNNAMED = tuple(f"LABEL_{number}" for number in range(12))
 
 
-def order(theirs, labels, numbered=()):
-    """The names of the columns in the order of `labels`."""
-    return [theirs[place] for place in classes.places(theirs, labels, numbered, "folder", "weights.head")]
+def order(head_names, labels, numbered=()):
+    """Return the names of the head's outputs in the order of `labels`."""
+    return [head_names[place] for place in classes.places(head_names, labels, numbered, "folder", "weights.head")]
 
 
 @pytest.mark.parametrize(
-    "theirs, labels, wanted",
+    "head_names, labels, wanted",
     [
         (("positive", "negative"), ("negative", "positive"), ["negative", "positive"]),
         (("POS", "Neg"), ("neg", "pos"), ["Neg", "POS"]),
@@ -31,30 +31,30 @@ def order(theirs, labels, numbered=()):
         (("10", "9", "1"), ("LABEL_1", "LABEL_9", "LABEL_10"), ["1", "9", "10"]),
     ],
 )
-def test_a_column_goes_to_the_class_of_its_name_or_number(theirs, labels, wanted):
-    assert order(theirs, labels) == wanted
+def test_an_output_is_matched_by_its_name_or_number(head_names, labels, wanted):
+    assert order(head_names, labels) == wanted
 
 
-def test_a_task_that_fixes_the_order_of_its_classes_gives_them_numbers():
+def test_a_task_that_fixes_the_order_of_its_classes_numbers_them():
     assert order(("LABEL_1", "LABEL_0"), ("pos", "neg"), ("neg", "pos")) == ["LABEL_1", "LABEL_0"]
     with pytest.raises(InputError, match="its head has the classes LABEL_1, LABEL_0, but the task has pos, neg; leave out weights.head"):
         order(("LABEL_1", "LABEL_0"), ("pos", "neg"))
 
 
 @pytest.mark.parametrize(
-    "theirs, labels",
+    "head_names, labels",
     [
         (("pos", "neg"), ("good", "bad")),
         (("pos", "neg"), ("neg", "pos", "neutral")),
-        (("LABEL_0", "LABEL_1"), ("1", "2")),  # numbers that begin at 1 are not those that begin at 0
+        (("LABEL_0", "LABEL_1"), ("1", "2")),  # numbers from 1 do not match numbers from 0
         (("LABEL_0", "LABEL_1"), ("neg", "pos")),
         (("pos", "pos"), ("neg", "pos")),
         (("0", "LABEL_0"), ("0", "00")),
     ],
 )
-def test_names_that_cannot_be_paired_one_to_one_are_refused(theirs, labels):
+def test_names_that_cannot_be_paired_one_to_one_are_refused(head_names, labels):
     with pytest.raises(InputError, match="^folder: its head has the classes .*; leave out weights.head to begin with a new one"):
-        order(theirs, labels)
+        order(head_names, labels)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_names_that_cannot_be_paired_one_to_one_are_refused(theirs, labels):
         ({"label2id": {"x": 0, "y": 1, "z": 2}}, ("LABEL_0", "LABEL_1", "LABEL_2")),
     ],
 )
-def test_names_are_what_transformers_takes_them_for(tmp_path, config, wanted):
+def test_class_names_are_those_that_transformers_reads(tmp_path, config, wanted):
     from transformers import BertConfig
 
     assert classes.names(config, 3, "folder") == wanted
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "num_labels": 3} | config))
-    theirs = BertConfig.from_pretrained(tmp_path).id2label
-    assert tuple(str(theirs[number]) for number in range(3)) == wanted
+    id2label = BertConfig.from_pretrained(tmp_path).id2label
+    assert tuple(str(id2label[number]) for number in range(3)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_names_are_what_transformers_takes_them_for(tmp_path, config, wanted):
         ({"num_labels": "3"}, "num_labels in config.json is '3'"),
     ],
 )
-def test_names_that_are_not_those_of_the_head_are_refused(config, complaint):
+def test_class_names_that_do_not_fit_the_head_are_refused(config, complaint):
     with pytest.raises(InputError, match=f"^folder: .*{complaint}"):
         classes.names(config, 3, "folder")
 
@@ -109,9 +109,9 @@ def test_a_head_that_does_not_choose_a_class_is_refused(config, size, complaint)
         classes.in_order(tensors, config, tuple("abc")[:size], (), "folder")
 
 
-def test_all_that_belongs_to_an_output_moves_with_it_and_nothing_else():
+def test_kernel_and_bias_are_reordered_and_other_layers_are_not():
     kernel, bias, dense = np.arange(6.0).reshape(2, 3), np.arange(3.0), np.arange(4.0).reshape(2, 2)
     tensors = {"head/classifier/kernel": kernel, "head/classifier/bias": bias, "head/dense/kernel": dense}
-    found = classes.in_order(tensors, {"id2label": {"0": "b", "1": "c", "2": "a"}}, ("a", "b", "c"), (), "folder")
-    assert np.array_equal(found["head/classifier/kernel"], kernel[:, [2, 0, 1]])
-    assert np.array_equal(found["head/classifier/bias"], bias[[2, 0, 1]]) and found["head/dense/kernel"] is dense
+    ordered = classes.in_order(tensors, {"id2label": {"0": "b", "1": "c", "2": "a"}}, ("a", "b", "c"), (), "folder")
+    assert np.array_equal(ordered["head/classifier/kernel"], kernel[:, [2, 0, 1]])
+    assert np.array_equal(ordered["head/classifier/bias"], bias[[2, 0, 1]]) and ordered["head/dense/kernel"] is dense

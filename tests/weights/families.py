@@ -1,7 +1,4 @@
-"""A small model of each family: what its `config.json` says, its tensors by a rule that never changes, inputs that tell families apart.
-
-Where PyTorch is installed, the same models in `transformers`.
-"""
+"""A small model of each family for tests: its `config.json`, reproducible random tensors, inputs, and its PyTorch model."""
 
 import functools
 import json
@@ -53,52 +50,54 @@ CONFIGS = {
 }
 GOLDENS = Path(__file__).parents[1] / "goldens"
 CLASSES = 3
-LENGTHS = (24, 11, 1)  # tokens of each text: over ModernBERT's window of 4 to each side, and over DeBERTa's 4 exact distances
+LENGTHS = (24, 11, 1)  # tokens of each text; more than ModernBERT's window of 4 to each side and DeBERTa's 4 exact distances
 
 
 def language_model(name: str) -> str:
-    """The kind of head that a family's language models have."""
+    """Return the kind of head of a family's language models."""
     return "lm" if name == "gpt2" else "masked_lm"
 
 
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """A random tensor that depends on PyTorch's name for it and nothing else (the legacy generator's stream is frozen); norms scale by
-    about 1."""
+    """Return a random tensor that depends only on its PyTorch name and `seed`; the weights of norms are about 1.
+
+    NumPy's legacy generator is used, since its stream never changes.
+    """
     random = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode()))
     scale = len(shape) == 1 and name.endswith("weight")
     return (random.normal(0.0, 0.2, shape) + scale).astype(np.float32)
 
 
 def tensors(layout: dict[str, list[int]], seed: int = 0) -> dict[str, np.ndarray]:
-    """The tensors of a model whose names and shapes `layout` says."""
+    """Return the tensors of a model with the names and shapes of `layout`."""
     return {name: tensor(name, tuple(shape), seed) for name, shape in layout.items()}
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
-    """What PyTorch once gave for the family's classifier of texts, and how its tensors are called and shaped there (`layout`, JSON)."""
+    """Return the saved PyTorch outputs of the family's classifier, and the names and shapes of its tensors (`layout`, JSON)."""
     with np.load(GOLDENS / f"{name}.npz") as file:
         return dict(file)
 
 
 def layout(name: str) -> dict[str, list[int]]:
-    """The names and shapes of the tensors of the family's classifier of texts in PyTorch."""
+    """Return the PyTorch names and shapes of the tensors of the family's classifier."""
     return json.loads(golden(name)["layout"].item())
 
 
 def classifier(name: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """These tensors."""
+    """Return the PyTorch tensors of the family's classifier."""
     return tensors(layout(name), seed)
 
 
 @functools.cache
 def load(name: str):
-    """The family's classifier of texts, (encoder and head in one, parameters), by way of a folder."""
+    """Save the family's classifier in a folder and load it: (encoder and head in one, parameters)."""
     with tempfile.TemporaryDirectory() as folder:
         return weights.load(str(save(Path(folder), name, classifier(name))), head=True)[:2]
 
 
 def save(folder: Path, name: str, tensors: dict[str, np.ndarray], **changes) -> Path:
-    """A Hugging Face folder of the family: a config that says no more than it must, and one safetensors file."""
+    """Write a Hugging Face folder of the family: a minimal config and one safetensors file. Return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIGS[name] | {"num_labels": CLASSES} | changes))
     save_file(tensors, folder / "model.safetensors")
@@ -106,7 +105,7 @@ def save(folder: Path, name: str, tensors: dict[str, np.ndarray], **changes) -> 
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Puts the tokenizer of the tiny model into a family's folder, to be taken as it is."""
+    """Write the tokenizer of the tiny model into a family's folder, with the generic tokenizer class."""
     tiny._tokenizer().save(str(folder / "tokenizer.json"))
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
     described |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
@@ -114,25 +113,25 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def tokenizer_of(folder: Path, family: str, vocab_size: int):
-    """The tokenizer of a folder without a `config.json`."""
+    """Read the tokenizer of a folder without a `config.json`."""
     return tokenizer.read(folder, TABLES[family].tokenizer, {"model_type": family}, vocab_size)
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:
-    """Three rows of `LENGTHS` tokens, padded; where the family has two types, all but the first ten tokens are of type 1."""
+    """Return three padded rows of `LENGTHS` tokens; where the family has two token types, all but the first ten tokens have type 1."""
     config, random = CONFIGS[name], np.random.RandomState(0)
     mask = (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
     tokens = random.randint(3, config["vocab_size"], mask.shape)
-    found = {"input_ids": np.where(mask == 1, tokens, config.get("pad_token_id", 0)), "attention_mask": mask}
-    return found | ({"token_type_ids": mask * (np.arange(max(LENGTHS)) > 9)} if config.get("type_vocab_size") == 2 else {})
+    arrays = {"input_ids": np.where(mask == 1, tokens, config.get("pad_token_id", 0)), "attention_mask": mask}
+    return arrays | ({"token_type_ids": mask * (np.arange(max(LENGTHS)) > 9)} if config.get("type_vocab_size") == 2 else {})
 
 
 AUTO = {None: "Model", "classifier": "ModelForSequenceClassification", "tagger": "ModelForTokenClassification"}
 AUTO |= {"masked_lm": "ModelForMaskedLM", "lm": "ModelForCausalLM"}
 
 
-def theirs(name: str, kind: str | None, **changes):
-    """The family's model in `transformers`, with a head of the kind, and the tensors that `tensor` gives it."""
+def torch_model(name: str, kind: str | None, **changes):
+    """Return the family's model in PyTorch's `transformers` with a head of `kind` and parameters from `tensor`."""
     import torch
     import transformers
 
@@ -145,7 +144,7 @@ def theirs(name: str, kind: str | None, **changes):
 
 
 def as_torch(arrays: dict[str, np.ndarray]) -> dict:
-    """The arrays as tensors of PyTorch."""
+    """Return the arrays as PyTorch tensors."""
     import torch
 
     return {name: torch.tensor(array) for name, array in arrays.items()}

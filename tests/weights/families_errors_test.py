@@ -1,4 +1,4 @@
-"""Folders of the families that cannot be used: each is one line that says what is wrong and where."""
+"""Folders that cannot be loaded: each error is one line that says what is wrong and where."""
 
 import json
 
@@ -16,7 +16,7 @@ def saved(folder, name, **changes):
 
 
 def complaint(folder) -> str:
-    """What loading the folder says, which is one line."""
+    """Return the one-line message of the error on loading the folder."""
     with pytest.raises(InputError) as caught:
         weights.load(str(folder), head=True)
     assert "\n" not in str(caught.value)
@@ -54,12 +54,12 @@ def test_a_family_that_is_not_known_names_the_nearest_or_all(tmp_path):
 )
 def test_a_config_that_disagrees_with_the_tensors_says_where(tmp_path, name, changes, words):
     weights.load(str(saved(tmp_path, name)), head=True)
-    said = complaint(saved(tmp_path, name, **changes))
-    assert all(word in said for word in words), said
+    message = complaint(saved(tmp_path, name, **changes))
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize("name", families.CONFIGS)
-def test_a_tokenizer_with_more_words_than_the_table_is_an_error(tmp_path, name):
+def test_a_tokenizer_larger_than_the_embedding_table_is_an_error(tmp_path, name):
     small = {tensor: [100 if size == 120 else size for size in shape] for tensor, shape in families.layout(name).items()}
     families.save(tmp_path, name, families.tensors(small), vocab_size=100)
     weights.load(str(tmp_path), head=True)
@@ -68,7 +68,7 @@ def test_a_tokenizer_with_more_words_than_the_table_is_an_error(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["albert", "modernbert", "deberta-v3", "gpt2"])
-def test_half_a_folder_is_never_taken_for_a_whole_one(tmp_path, name):
+def test_an_incomplete_folder_is_an_error(tmp_path, name):
     config, folder = json.dumps(families.CONFIGS[name] | {"num_labels": families.CLASSES}), tmp_path
     assert "no config.json; there are: no files" in complaint(folder)
     (folder / "config.json").write_text(config[:-10])
@@ -78,9 +78,9 @@ def test_half_a_folder_is_never_taken_for_a_whole_one(tmp_path, name):
     save_shards(folder, families.classifier(name), parts=3)
     weights.load(str(folder), head=True)
     shard = folder / "model-00002-of-00003.safetensors"
-    whole = shard.read_bytes()
-    for keep in (0, 20, len(whole) // 2, len(whole) - 1):
-        shard.write_bytes(whole[:keep])
+    contents = shard.read_bytes()
+    for size in (0, 20, len(contents) // 2, len(contents) - 1):
+        shard.write_bytes(contents[:size])
         assert f"{shard}: not a whole safetensors file" in complaint(folder)
     shard.unlink()
     assert "missing shards model-00002-of-00003.safetensors" in complaint(folder)

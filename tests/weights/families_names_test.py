@@ -1,4 +1,4 @@
-"""The tables of names of every family, read in both directions, to the bit."""
+"""Conversion by the tables of names of every family, in both directions, exactly."""
 
 import jax
 import numpy as np
@@ -10,17 +10,17 @@ from research.models.families import build
 from research.models.heads import Whole
 from research.params.tree import flatten
 from research.weights import padded_batch
-from research.weights.name_map import KINDS, to_ours, to_theirs
+from research.weights.name_map import KINDS, to_flax, to_torch
 from research.weights.tables import TABLES
 from tests.weights import families
 
 every_family = pytest.mark.parametrize("name", families.CONFIGS)
 
 
-def ours(name: str, kind: str | None, own_words: bool = False, **changes) -> dict[str, np.ndarray]:
-    """Parameters of our model of the family with a head of the kind: each is another array."""
+def flax_params(name: str, kind: str | None, own_words: bool = False, **changes) -> dict[str, np.ndarray]:
+    """Return the parameters of the family's Flax model with a head of `kind`; all arrays differ."""
     config = families.CONFIGS[name] | changes
-    pooler = any("encoder/pooler/kernel" in row.ours for row in TABLES[config["model_type"]].rows)
+    pooler = any("encoder/pooler/kernel" in row.flax for row in TABLES[config["model_type"]].rows)
     encoder = build(config, pooler=pooler and kind in (None, "classifier"))
     batch, key = padded_batch([[0]], [[1]]), jax.random.key(0)
     if kind is None:
@@ -40,34 +40,35 @@ def kinds(name: str) -> list[str | None]:
 
 
 @every_family
-def test_ours_written_and_read_again_are_the_same(name):
+def test_flax_parameters_survive_a_round_trip_through_pytorch_names(name):
     table = TABLES[families.CONFIGS[name]["model_type"]]
     assert {"classifier", "tagger", families.language_model(name)} == set(kinds(name)) - {None} <= KINDS.keys()
     for kind in kinds(name):
-        mine = ours(name, kind, own_words=kind == families.language_model(name))
-        theirs = to_theirs(mine, table, kind, prefix=kind is not None)
-        assert all(array.flags["C_CONTIGUOUS"] for array in theirs.values())
-        assert same(to_ours(theirs, table, kind), mine)
-        assert any(path.startswith("head/") for path in mine) == (kind is not None)
-        one, other = list(theirs)[:2]
-        assert not same(to_ours({**theirs, one: theirs[other], other: theirs[one]}, table, kind), mine)
+        params = flax_params(name, kind, own_words=kind == families.language_model(name))
+        torch_tensors = to_torch(params, table, kind, prefix=kind is not None)
+        assert all(array.flags["C_CONTIGUOUS"] for array in torch_tensors.values())
+        assert same(to_flax(torch_tensors, table, kind), params)
+        assert any(path.startswith("head/") for path in params) == (kind is not None)
+        one, other = list(torch_tensors)[:2]
+        swapped = {**torch_tensors, one: torch_tensors[other], other: torch_tensors[one]}
+        assert not same(to_flax(swapped, table, kind), params)
 
 
 @every_family
-def test_theirs_read_and_written_again_are_the_same(name):
-    theirs, table = families.classifier(name), TABLES[families.CONFIGS[name]["model_type"]]
-    mine = to_ours(theirs, table, "classifier")
-    assert same(to_theirs(mine, table, "classifier"), theirs)
-    assert not any(path.startswith("head/") for path in to_ours(theirs, table)), "a head that is not asked for"
+def test_pytorch_tensors_survive_a_round_trip_through_flax_names(name):
+    torch_tensors, table = families.classifier(name), TABLES[families.CONFIGS[name]["model_type"]]
+    params = to_flax(torch_tensors, table, "classifier")
+    assert same(to_torch(params, table, "classifier"), torch_tensors)
+    assert not any(path.startswith("head/") for path in to_flax(torch_tensors, table)), "a head without its kind"
     with pytest.raises(InputError, match="no name in `transformers` for head/"):
-        to_theirs(mine, table)
+        to_torch(params, table)
 
 
 @pytest.mark.parametrize("name", ["modernbert", "gpt2"])
-def test_the_norm_after_the_last_layer_is_of_the_last_by_number(name):
+def test_the_final_norm_belongs_to_the_layer_with_the_highest_number(name):
     count = {"modernbert": "num_hidden_layers", "gpt2": "n_layer"}[name]
-    mine, table = ours(name, None, **{count: 11}), TABLES[name]
-    assert "encoder/layer_10/final_norm/scale" in mine
-    theirs = to_theirs(mine, table, prefix=False)
-    assert same(to_ours(theirs, table), mine)
-    assert sum("final_norm" in path for path in mine) == sum("ln_f" in path or "final_norm" in path for path in theirs)
+    params, table = flax_params(name, None, **{count: 11}), TABLES[name]
+    assert "encoder/layer_10/final_norm/scale" in params
+    torch_tensors = to_torch(params, table, prefix=False)
+    assert same(to_flax(torch_tensors, table), params)
+    assert sum("final_norm" in path for path in params) == sum("ln_f" in path or "final_norm" in path for path in torch_tensors)

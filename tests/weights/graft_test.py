@@ -19,14 +19,14 @@ def without(tree, *names):
     return {name: value for name, value in tree.items() if name not in names}
 
 
-def test_every_leaf_is_replaced_in_its_own_dtype():
+def test_every_leaf_is_replaced_and_keeps_its_dtype():
     grafted = graft(params(), tensors())
     assert jax.tree.structure(grafted) == jax.tree.structure(params())
     assert np.array_equal(grafted["encoder"]["a"]["kernel"], tensors()["encoder/a/kernel"])
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(grafted))
 
 
-def test_shapes_do_in_place_of_arrays():
+def test_params_may_be_shapes():
     grafted = graft(jax.eval_shape(params), tensors())
     assert np.array_equal(grafted["head"]["bias"], np.ones(2))
 
@@ -41,22 +41,22 @@ def test_missing_left_over_and_misshapen_are_one_line():
     )
 
 
-def test_a_long_list_is_cut_and_counted():
+def test_a_long_list_is_shortened_and_counted():
     with pytest.raises(InputError, match=r"12 left over: x0, x1, x2, x3 and 8 more$"):
         graft(params(), tensors() | {f"x{i}": np.ones(1) for i in range(12)})
 
 
-def test_what_may_be_missing_keeps_what_the_model_has():
+def test_a_leaf_that_may_be_missing_keeps_its_value():
     grafted = graft(params(), without(tensors(), "head/bias"), allow_missing=("head",))
     assert np.array_equal(grafted["head"]["bias"], np.full(2, 7.0))
     assert np.array_equal(grafted["encoder"]["pooler"]["bias"], np.ones(3))
 
 
-def test_what_may_be_missing_is_taken_where_it_is_there():
+def test_a_leaf_that_may_be_missing_is_replaced_where_there_is_a_tensor():
     assert np.array_equal(graft(params(), tensors(), allow_missing=("head",))["head"]["bias"], np.ones(2))
 
 
-def test_what_may_be_left_over_is_dropped():
+def test_a_tensor_that_may_be_left_over_is_dropped():
     model = params()
     del model["encoder"]["pooler"]
     grafted = graft(model, tensors(), allow_left_over=("encoder/pooler",))
@@ -65,7 +65,7 @@ def test_what_may_be_left_over_is_dropped():
         graft(model, tensors(), allow_missing=("encoder/pooler",))
 
 
-def test_an_allowance_is_of_whole_components():
+def test_allowed_subtrees_match_full_components_of_names():
     with pytest.raises(InputError, match="1 missing: head/bias"):
         graft(params(), without(tensors(), "head/bias"), allow_missing=("hea", "head/b", "encoder"))
 

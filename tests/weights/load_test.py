@@ -10,7 +10,7 @@ from research.errors import InputError
 from tests.weights import tiny
 
 
-def test_the_real_model_is_three_things_by_name():
+def test_load_returns_model_params_and_tokenizer_of_the_real_model():
     model, params, tokenizer = weights.load("minilm")
     assert params.keys() == {"encoder"}
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 22_713_216
@@ -21,10 +21,10 @@ def test_the_real_model_is_three_things_by_name():
     assert len(out.stages) == 7 and out.pooled.shape == (2, 1, 384)
 
 
-def test_a_classifier_of_the_checkpoint_is_the_head(tmp_path):
-    theirs = tiny.tensors(classes=3)
-    _, params, tokenizer = weights.load(str(tiny.save(tmp_path, theirs)))
-    assert np.array_equal(params["head"]["classifier"]["kernel"], theirs["classifier.weight"].T)
+def test_the_classifier_of_the_checkpoint_is_the_head(tmp_path):
+    torch_tensors = tiny.tensors(classes=3)
+    _, params, tokenizer = weights.load(str(tiny.save(tmp_path, torch_tensors)))
+    assert np.array_equal(params["head"]["classifier"]["kernel"], torch_tensors["classifier.weight"].T)
     assert tokenizer is None
 
 
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_an_error(tmp_path, tensors
         weights.load(str(tiny.save(tmp_path, tensors)))
 
 
-def test_a_vocabulary_of_another_size_is_never_cut_to_fit(tmp_path):
+def test_a_vocabulary_of_another_size_is_an_error(tmp_path):
     folder = tiny.save(tmp_path, tiny.tensors(), tiny.CONFIG | {"vocab_size": 49})
     with pytest.raises(InputError, match=r"1 misshapen: encoder/embeddings/word/embedding \(file \(50, 32\), model \(49, 32\)\)"):
         weights.load(str(folder))
@@ -70,7 +70,7 @@ def test_a_model_that_is_not_known_is_an_error(tmp_path, change, complaint):
         weights.load(str(tiny.save(tmp_path, tiny.tensors(), tiny.CONFIG | change)))
 
 
-def test_what_is_opened_is_recorded_and_a_given_digest_wins_over_the_pinned_one(tmp_path):
+def test_open_records_its_source_and_a_given_digest_takes_precedence_over_the_pinned_one(tmp_path):
     folder = tiny.save(tmp_path, tiny.tensors())
     opened = weights.open(str(folder))
     assert (opened.source, opened.folder, opened.config) == (str(folder), folder, tiny.CONFIG)
@@ -110,7 +110,7 @@ def test_a_padded_batch_is_packed_rows_of_one_example():
     assert not weights.padded_batch(ids, mask)["types"].any()
 
 
-def test_arrays_that_disagree_are_not_a_batch():
+def test_arrays_of_different_shapes_are_an_error():
     two = np.ones((2, 3), int)
     with pytest.raises(InputError, match=r"input_ids \(2, 3\), attention_mask \(2, 4\), token_type_ids \(2, 3\)"):
         weights.padded_batch(two, np.ones((2, 4)))

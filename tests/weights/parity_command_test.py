@@ -1,4 +1,4 @@
-"""`python -m research.weights.parity`: what it says of models that agree with PyTorch, and of those that do not."""
+"""`python -m research.weights.parity`: its output for models that agree with PyTorch and for models that do not."""
 
 import dataclasses
 import shutil
@@ -27,7 +27,7 @@ def command(*flags: str) -> subprocess.CompletedProcess:
     [("albert-groups", "classifier"), ("modernbert", "masked_lm"), ("deberta-v3", "tagger"), ("gpt2", "lm"), ("bert", None)],
 )
 def test_a_model_that_transformers_saved_agrees(name, kind, tmp_path, capsys):
-    families.theirs(name, kind).save_pretrained(tmp_path)
+    families.torch_model(name, kind).save_pretrained(tmp_path)
     assert parity.check(str(tmp_path), 2e-5)
     stages = len(weights.load(str(tmp_path))[0].stages)
     assert list(parity.compare(str(tmp_path))) == ["embeddings", *(f"layer {i}" for i in range(1, stages)), *(["logits"] if kind else [])]
@@ -41,8 +41,8 @@ def test_the_real_model_agrees():
 
 
 @pytest.mark.torch
-def test_a_weight_that_changed_since_pytorch_read_it_is_noticed(tmp_path, monkeypatch, capsys):
-    families.theirs("bert", "classifier").save_pretrained(tmp_path / "before")
+def test_a_changed_weight_is_over_the_tolerance_from_its_layer_on(tmp_path, monkeypatch, capsys):
+    families.torch_model("bert", "classifier").save_pretrained(tmp_path / "before")
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     file, load = tmp_path / "after" / "model.safetensors", parity.load_pytorch
     tensors = load_file(file)
@@ -50,20 +50,24 @@ def test_a_weight_that_changed_since_pytorch_read_it_is_noticed(tmp_path, monkey
     save_file(tensors, file)
     monkeypatch.setattr(parity, "load_pytorch", lambda c: load(dataclasses.replace(c, folder=tmp_path / "before")))
     assert not parity.check(str(tmp_path / "after"), 2e-5)
-    found = parity.compare(str(tmp_path / "after"))
-    assert max(found["embeddings"], found["layer 1"]) <= 2e-5 < min(found["layer 2"], found["layer 3"], found["logits"])
+    differences = parity.compare(str(tmp_path / "after"))
+    assert (
+        max(differences["embeddings"], differences["layer 1"])
+        <= 2e-5
+        < min(differences["layer 2"], differences["layer 3"], differences["logits"])
+    )
     assert "over 2e-05" in capsys.readouterr().out
     assert parity.check(str(tmp_path / "before"), 2e-5)
 
 
-def test_a_number_that_is_none_is_never_within_the_tolerance(monkeypatch):
+def test_nan_is_never_within_the_tolerance(monkeypatch):
     monkeypatch.setattr(parity, "compare", lambda source: {"layer 1": float("nan")})
     assert not parity.check("anything", 1e9)
 
 
 @pytest.mark.torch
-def test_a_tolerance_that_is_too_small_is_exit_code_1(tmp_path):
-    families.theirs("roberta", "classifier").save_pretrained(tmp_path)
+def test_a_difference_over_the_tolerance_is_exit_code_1(tmp_path):
+    families.torch_model("roberta", "classifier").save_pretrained(tmp_path)
     done = command(f"--model={tmp_path}", "--tolerance=1e-12")
     assert done.returncode == 1 and "over 1e-12" in done.stdout, done.stderr
 
@@ -83,7 +87,7 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, complaint):
     assert done.returncode == 2 and done.stderr.startswith(complaint) and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_without_pytorch_it_says_so(tmp_path, monkeypatch):
+def test_without_pytorch_the_error_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="PyTorch, which is not installed here; pip install torch"):
         parity.compare(str(tiny.save(tmp_path, tiny.tensors())))

@@ -1,4 +1,4 @@
-"""Ours beside PyTorch's `transformers`, from the same folder."""
+"""Comparison of BERT in Flax and in PyTorch's `transformers`, loaded from the same folder."""
 
 import gzip
 import itertools
@@ -12,7 +12,7 @@ import pytest
 from research import weights
 from research.models.heads import Classifier
 from research.weights import hub
-from research.weights.name_map import to_ours
+from research.weights.name_map import to_flax
 from research.weights.tables import BERT
 from tests.runs import DATA
 from tests.weights import tiny
@@ -40,7 +40,7 @@ def torch():
 
 
 def saved(torch, folder: Path, cls: str):
-    """A random model of `transformers`, every parameter away from its trivial start, saved by `transformers` itself."""
+    """Save a `transformers` model with all parameters random (no zero biases, no unit norms) and return it."""
     import transformers
 
     config = transformers.BertConfig(**{k: v for k, v in tiny.CONFIG.items() if k != "model_type"}, num_labels=3)
@@ -57,20 +57,20 @@ def tensors(torch, arrays):
 
 
 def test_every_submodule_agrees(torch, tmp_path):
-    theirs = saved(torch, tmp_path, "BertModel")
+    torch_model = saved(torch, tmp_path, "BertModel")
     outputs = {}
-    for name, module in theirs.named_modules():
+    for name, module in torch_model.named_modules():
         module.register_forward_hook(lambda _, inputs, out, name=name: outputs.update({name: out[0] if isinstance(out, tuple) else out}))
     with torch.no_grad():
-        theirs(**tensors(torch, tiny.inputs()))
+        torch_model(**tensors(torch, tiny.inputs()))
     model, params, _ = weights.load(str(tmp_path))
     batch = weights.padded_batch(**tiny.inputs())
     out, state = model.apply({"params": params["encoder"]}, batch, capture_intermediates=True, mutable=["intermediates"])
-    ours = state["intermediates"]
-    pairs = {"embeddings": ours["embeddings"]["__call__"][0], "pooler": out.pooled[:, 0], "": out.last}
-    pairs["embeddings.word_embeddings"] = ours["embeddings"]["word"]["__call__"][0]
+    intermediates = state["intermediates"]
+    pairs = {"embeddings": intermediates["embeddings"]["__call__"][0], "pooler": out.pooled[:, 0], "": out.last}
+    pairs["embeddings.word_embeddings"] = intermediates["embeddings"]["word"]["__call__"][0]
     for i in range(tiny.CONFIG["num_hidden_layers"]):
-        layer = ours[f"layer_{i}"]
+        layer = intermediates[f"layer_{i}"]
         pairs[f"encoder.layer.{i}.attention.self.query"] = layer["attention"]["query"]["__call__"][0]
         pairs[f"encoder.layer.{i}.attention"] = layer["attention"]["__call__"][0]
         pairs[f"encoder.layer.{i}.output"] = layer["mlp"]["__call__"][0]
@@ -81,34 +81,34 @@ def test_every_submodule_agrees(torch, tmp_path):
 
 
 def test_the_gradient_of_every_parameter_agrees(torch, tmp_path):
-    theirs = saved(torch, tmp_path, "BertForSequenceClassification")
+    torch_model = saved(torch, tmp_path, "BertForSequenceClassification")
     labels = np.array([2, 0, 1])
-    loss = theirs(**tensors(torch, tiny.inputs()), labels=torch.tensor(labels)).loss
+    loss = torch_model(**tensors(torch, tiny.inputs()), labels=torch.tensor(labels)).loss
     loss.backward()
     model, params, _ = weights.load(str(tmp_path))
     head, batch = Classifier(classes=3, pooling="pooler"), weights.padded_batch(**tiny.inputs())
 
-    def ours(params):
+    def flax_loss(params):
         encoded = model.apply({"params": params["encoder"]}, batch)
         logits = head.apply({"params": params["head"]}, encoded, batch)[:, 0]
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(3), labels])
 
-    value, gradient = jax.jit(jax.value_and_grad(ours))(params)
-    wanted = to_ours({name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}, BERT, "classifier")
-    found = {"/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
+    value, gradient = jax.jit(jax.value_and_grad(flax_loss))(params)
+    wanted = to_flax({name: parameter.grad.numpy() for name, parameter in torch_model.named_parameters()}, BERT, "classifier")
+    flax_gradient = {"/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
     assert abs(float(value) - loss.item()) <= 1e-5
-    assert found.keys() == wanted.keys()
-    for name, array in found.items():
+    assert flax_gradient.keys() == wanted.keys()
+    for name, array in flax_gradient.items():
         np.testing.assert_allclose(array, wanted[name], atol=1e-5, rtol=0, err_msg=name)
         assert np.abs(wanted[name]).max() > 1e-4 or name.endswith("key/bias"), f"{name}: a gradient of zero compares nothing"
 
 
 def states(torch, texts: list[str], max_length: int, double: bool = False):
-    """Ours, PyTorch's and PyTorch's in float64 if wanted, each [stages, B, L, D]; and which tokens are real [B, L]."""
+    """Return states [stages, B, L, D] of Flax, of PyTorch and, with `double`, of PyTorch in float64 (else None); and the mask [B, L]."""
     from transformers import BertModel
 
     model, params, tokenizer = weights.load("minilm")
-    theirs = BertModel.from_pretrained(hub.find("minilm")).eval()
+    torch_model = BertModel.from_pretrained(hub.find("minilm")).eval()
     apply = jax.jit(lambda batch: model.apply({"params": params["encoder"]}, batch).stages)
     arrays = tokenizer(texts, padding="max_length", truncation=True, max_length=max_length, return_tensors="np")
 
@@ -116,24 +116,25 @@ def states(torch, texts: list[str], max_length: int, double: bool = False):
         with torch.no_grad():
             return np.stack(module(**tensors(torch, arrays), output_hidden_states=True).hidden_states)
 
-    mine = np.stack(apply(weights.padded_batch(**arrays)))
-    return mine, wanted(theirs), wanted(theirs.double()) if double else None, arrays["attention_mask"] == 1
+    flax_states = np.stack(apply(weights.padded_batch(**arrays)))
+    return flax_states, wanted(torch_model), wanted(torch_model.double()) if double else None, arrays["attention_mask"] == 1
 
 
 def test_the_real_model_agrees_on_sentences(torch):
-    ours, theirs, _, real = states(torch, [f"{a} {b}" for a in SENTENCES for b in SENTENCES], max_length=64)
-    assert np.abs(ours - theirs)[:, real].max() <= 2e-5
+    flax_states, torch_states, _, real = states(torch, [f"{a} {b}" for a in SENTENCES for b in SENTENCES], max_length=64)
+    assert np.abs(flax_states - torch_states)[:, real].max() <= 2e-5
     assert 0.2 < real.mean() < 0.8
 
 
-def test_the_real_model_is_as_exact_as_pytorch_in_padding_too(torch):
+def test_the_real_model_is_as_exact_as_pytorch_even_at_padding(torch):
     # Padded positions amplify rounding a hundred times: float32 PyTorch itself is 1e-4 to 2e-4 from float64 there, and the largest of a
-    # million such errors depends on how a processor orders sums (with AVX2 ours was 2.3 times as far); their root mean square less (1.7).
-    ours, theirs, exact, real = states(torch, [f"{a} {b}" for a in SENTENCES[:4] for b in SENTENCES[:4]], max_length=64, double=True)
+    # million such errors depends on how a processor orders sums (with AVX2, Flax was 2.3 times as far); their root mean square less (1.7).
+    pairs = [f"{a} {b}" for a in SENTENCES[:4] for b in SENTENCES[:4]]
+    flax_states, torch_states, exact, real = states(torch, pairs, max_length=64, double=True)
     for where, times in ((real, 2), (~real, 4)):
-        mine, its = ((x - exact)[:, where] for x in (ours, theirs))
-        assert np.abs(mine).max() <= times * np.abs(its).max() <= 1e-3
-        assert np.square(mine).mean() ** 0.5 <= 2 * np.square(its).mean() ** 0.5
+        flax_error, torch_error = ((x - exact)[:, where] for x in (flax_states, torch_states))
+        assert np.abs(flax_error).max() <= times * np.abs(torch_error).max() <= 1e-3
+        assert np.square(flax_error).mean() ** 0.5 <= 2 * np.square(torch_error).mean() ** 0.5
 
 
 @pytest.mark.data
@@ -141,8 +142,8 @@ def test_the_real_model_agrees_on_reviews(torch):
     with gzip.open(DATA / "imdb" / "test.tsv.gz", "rt", encoding="utf-8") as lines:
         reviews = [line.rpartition("\t")[0] for line in itertools.islice(lines, 1, 65)]
     for start in range(0, 64, 16):
-        ours, theirs, _, real = states(torch, reviews[start : start + 16], max_length=256)
-        assert np.abs(ours - theirs)[:, real].max() <= 2e-5
+        flax_states, torch_states, _, real = states(torch, reviews[start : start + 16], max_length=256)
+        assert np.abs(flax_states - torch_states)[:, real].max() <= 2e-5
     assert len(reviews) == 64 and real.sum() > 1000
 
 

@@ -28,7 +28,7 @@ def save_shards(folder, tensors, parts=2):
 
 
 def save_flax(folder, tensors):
-    """As the Flax classes of `transformers` 4 saved a BERT: kernels [in, out], norms' scales, nested names."""
+    """Save tensors as the Flax classes of `transformers` 4 saved a BERT: kernels [in, out], scales of norms, nested names."""
     flat = {}
     for name, tensor in tensors.items():
         *places, last = name.split(".")
@@ -38,7 +38,7 @@ def save_flax(folder, tensors):
     (folder / reader.MSGPACK).write_bytes(msgpack_serialize(unflatten_dict(flat)))
 
 
-def test_one_file_is_read_as_it_was_written(tmp_path):
+def test_one_file_is_read_unchanged(tmp_path):
     assert same(reader.read_tensors(tiny.save(tmp_path, tiny.tensors())), tiny.tensors())
     assert not same(reader.read_tensors(tmp_path), tiny.tensors(seed=1))
 
@@ -54,9 +54,9 @@ def test_shards_and_flax_weights_give_the_same_tensors_as_one_file(tmp_path):
 def test_other_floats_become_float32_without_further_change(tmp_path, dtype):
     low = {"a": np.linspace(-3, 3, 7).astype(dtype), "ids": np.arange(3)}
     save_file(low, tmp_path / "model.safetensors")
-    found = reader.read_tensors(tmp_path)
-    assert found["a"].dtype == np.float32 and found["ids"].dtype == np.int64
-    assert np.array_equal(found["a"], low["a"].astype(np.float32))
+    tensors = reader.read_tensors(tmp_path)
+    assert tensors["a"].dtype == np.float32 and tensors["ids"].dtype == np.int64
+    assert np.array_equal(tensors["a"], low["a"].astype(np.float32))
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 0.5, 0.999])
@@ -84,7 +84,7 @@ def test_a_missing_shard_is_named(tmp_path):
         reader.read_tensors(tmp_path)
 
 
-def test_a_shard_that_the_index_describes_otherwise_is_an_error(tmp_path):
+def test_a_shard_with_other_tensors_than_in_the_index_is_an_error(tmp_path):
     save_shards(tmp_path, tiny.tensors())
     save_file({"stranger": np.ones(2, np.float32)}, tmp_path / "model-00002-of-00002.safetensors")
     with pytest.raises(InputError, match="model-00002-of-00002.safetensors: .* disagree about "):
@@ -98,13 +98,13 @@ def test_an_index_without_a_map_is_an_error(tmp_path, contents):
         reader.read_tensors(tmp_path)
 
 
-def test_missing_weights_list_what_is_there(tmp_path):
+def test_missing_weights_list_the_files_that_are_there(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="no model.safetensors.*there are: config.json$"):
         reader.read_tensors(tmp_path)
 
 
-def test_pickles_are_not_read(tmp_path):
+def test_pickles_are_not_read_by_default(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(
         InputError, match="pickle, which is not read unless asked for: --config.weights.pickle=True .* convert it to model.safetensors$"
@@ -121,7 +121,7 @@ def test_a_config_that_cannot_be_read_is_an_error_that_names_it(tmp_path, conten
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_tokenizer_neither_truncates_nor_pads_by_itself():
+def test_the_tokenizer_neither_truncates_nor_pads_by_default():
     tokenizer = tokenizer_of(hub.find("minilm"), "bert", 30522)
     assert tokenizer.is_fast
     lengths = [len(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(["hello", "hello " * 300])]
@@ -130,9 +130,9 @@ def test_the_tokenizer_neither_truncates_nor_pads_by_itself():
 
 def test_the_tokenizer_gives_the_published_ids():
     tokenizer = tokenizer_of(hub.find("minilm"), "bert", 30522)
-    found = tokenizer("Hello, World!", "naïve café")
-    assert found["input_ids"] == [101, 7592, 1010, 2088, 999, 102, 15743, 7668, 102]
-    assert found["token_type_ids"] == [0] * 6 + [1] * 3
+    encoded = tokenizer("Hello, World!", "naïve café")
+    assert encoded["input_ids"] == [101, 7592, 1010, 2088, 999, 102, 15743, 7668, 102]
+    assert encoded["token_type_ids"] == [0] * 6 + [1] * 3
     assert tokenizer.pad_token_id == 0
 
 

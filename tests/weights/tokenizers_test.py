@@ -1,5 +1,4 @@
-"""The fast tokenizer of every family: from its own files, with the ids of `AutoTokenizer` whatever its settings say, and how each lays
-out a pair."""
+"""The fast tokenizer of every family: read from its vocabulary files, with the same ids as `AutoTokenizer`, for texts and pairs."""
 
 import functools
 import io
@@ -18,7 +17,7 @@ PAIR = ("the film", "not a year")
 
 
 def pieces(folder, name: str):
-    """A SentencePiece model, trained on nothing much, in a file of this name."""
+    """Write a SentencePiece model, trained on `TEXTS`, to the file `name`; return its processor."""
     out = io.BytesIO()
     special = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]", "pad_piece": "[PAD]", "user_defined_symbols": "[MASK]"}
     if name == "sentencepiece.bpe.model":
@@ -41,7 +40,7 @@ def words(folder):
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "electra"])
-def test_a_pair_of_berts_kind_is_cls_a_sep_b_sep_and_the_types_say_which(tmp_path, family):
+def test_a_pair_in_bert_is_cls_a_sep_b_sep_with_types_0_and_1(tmp_path, family):
     words(tmp_path)
     tokenizer = tokenizer_of(tmp_path, family, 100)
     out = tokenizer(*PAIR, return_token_type_ids=True)
@@ -49,7 +48,7 @@ def test_a_pair_of_berts_kind_is_cls_a_sep_b_sep_and_the_types_say_which(tmp_pat
     assert out["token_type_ids"] == [0] * 4 + [1] * 4
 
 
-def test_a_pair_of_robertas_kind_has_two_marks_between_and_one_type(tmp_path):
+def test_a_pair_in_roberta_has_two_separators_between_and_one_type(tmp_path):
     byte_pairs(tmp_path)
     tokenizer = tokenizer_of(tmp_path, "roberta", 400)
     out = tokenizer(*PAIR, return_token_type_ids=True)
@@ -57,10 +56,10 @@ def test_a_pair_of_robertas_kind_has_two_marks_between_and_one_type(tmp_path):
     assert tokens[0] == "<s>" and tokens[-1] == "</s>" and tokens.count("</s>") == 3
     middle = tokens.index("</s>")
     assert tokens[middle : middle + 2] == ["</s>", "</s>"]
-    assert set(out["token_type_ids"]) == {0}, "there is one row in its table of types"
+    assert set(out["token_type_ids"]) == {0}, "RoBERTa has one token type"
 
 
-def test_gpt2_adds_nothing(tmp_path):
+def test_gpt2_adds_no_special_tokens(tmp_path):
     byte_pairs(tmp_path)
     tokenizer = tokenizer_of(tmp_path, "gpt2", 400)
     assert tokenizer.decode(tokenizer(TEXTS[0])["input_ids"]) == TEXTS[0]
@@ -80,7 +79,7 @@ def test_pieces_are_those_of_sentencepiece_itself(tmp_path, family, name):
     assert pair.count(last) == (3 if family == "xlm-roberta" else 2)
 
 
-def test_a_folder_without_the_familys_file_says_which_one(tmp_path):
+def test_a_folder_without_the_familys_file_is_an_error_that_names_it(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({}))
     with pytest.raises(InputError, match="tokenizer_config.json, but neither tokenizer.json nor spm.model$"):
         tokenizer_of(tmp_path, "deberta-v2", 10)
@@ -89,7 +88,7 @@ def test_a_folder_without_the_familys_file_says_which_one(tmp_path):
 
 
 def contradicting(folder):
-    """A vocabulary with capitals and accents, in a `tokenizer.json` whose rules make all letters small."""
+    """Write a vocabulary with capitals and accents, and a `tokenizer.json` with it whose rules lowercase all texts."""
     more = ["The", "FILM", "film", "é", "École", "ecole", "the", "##s", "你", "好", "<new>"]
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in (*tiny.VOCABULARY, *more)))
     rules = json.loads(tiny._tokenizer().to_str())
@@ -131,28 +130,28 @@ HARD = ["The FILM film's École!", "the [SEP] film <s> of </s> a<|endoftext|> ye
 
 
 @pytest.mark.parametrize("family, write, settings", TABLE, ids=lambda value: "" if callable(value) else json.dumps(value))
-def test_ids_and_types_are_those_of_autotokenizer_whatever_the_settings(tmp_path, family, write, settings):
+def test_ids_and_types_are_those_of_autotokenizer_for_all_settings(tmp_path, family, write, settings):
     from transformers import AutoTokenizer
 
     write(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     if settings is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    ours, theirs = tokenizer_of(tmp_path, family, 1000), AutoTokenizer.from_pretrained(tmp_path)
+    fast, auto = tokenizer_of(tmp_path, family, 1000), AutoTokenizer.from_pretrained(tmp_path)
     for columns in ((HARD,), (HARD, HARD[::-1])):
-        found, wanted = (tokenizer(*columns, verbose=False) for tokenizer in (ours, theirs))
-        assert found["input_ids"] == wanted["input_ids"] and found.get("token_type_ids") == wanted.get("token_type_ids")
+        encoded, wanted = (tokenizer(*columns, verbose=False) for tokenizer in (fast, auto))
+        assert encoded["input_ids"] == wanted["input_ids"] and encoded.get("token_type_ids") == wanted.get("token_type_ids")
 
 
 @pytest.mark.parametrize(
     "settings, complaint",
     [
         ({"tokenizer_class": "BertJapaneseTokenizer"}, "asks for BertJapaneseTokenizer, which is not a fast tokenizer"),
-        ({"auto_map": {"AutoTokenizer": [None, "mine.Tokenizer"]}}, "asks for code of its own"),
+        ({"auto_map": {"AutoTokenizer": [None, "mine.Tokenizer"]}}, "asks for custom code"),
         ({"cls_token": {"a": "b"}}, "the tokenizer cannot be read as a BertTokenizer"),
     ],
 )
-def test_a_tokenizer_that_is_not_read_is_one_line(tmp_path, settings, complaint):
+def test_a_tokenizer_that_cannot_be_read_is_a_one_line_error(tmp_path, settings, complaint):
     words(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match=complaint) as caught:

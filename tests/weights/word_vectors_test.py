@@ -1,4 +1,4 @@
-"""Word vectors from text: the formats that there are, and a line that names the row for what is not one."""
+"""Reading of word vectors: the supported formats, and errors that name the row."""
 
 import gzip
 
@@ -19,16 +19,16 @@ def read(folder, text, size=3, name="vectors.txt"):
 
 
 @pytest.mark.parametrize("text", [GLOVE, f"4 3\n{GLOVE}", GLOVE.replace("\n", " \r\n"), gzip.compress(GLOVE.encode(), mtime=0)])
-def test_the_formats_give_the_wanted_words_and_no_others(tmp_path, text):
-    found = read(tmp_path, text)
-    assert found.keys() == {"the", "film", ". . ."}
-    np.testing.assert_array_equal(found["film"], np.float32([1, 2, 3]))  # the first of two rows
-    np.testing.assert_array_equal(found["the"], np.float32([0.5, -1, 0.2]))
-    assert found["the"].dtype == np.float32
+def test_every_format_returns_only_the_wanted_words(tmp_path, text):
+    vectors = read(tmp_path, text)
+    assert vectors.keys() == {"the", "film", ". . ."}
+    np.testing.assert_array_equal(vectors["film"], np.float32([1, 2, 3]))  # the first of two rows
+    np.testing.assert_array_equal(vectors["the"], np.float32([0.5, -1, 0.2]))
+    assert vectors["the"].dtype == np.float32
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("the 1 2\n", "row 1: 2 numbers after the word, but textcnn.embedding=3"),
         ("the 1 2 3 4\n", "row 1: 4 numbers after the word, but textcnn.embedding=3"),
@@ -42,13 +42,13 @@ def test_the_formats_give_the_wanted_words_and_no_others(tmp_path, text):
         (gzip.compress(GLOVE.encode(), mtime=0)[:12] + b"\0" * 30, "not a whole gzip file"),
     ],
 )
-def test_what_is_not_a_row_of_vectors_is_one_line_that_names_it(tmp_path, text, said):
+def test_an_invalid_row_is_a_one_line_error_that_names_it(tmp_path, text, complaint):
     with pytest.raises(InputError) as error:
         read(tmp_path, text)
-    assert said in str(error.value) and "vectors.txt" in str(error.value) and "\n" not in str(error.value)
+    assert complaint in str(error.value) and "vectors.txt" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_word_that_is_a_number_is_a_word(tmp_path):
+def test_a_word_may_be_a_number(tmp_path):
     WANTED_NUMBER = {"1930"}
     path = tmp_path / "vectors.txt"
     path.write_text("1930 1 2 3\n")
