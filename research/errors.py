@@ -1,15 +1,18 @@
-"""Bad input, said in one line."""
+"""The exception for bad user input, and hints for misspelt names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """What the user gave cannot be used: the message is one line naming the thing, the place and the nearest right answer."""
+    """Unusable user input. The message is one line that names the thing, the place and the nearest right answer."""
 
 
 def nearest(name: str, known: Iterable[str], rest: str = "") -> str:
-    """Ends an error message about an unknown `name`: the closest of `known`, or, when nothing is close, `rest` or all of them."""
+    """Return the end of an error message about an unknown `name`.
+
+    It suggests the closest of `known`. If none is close, it is `rest`, or a list of all known names where `rest` is empty.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else rest or f"known: {', '.join(known) or 'none'}"

@@ -17,7 +17,10 @@ SEAL_BYTES = hashlib.sha256().digest_size
 
 
 def folder(kind: str) -> Path:
-    """The cache folder for one kind of file, made if need be: `$RESEARCH_CACHE/kind`, by default under `~/.cache/research`."""
+    """Return the cache folder for one kind of file, `$RESEARCH_CACHE/kind`; create it if it is missing.
+
+    `RESEARCH_CACHE` defaults to `$XDG_CACHE_HOME/research`, and that to `~/.cache/research`.
+    """
     root = os.environ.get("RESEARCH_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "research")
     path = Path(root) / kind
     path.mkdir(parents=True, exist_ok=True)
@@ -25,7 +28,7 @@ def folder(kind: str) -> Path:
 
 
 def seal(path: Path) -> None:
-    """Append the sha256 of a file's content to the file, for `intact` to check."""
+    """Append the sha256 digest of a file's content to the file. `intact` checks it."""
     with path.open("r+b") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
         file.seek(0, os.SEEK_END)
@@ -33,9 +36,9 @@ def seal(path: Path) -> None:
 
 
 def intact(path: Path, size: int | None = None) -> bool:
-    """Return whether a sealed file is there with the content that was sealed, of `size` bytes; say so where it is damaged.
+    """Return whether a sealed file exists and its content matches its digest and, if given, `size` in bytes.
 
-    A file is read for this once in the life of a process, unless it changes.
+    Print a message to stderr if the file is damaged. A process reads the file once and again only after the file changes.
     """
     if not path.exists():
         return False
@@ -44,12 +47,12 @@ def intact(path: Path, size: int | None = None) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _intact(path: Path, size: int | None, there: int, *_: int) -> bool:
-    content = there - SEAL_BYTES
-    right = content >= 0 and size in (None, content) and _is_sealed(path, content)
-    if not right:
+def _intact(path: Path, size: int | None, file_size: int, *_: int) -> bool:
+    content_size = file_size - SEAL_BYTES
+    valid = content_size >= 0 and size in (None, content_size) and _is_sealed(path, content_size)
+    if not valid:
         print(f"{path} is damaged; it is made again", file=sys.stderr)
-    return right
+    return valid
 
 
 def _is_sealed(path: Path, size: int, chunk: int = 1 << 22) -> bool:
@@ -62,7 +65,10 @@ def _is_sealed(path: Path, size: int, chunk: int = 1 << 22) -> bool:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives the path of an empty file beside `path`; when the block ends well it becomes `path`, else it is removed."""
+    """Yield the path of an empty temporary file in the folder of `path`.
+
+    The file is renamed to `path` if the block succeeds and removed if it raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -75,18 +81,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text."""
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf8")
+    """Write UTF-8 text to a file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON for people: indented, keys sorted."""
+    """Write a value as indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def parse_json(text: str, place: str) -> Any:
-    """Return the value of a JSON text. Raise InputError, naming `place`, where there is none that Python can hold."""
+    """Parse a JSON text. Raise InputError, naming `place`, if it is invalid, nested too deeply, or has an integer too long for Python."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -94,18 +100,18 @@ def parse_json(text: str, place: str) -> Any:
         raise InputError(f"{place}: not JSON: {error.msg} at {at}") from None
     except RecursionError:
         raise InputError(f"{place}: JSON that is nested too deeply to read") from None
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:  # an integer with thousands of digits
         raise InputError(f"{place}: JSON that cannot be read: {str(error).partition(';')[0]}") from None
 
 
 def read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """Read a JSON object of a run's workdir. Raises InputError where the file is damaged, or has none of a `needed` name."""
+    """Read a JSON object from a run's workdir. Raise InputError if the file is damaged or lacks one of the `needed` names."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise _damaged(path, (str(error).splitlines() or ["not JSON"])[0]) from None
     if not isinstance(value, dict):
-        raise _damaged(path, f"a JSON object is needed, not {type(value).__name__}")
+        raise _damaged(path, f"expected a JSON object, got {type(value).__name__}")
     if missing := [name for name in needed if name not in value]:
         raise _damaged(path, f"{missing[0]!r} is missing")
     return value

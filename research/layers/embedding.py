@@ -1,4 +1,4 @@
-"""Tables of vectors that are looked up by token."""
+"""Embedding tables."""
 
 import flax.linen as nn
 import jax
@@ -9,20 +9,21 @@ from research.layers.remat import zero_dependent_on
 
 @jax.custom_vjp
 def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows of `table` [V, D] by int32 `ids` [...]: [..., D]."""
+    """Return the rows of `table` [V, D] at int32 `ids` [...]: [..., D]."""
     return jnp.take(table, ids, axis=0)
 
 
 def _lookup_backward(residuals, g: jax.Array):
-    ids, like = residuals
-    return jnp.full(like.shape, zero_dependent_on(g.reshape(-1)[0])).at[ids].add(g), None  # no empty table is held through the whole step
+    ids, table = residuals
+    # Zeros without a dependence on g would be allocated early and held during the whole step.
+    return jnp.full(table.shape, zero_dependent_on(g.reshape(-1)[0])).at[ids].add(g), None
 
 
 lookup.defvjp(lambda table, ids: (lookup(table, ids), (ids, table)), _lookup_backward)
 
 
 class Embed(nn.Module):
-    """A table of `size` vectors; its parameter is named as in `flax.linen.Embed`."""
+    """An embedding table of `size` vectors. Its parameter is named `embedding`, as in `flax.linen.Embed`."""
 
     size: int
     features: int
@@ -33,7 +34,7 @@ class Embed(nn.Module):
         return lookup(self.param("embedding", self.init, (self.size, self.features)), ids)
 
 
-RANGE = 0.25  # random vectors then vary about as pretrained ones do (Kim 2014, section 3.3)
+RANGE = 0.25  # gives random vectors about the variance of pretrained ones (Kim 2014, section 3.3)
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -41,7 +42,7 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.A
 
 
 class WordEmbeddings(nn.Module):
-    """A vector for each word: int32 [B, L] -> float32 [B, L, `features`]. The table is `word/embedding` [`size`, `features`]."""
+    """Word embeddings: int32 [B, L] -> float32 [B, L, `features`]. The table is `word/embedding` [`size`, `features`]."""
 
     size: int
     features: int

@@ -1,7 +1,7 @@
 """A bidirectional LSTM (Hochreiter & Schmidhuber 1997) over rows that hold several examples.
 
-Letters in shapes: B rows of a batch, L tokens of a row, D features of what enters, H `size`. Two directions and four gates
-stand in this order: forward, backward; input i, forget f, candidate g, output o, as in PyTorch.
+Letters in shapes: B rows of a batch, L tokens of a row, D input features, H `size`. The order of the directions is forward, backward.
+The order of the gates is input i, forget f, candidate g, output o, as in PyTorch.
 """
 
 import functools
@@ -16,15 +16,16 @@ GATES = 4
 
 
 class BiLstm(nn.Module):
-    """[B, L, D] with `segments` [B, L] -> [B, L, 2 * H]: at each token the forward state, then the backward one; 0 in padding.
+    """A bidirectional LSTM: [B, L, D] with `segments` [B, L] -> [B, L, 2 * H], each token's forward state, then backward state.
 
     i, f, o = sigmoid, g = tanh of W x + U h + b; c = f * c + i * g; h = o * tanh(c) (Graves & Schmidhuber 2005). Both directions
-    begin with zeros wherever a segment does, so a row gives what its examples give alone. `input` (W and b) is drawn by
-    LeCun's rule, and b is 0, but 1 in the forget gate, so that cells keep what they hold at first (Jozefowicz et al. 2015);
-    `recurrent` (U) is orthogonal for each direction and gate (Saxe et al. 2014).
+    start from zeros at each segment, so an example has the same states packed with others as alone. States in padding are 0.
 
-    Costs 16 * H * (D + H) FLOPs a token and L steps one after the other: W x is one product for all tokens, in `precision`;
-    U h is float32, as its errors would add up along the row. Both directions go through one loop, the backward one reversed.
+    The kernel W of `input` has LeCun initialisation. Its bias b starts at 0, and at 1 in the forget gate, so that cells first keep
+    their content (Jozefowicz et al. 2015). `recurrent` (U) starts orthogonal for each direction and gate (Saxe et al. 2014).
+
+    A token costs 16 * H * (D + H) FLOPs, and a row takes L sequential steps. W x is one product for all tokens, in `precision`. U h is
+    float32, as its errors would add up along the row. One loop computes both directions, with the backward direction reversed.
     """
 
     size: int
@@ -35,13 +36,13 @@ class BiLstm(nn.Module):
         (B, L, _), H = x.shape, self.size
         dense = nn.Dense(2 * GATES * H, dot_general=self.precision.dot_general, bias_init=_forget_bias, name="input")
         recurrent = self.param("recurrent", _orthogonal, (2, H, GATES * H))
-        gates = dense(x).reshape(B, L, 2, GATES * H).transpose(1, 2, 0, 3)  # the loop goes over the first axis
-        goes_on = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 1)))  # between token t - 1 and t, for t = 0..L
-        goes_on = jnp.stack([goes_on[:, :-1].T, goes_on[:, 1:].T], axis=1)[..., None]
+        gates = dense(x).reshape(B, L, 2, GATES * H).transpose(1, 2, 0, 3)  # time first, for the scan
+        same_segment = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 1)))  # of tokens t - 1 and t, for t = 0..L
+        continues = jnp.stack([same_segment[:, :-1].T, same_segment[:, 1:].T], axis=1)[..., None]
 
-        def step(state, now):
-            products, kept = now
-            h, c = (jnp.where(kept, part, 0.0) for part in state)
+        def step(state, inputs):
+            products, continues = inputs
+            h, c = (jnp.where(continues, part, 0.0) for part in state)
             products = products + jnp.einsum("zbh,zhg->zbg", h, recurrent, precision=jax.lax.Precision.HIGHEST)
             i, f, g, o = jnp.split(products, GATES, axis=-1)
             c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -49,13 +50,13 @@ class BiLstm(nn.Module):
             return (h, c), h
 
         zeros = jnp.zeros((2, B, H))
-        _, states = jax.lax.scan(step, (zeros, zeros), (_backward_reversed(gates), _backward_reversed(goes_on)))
+        _, states = jax.lax.scan(step, (zeros, zeros), (_backward_reversed(gates), _backward_reversed(continues)))
         states = _backward_reversed(states).transpose(2, 0, 1, 3).reshape(B, L, 2 * H)
         return jnp.where((segments > 0)[..., None], states, 0.0)
 
 
 def _backward_reversed(x: jax.Array) -> jax.Array:
-    """[L, 2, ...] with the backward direction in the order in which the loop meets it, or back again."""
+    """Return `x` [L, 2, ...] with the backward direction reversed in time. The function is its own inverse."""
     return jnp.stack([x[:, 0], x[::-1, 1]], axis=1)
 
 
@@ -67,15 +68,15 @@ def _orthogonal(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 
 def _orthogonal_matrix(key: jax.Array, size: int) -> jax.Array:
-    """Draw an orthogonal matrix, uniformly over all of them, without LAPACK.
+    """Draw an orthogonal matrix [`size`, `size`] from the uniform distribution, without LAPACK.
 
     The columns of a Gaussian matrix are orthonormalised one after the other, which gives the factor Q of the QR decomposition whose R
     has a positive diagonal (Mezzadri 2007). Projecting each column twice keeps Q orthogonal to float32's precision (Giraud et al. 2005).
     `jnp.linalg.qr` is avoided because a program with two batched decompositions can deadlock on a CPU with one device (jax 0.10.2).
     """
 
-    def orthonormalise(basis: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        number, column = now  # basis holds the columns before this one, each in a row, and zeros
+    def orthonormalise(basis: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        number, column = inputs  # the rows of basis are the columns before this one, then zeros
         for _ in range(2):
             column = column - (basis @ column) @ basis
         return basis.at[number].set(column / jnp.sqrt(column @ column)), None

@@ -1,6 +1,7 @@
-"""Functions between the products, written out with gradients that keep little: their input or their output, once.
+"""Layer normalisation with a custom gradient that stores its input once, with two scalars for each vector.
 
-What the automatic gradient keeps for them is most of the memory of a training step, and reading it back most of their time.
+The intermediate arrays that automatic differentiation stores for such functions are most of the memory of a training step, and reading
+them back is most of the functions' time.
 """
 
 import functools
@@ -14,7 +15,7 @@ from research.layers.remat import barrier, zero_dependent_on
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
-    """Each vector of the last axis shifted and scaled to mean 0 and variance 1, times `scale`, plus `bias` (Ba et al. 2016)."""
+    """Normalise the last axis to mean 0 and variance 1, multiply by `scale` and add `bias` (Ba et al. 2016)."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
@@ -30,8 +31,8 @@ def _layer_norm_backward(epsilon: float, residuals, g: jax.Array):
     (x, mean, inverse, scale), g = barrier(residuals, g)
     others, D = tuple(range(x.ndim - 1)), x.shape[-1]
     h = g * scale.reshape((1,) * (x.ndim - 1) + (-1,))
-    # With n = (x - mean) * inverse the gradient is inverse * (h - mean(h) - n * mean(h * n)). Sums over x itself, n nowhere whole, and
-    # statistics that wait for the gradient leave nothing that the compiler could compute early and keep.
+    # With n = (x - mean) * inverse, the gradient is inverse * (h - mean(h) - n * mean(h * n)). It is written with sums over x, never n, and
+    # with a mean and inverse that depend on g. Otherwise the compiler computes n early and keeps it in memory.
     sum_h, sum_hx = h.sum(-1, keepdims=True), (h * x).sum(-1, keepdims=True)
     mean, inverse = (statistic + zero_dependent_on(sum_h) for statistic in (mean, inverse))
     slope = inverse * inverse * (sum_hx - mean * sum_h) / D
@@ -44,7 +45,7 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nn.Module):
-    """`layer_norm` with its parameters `scale` and, unless told otherwise, `bias` [D], named as in `flax.linen.LayerNorm`."""
+    """`layer_norm` with the parameters `scale` and, if `use_bias`, `bias` [D], named as in `flax.linen.LayerNorm`."""
 
     epsilon: float
     use_bias: bool = True

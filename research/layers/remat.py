@@ -1,4 +1,4 @@
-"""Keeps the compiler from computing early, and holding, what only the backward pass wants."""
+"""Rematerialisation: tools that keep XLA from computing values of the backward pass early and holding them in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,21 +7,27 @@ import jax
 import jax.numpy as jnp
 
 
-def barrier(*kept: Any) -> tuple:
-    """`kept`, opaque to the compiler, which otherwise keeps what the backward pass shares with the forward pass."""
-    return jax.lax.optimization_barrier(kept)
+def barrier(*values: Any) -> tuple:
+    """Return `values` behind an optimisation barrier, so that XLA does not reuse forward computations in the backward pass.
+
+    Without it, XLA finds the common subexpressions of the two passes and keeps them in memory.
+    """
+    return jax.lax.optimization_barrier(values)
 
 
 def zero_dependent_on(x: jax.Array) -> jax.Array:
-    """0 in the shape of `x`, but not before `x` is there: what it is added to waits, also where a barrier is taken away too soon."""
+    """Return zeros in the shape of `x` that XLA cannot compute before `x`.
+
+    Adding them to an array delays its use until `x` is computed, even if XLA removes optimisation barriers.
+    """
     return jnp.minimum(jnp.abs(x), 0.0)
 
 
 def rematerialize(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function(x)`, of which nothing but `x` is kept for the gradient: the backward pass computes `function` again (Chen et al. 2016).
+    """Return `function(x)`, storing only `x` for the backward pass, which computes `function` again (Chen et al. 2016).
 
-    Less memory, for a third more work. `function` may close over arrays; they get their gradients. `jax.checkpoint` does the same, but
-    XLA's CPU backend drops its barriers, computes everything again as early as it can, and keeps it.
+    This saves memory for a third more work. `function` may close over arrays, which get gradients too. `jax.checkpoint` does the same,
+    but XLA's CPU backend removes the barriers of `jax.checkpoint`, recomputes everything as early as possible and keeps it in memory.
     """
     closed, consts = jax.closure_convert(function, x)
 
@@ -29,10 +35,10 @@ def rematerialize(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> j
     def run(x, *consts):
         return closed(x, *consts)
 
-    def backward(kept, g):
-        kept, g = barrier(kept, g)
-        late = zero_dependent_on(g.reshape(-1)[0])
-        return jax.vjp(closed, *(x + late for x in kept))[1](g)
+    def backward(inputs, g):
+        inputs, g = barrier(inputs, g)
+        zero = zero_dependent_on(g.reshape(-1)[0])
+        return jax.vjp(closed, *(x + zero for x in inputs))[1](g)
 
-    run.defvjp(lambda *given: (run(*given), given), backward)
+    run.defvjp(lambda *inputs: (run(*inputs), inputs), backward)
     return run(x, *consts)

@@ -1,7 +1,7 @@
-"""The post-norm Transformer encoders: BERT (Devlin et al. 2019), and those that differ from it in names and details: RoBERTa (Liu et
-al. 2019), XLM-RoBERTa (Conneau et al. 2020), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020), ALBERT (Lan et al. 2020).
+"""BERT (Devlin et al. 2019) and the post-norm encoders that differ from it only in field names and details: RoBERTa (Liu et al. 2019),
+XLM-RoBERTa (Conneau et al. 2020), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020), ALBERT (Lan et al. 2020).
 
-Letters in shapes are those of `blocks`.
+Letters in shapes are those of `research.layers.transformer`.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
-from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.layers.transformer import ACTIVATIONS, Batch, per_token
 from research.models.output import EncoderOutput
 
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """How a family differs from BERT.
+    """The differences between a family and BERT.
 
-    `defaults` are what its `config.json` means where it says nothing, `names` how it calls what BERT's has, `fixed` what holds whatever
-    it says. `after_padding`: an example's first token has the position after the padding's id. `projects`: embeddings always pass
+    `defaults` are the values of fields missing in `config.json`. `names` maps the family's field names to BERT's. `fixed` are values that
+    override the config. With `after_padding`, the first position is the padding id plus 1. With `projects`, embeddings always pass
     through a dense layer.
     """
 
@@ -72,9 +72,8 @@ ALBERT = Traits(
 class BertConfig:
     """The shape of an encoder, named as in the Hugging Face config of BERT and ALBERT.
 
-    `first_position` is the row of the position table that belongs to an example's first token. `projects` says whether embeddings of
-    `embedding_size` features pass through a dense layer. `num_hidden_groups` is how many layers have parameters of their own, which
-    others next to them share.
+    `first_position` is the row of the position table for an example's first token. With `projects`, embeddings of `embedding_size`
+    features pass through a dense layer. `num_hidden_groups` is the number of groups of consecutive layers that share parameters.
     """
 
     vocab_size: int = 30522
@@ -94,8 +93,8 @@ class BertConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], traits: Traits = BERT) -> "BertConfig":
-        """From the contents of a `config.json` of a family with these traits. Raises InputError on what this encoder does not do."""
-        transformer.only(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
+        """Read the contents of a `config.json` of a family with the given traits. Raise InputError for a feature that is not supported."""
+        transformer.require(config, position_embedding_type="absolute", is_decoder=False, inner_group_num=1)
         config = {**traits.defaults, **{traits.names.get(name, name): value for name, value in config.items()}, **traits.fixed}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
         layers = shape.num_hidden_layers
@@ -106,19 +105,19 @@ class BertConfig:
             projects=traits.projects or shape.embedding_size not in (0, shape.hidden_size),
             first_position=config["pad_token_id"] + 1 if traits.after_padding else 0,
         )
-        transformer.check("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        transformer.check_shape("hidden_act", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         if not 1 <= shape.num_hidden_groups <= layers:
             raise InputError(f"config.json: num_hidden_groups {shape.num_hidden_groups}, but there are {layers} layers")
         return shape
 
     @property
     def max_length(self) -> int:
-        """The most tokens an example can have."""
+        """Return the largest number of tokens of an example."""
         return self.max_position_embeddings - self.first_position
 
 
 class Embeddings(nn.Module):
-    """Word + position + type, normalised: [B, L] -> [B, L, D]."""
+    """Normalised sum of word, position and type embeddings: [B, L] -> [B, L, D]."""
 
     config: BertConfig
     precision: Precision
@@ -133,27 +132,27 @@ class Embeddings(nn.Module):
             return Embed(size, c.embedding_size, init, name=name)
 
         x, rows = table(c.vocab_size, "word")(batch["tokens"]), batch["positions"]
-        further = table(c.max_position_embeddings, "position")(rows_after_padding(batch, c.first_position) if c.first_position else rows)
-        x += table(c.type_vocab_size, "type")(batch["types"]) + further if c.type_vocab_size else further
-        x = Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), by_row(salt))
+        extra = table(c.max_position_embeddings, "position")(rows_after_padding(batch, c.first_position) if c.first_position else rows)
+        x += table(c.type_vocab_size, "type")(batch["types"]) + extra if c.type_vocab_size else extra
+        x = Dropout(self.dropout)(LayerNorm(c.layer_norm_eps, name="norm")(x), per_token(salt))
         return transformer.dense(self.precision, c.hidden_size, c.initializer_range, "projection")(x) if c.projects else x
 
 
 def rows_after_padding(batch: Batch, first: int) -> jax.Array:
-    """Return the rows of the position table as `create_position_ids_from_input_ids` of transformers gives them: int32 [B, L].
+    """Return each token's row of the position table, as `create_position_ids_from_input_ids` of transformers does: int32 [B, L].
 
-    An example's first token has row `first`, the one after that of padding. A token inside a text that is the padding token (its id is
-    `first` - 1) has the row of padding, and is not counted for those after it.
+    The padding token has the id and the row `first` - 1. An example's first token has row `first`. A padding token inside a text has the
+    padding row and does not count towards the rows of later tokens.
     """
     segments, is_padding = batch["segments"], (batch["tokens"] == first - 1) & (batch["segments"] > 0)
     before = jnp.cumsum(is_padding, axis=1) - is_padding  # padding tokens earlier in the row
     begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    skipped = before - jax.lax.cummax(jnp.where(begins, before, 0), axis=1)  # of these, the ones of the same example
+    skipped = before - jax.lax.cummax(jnp.where(begins, before, 0), axis=1)  # padding tokens earlier in the same example
     return jnp.where(is_padding, first - 1, batch["positions"] + first - skipped)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention between tokens of one segment, with its residual and norm: [B, L, D] -> [B, L, D]."""
+    """Multi-head self-attention within segments, then residual and norm: [B, L, D] -> [B, L, D]."""
 
     config: BertConfig
     precision: Precision
@@ -166,12 +165,12 @@ class Attention(nn.Module):
         project = lambda name: transformer.dense(self.precision, c.hidden_size, c.initializer_range, name)  # noqa: E731
         core = Core(self.precision, self.attention_dropout, name="core")
         y = transformer.attend(x, batch, mask, salt, c.num_attention_heads, project, core)
-        y = Dropout(self.dropout)(project("output")(y), by_row(salt))
+        y = Dropout(self.dropout)(project("output")(y), per_token(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an activation between, residual and norm: [B, L, D] -> [B, L, D]."""
+    """Two dense layers with an activation between, then residual and norm: [B, L, D] -> [B, L, D]."""
 
     config: BertConfig
     precision: Precision
@@ -181,7 +180,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
         y = ACTIVATIONS[c.hidden_act](p.rounded(transformer.dense(p, c.intermediate_size, c.initializer_range, "up")(x)))
-        y = Dropout(self.dropout)(transformer.dense(p, c.hidden_size, c.initializer_range, "down")(y), by_row(salt))
+        y = Dropout(self.dropout)(transformer.dense(p, c.hidden_size, c.initializer_range, "down")(y), per_token(salt))
         return LayerNorm(c.layer_norm_eps, name="norm")(x + y)
 
 
@@ -200,10 +199,10 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """The encoder. `apply({"params": p}, batch)` is deterministic; with `rngs={"dropout": key}` it drops.
+    """The encoder. `apply({"params": p}, batch)` is deterministic; `rngs={"dropout": key}` enables dropout.
 
-    `start` and `hidden` [B, L, D] begin at a later stage: `hidden` is what stage `start - 1` gave (0 begins with the tokens).
-    `stop` ends before that stage, and then nothing is pooled.
+    `start` skips the stages before it, with `hidden` [B, L, D] the output of stage `start - 1`; 0 starts from the tokens. `stop` skips
+    that stage, all later stages and the pooler.
     """
 
     config: BertConfig
@@ -214,7 +213,7 @@ class Bert(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named: a name stands several times where layers share theirs."""
+        """Return the names of the stages from bottom to top. Layers with shared parameters have the same name."""
         c = self.config
         return ("embeddings", *(f"layer_{i * c.num_hidden_groups // c.num_hidden_layers}" for i in range(c.num_hidden_layers)))
 
@@ -227,8 +226,8 @@ class Bert(nn.Module):
         layers = {name: Layer(c, self.precision, self.dropout, self.attention_dropout, name=name) for name in dict.fromkeys(names[1:])}
         outputs = [x]
         for depth in range(max(start, 1), len(names) if stop is None else stop):
-            again = names[:depth].count(names[depth])  # the same layer drops others the next time
-            x = layers[names[depth]](x, batch, mask, salt if salt is None or not again else salt + jnp.uint32(again))
+            calls = names[:depth].count(names[depth])  # gives each call of a shared layer its own dropout mask
+            x = layers[names[depth]](x, batch, mask, salt if salt is None or not calls else salt + jnp.uint32(calls))
             outputs.append(x)
         pooled = None
         if self.pooler and stop is None:

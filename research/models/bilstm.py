@@ -1,4 +1,4 @@
-"""BiLSTMs over word embeddings, one on top of the other: an encoder that is small enough to be trained from nothing.
+"""Stacked BiLSTMs over word embeddings: an encoder small enough to be trained from scratch.
 
 Letters in shapes: B rows of a batch, L tokens of a row, D features of an embedding, H size of a direction.
 """
@@ -19,18 +19,18 @@ from research.models.output import EncoderOutput
 
 @dataclasses.dataclass(frozen=True)
 class BiLstmConfig:
-    """The shape: `layers` of `size` features in each direction over embeddings of `embedding` features."""
+    """The shape: `layers` BiLSTMs with `size` features in each direction, over embeddings with `embedding` features."""
 
     vocab_size: int
     embedding: int
     size: int
     layers: int
     num_attention_heads: ClassVar[int] = 0
-    max_length: ClassVar[int] = 2**31 - 1  # no table of positions ends it
+    max_length: ClassVar[int] = 2**31 - 1  # there is no position table
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "BiLstmConfig":
-        """From a config with these fields. Raises InputError for a size under 1."""
+        """Read a config with the fields of this class. Raise InputError for a value below 1."""
         sizes = {name: config[name] for name in ("vocab_size", "embedding", "size", "layers")}
         if wrong := next((name for name, value in sizes.items() if value < 1), None):
             raise InputError(f"bilstm.{wrong}={sizes[wrong]} must be at least 1")
@@ -38,15 +38,15 @@ class BiLstmConfig:
 
     @property
     def hidden_size(self) -> int:
-        """Features of a layer's states: both directions."""
+        """Return the number of features of a layer's states: both directions."""
         return 2 * self.size
 
 
 class BiLstmEncoder(nn.Module):
-    """The encoder, called as `bert.Bert`: [B, L] tokens -> states [B, L, D], then [B, L, 2 * H] of each layer.
+    """The encoder, called as `bert.Bert` is: [B, L] tokens -> embeddings [B, L, D], then states [B, L, 2 * H] of each layer.
 
-    Dropout is on what enters each layer (Zaremba et al. 2014, section 3.1), so also where training begins above the words. A row
-    gives what its examples give alone: see `lstm.BiLstm`.
+    Dropout is applied to the input of each layer (Zaremba et al. 2014, section 3.1), also if `start` skips the embeddings. An example
+    has the same states packed with others as alone; see `lstm.BiLstm`.
     """
 
     config: BiLstmConfig
@@ -55,7 +55,7 @@ class BiLstmEncoder(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named."""
+        """Return the names of the stages from bottom to top. A stage's parameters live under its name."""
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.layers)))
 
     @nn.compact
@@ -67,7 +67,7 @@ class BiLstmEncoder(nn.Module):
         x = WordEmbeddings(c.vocab_size, c.embedding, name="embeddings")(batch["tokens"]) if start == 0 else hidden
         outputs = [x]
         for depth in range(max(start, 1), len(names) if stop is None else stop):
-            x = Dropout(self.dropout, name=f"dropout_{depth}")(x, salt)  # named, so that it does not depend on `start`
+            x = Dropout(self.dropout, name=f"dropout_{depth}")(x, salt)  # named, so that the mask does not depend on `start`
             x = BiLstm(c.size, self.precision, name=names[depth])(x, batch["segments"])
             outputs.append(x)
         return EncoderOutput(x, tuple(outputs))

@@ -1,4 +1,4 @@
-"""Which encoder, and which heads, a `config.json` describes."""
+"""Model families: the encoder and heads that a `config.json` describes."""
 
 import dataclasses
 import functools
@@ -23,25 +23,29 @@ Config = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A `model_type`: its encoder and that one's shape, how its classifiers are built, and what stands before the words in a language
-    model and whether these have a bias. `rates` are the config's fields for dropout of states and of attention weights."""
+    """A model family, named by `model_type`: functions that turn a config into an encoder and heads.
+
+    `shape` returns the encoder's config, `style` the architecture of classifiers. `lm_style` returns the hidden layer of language model
+    heads, `lm_bias` whether their output layer has a bias. `rates` are the config fields for dropout of hidden states and of attention
+    weights; `rate` is their default.
+    """
 
     encoder: type[nn.Module]
     shape: Callable[[Config], Any]
     style: Callable[[Config], Style] = lambda config: Style()
-    before_words: Callable[[Config], Style] = lambda config: _before_words(config)
-    words_bias: Callable[[Config], bool] = lambda config: True
+    lm_style: Callable[[Config], Style] = lambda config: _lm_style(config)
+    lm_bias: Callable[[Config], bool] = lambda config: True
     rates: tuple[str, str] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    rate: float = 0.1  # where the config says nothing
+    rate: float = 0.1
 
 
-def _before_words(config: Config, activation: str = "", epsilon: float = 0.0) -> Style:
+def _lm_style(config: Config, activation: str = "", epsilon: float = 0.0) -> Style:
     shape = FAMILIES[config["model_type"]].shape(config)
     return Style("", activation or shape.hidden_act, epsilon or shape.layer_norm_eps)
 
 
 def _padding(config: Config, end: int) -> int | None:
-    """Return the id that a classifier takes for padding: the config's own, else that of the token that ends texts, `end` by default."""
+    """Return the token id that a classifier treats as padding: the config's `pad_token_id`, else its `eos_token_id`, else `end`."""
     padding, end = config.get("pad_token_id"), config.get("eos_token_id", end)
     return end if padding is None else padding
 
@@ -53,7 +57,7 @@ def _modernbert_style(config: Config) -> Style:
         norm=config.get("norm_eps", 1e-5),
         dense_bias=config.get("classifier_bias", False),
         norm_bias=config.get("norm_bias", False),
-        tags_like_this=True,
+        tagger_has_hidden=True,
     )
 
 
@@ -61,13 +65,13 @@ def _shape(traits: bert.Traits) -> Callable[[Config], BertConfig]:
     return functools.partial(BertConfig.from_hf, traits=traits)
 
 
-_ROBERTA = Family(Bert, _shape(bert.ROBERTA), lambda _: Style("first", "tanh"), lambda config: _before_words(config, "gelu"))
+_ROBERTA = Family(Bert, _shape(bert.ROBERTA), lambda _: Style("first", "tanh"), lambda config: _lm_style(config, "gelu"))
 FAMILIES: dict[str, Family] = {
     "bert": Family(Bert, BertConfig.from_hf),
     "roberta": _ROBERTA,
     "xlm-roberta": dataclasses.replace(_ROBERTA, shape=_shape(bert.XLM_ROBERTA)),
     "distilbert": Family(Bert, _shape(bert.DISTILBERT), lambda _: Style("first", "relu"), rates=("dropout", "attention_dropout")),
-    "electra": Family(Bert, _shape(bert.ELECTRA), lambda _: Style("first", "gelu"), lambda config: _before_words(config, "gelu")),
+    "electra": Family(Bert, _shape(bert.ELECTRA), lambda _: Style("first", "gelu"), lambda config: _lm_style(config, "gelu")),
     "albert": Family(Bert, _shape(bert.ALBERT), rate=0.0),
     "modernbert": Family(
         ModernBert,
@@ -93,11 +97,11 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(config: Config, known: Collection[str] = FAMILIES) -> Family:
-    """The family of a Hugging Face config. Raises InputError on a `model_type` that is not one of `known`."""
-    kind = config.get("model_type")
-    if kind not in known:
-        raise InputError(f"config.json: model_type {kind!r} is not supported; {nearest(str(kind), known)}")
-    return FAMILIES[kind]
+    """Return the family of a Hugging Face config. Raise InputError for a `model_type` that is not one of `known`."""
+    model_type = config.get("model_type")
+    if model_type not in known:
+        raise InputError(f"config.json: model_type {model_type!r} is not supported; {nearest(str(model_type), known)}")
+    return FAMILIES[model_type]
 
 
 def build(
@@ -108,30 +112,30 @@ def build(
     dropout: float | None = None,
     attention_dropout: float | None = None,
 ) -> nn.Module:
-    """The encoder of a Hugging Face config, with its pooler where wanted and where it can have one. A rate of None is the config's own.
+    """Return the encoder of a Hugging Face config. `pooler` adds a pooler if the family has one. A dropout rate of None is the config's.
 
-    Raises InputError on a `model_type` or a `precision` that is not known.
+    Raise InputError for an unknown `model_type` or `precision`, and as the family's config class does.
     """
-    found = family(config)
-    own, attention = (config.get(name, found.rate) for name in found.rates)
+    model_family = family(config)
+    hidden_rate, attention_rate = (config.get(name, model_family.rate) for name in model_family.rates)
     options = {
         "precision": Precision(precision),
         "pooler": pooler,
-        "dropout": own if dropout is None else dropout,
-        "attention_dropout": attention if attention_dropout is None else attention_dropout,
+        "dropout": hidden_rate if dropout is None else dropout,
+        "attention_dropout": attention_rate if attention_dropout is None else attention_dropout,
     }
-    has = {field.name for field in dataclasses.fields(found.encoder)}  # not all have a pooler, or attention
-    return found.encoder(found.shape(config), **{name: value for name, value in options.items() if name in has})
+    fields = {field.name for field in dataclasses.fields(model_family.encoder)}  # some encoders have no pooler or no attention
+    return model_family.encoder(model_family.shape(config), **{name: value for name, value in options.items() if name in fields})
 
 
 def head(config: Config, kind: str, classes: int = 0, own_words: bool = False, pooling: str = "pooler") -> nn.Module:
-    """The head of a `kind` of `weights.tables.KINDS` that this family's models have: of so many classes, or for words.
+    """Return the head of the config's family for a `kind` of `weights.tables.KINDS`. `classes` is ignored by language models.
 
-    `own_words`: a language model's last layer is not the table that tokens are read from. `pooling` is as in `Classifier`.
+    `own_words` gives a language model's output layer a separate word table. `pooling` is as in `Classifier`.
     """
-    found = family(config)
+    model_family = family(config)
     if kind == "classifier":
-        return Classifier(classes, pooling, style=found.style(config))
+        return Classifier(classes, pooling, style=model_family.style(config))
     if kind == "tagger":
-        return Tagger(classes, style=found.style(config))
-    return LanguageModel(found.before_words(config), found.words_bias(config), own_words)
+        return Tagger(classes, style=model_family.style(config))
+    return LanguageModel(model_family.lm_style(config), model_family.lm_bias(config), own_words)

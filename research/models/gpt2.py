@@ -1,6 +1,6 @@
-"""GPT-2 (Radford et al. 2019): a pre-norm Transformer whose tokens read those before them.
+"""GPT-2 (Radford et al. 2019): a pre-norm Transformer with causal attention.
 
-Letters in shapes are those of `blocks`.
+Letters in shapes are those of `research.layers.transformer`.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
-from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.layers.transformer import ACTIVATIONS, Batch, per_token
 from research.models.output import EncoderOutput
 
-# How GPT-2's config calls what others have.
+# Field names of GPT-2's config -> those of other families.
 NAMES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_positions": "max_position_embeddings"}
 NAMES |= {"n_inner": "intermediate_size", "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpt2Config:
-    """The shape of a GPT-2, named as other families name theirs."""
+    """The shape of a GPT-2, with the field names of the other families."""
 
     vocab_size: int = 50257
     hidden_size: int = 768
@@ -41,21 +41,21 @@ class Gpt2Config:
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "Gpt2Config":
-        """From the contents of a `config.json`. Raises InputError on what this model does not do."""
-        transformer.only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+        """Read the contents of a `config.json`. Raise InputError for a feature that is not supported."""
+        transformer.require(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
         config = {NAMES.get(name, name): value for name, value in config.items()}
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config})
-        transformer.check("activation_function", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+        transformer.check_shape("activation_function", shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
         return dataclasses.replace(shape, intermediate_size=shape.intermediate_size or 4 * shape.hidden_size)
 
     @property
     def max_length(self) -> int:
-        """The most tokens an example can have."""
+        """Return the largest number of tokens of an example."""
         return self.max_position_embeddings
 
 
 class Attention(nn.Module):
-    """Norm, multi-head self-attention, residual: [B, L, D] -> [B, L, D]."""
+    """Norm, multi-head self-attention, then residual: [B, L, D] -> [B, L, D]."""
 
     config: Gpt2Config
     precision: Precision
@@ -69,11 +69,11 @@ class Attention(nn.Module):
         core = Core(self.precision, self.attention_dropout, name="core")
         y = LayerNorm(c.layer_norm_eps, name="norm")(x)
         y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core)
-        return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
+        return x + Dropout(self.dropout)(project(_residual_std(c), "output")(y), per_token(salt))
 
 
 class Mlp(nn.Module):
-    """Norm, two dense layers with an activation between, residual: [B, L, D] -> [B, L, D]."""
+    """Norm, two dense layers with an activation between, then residual: [B, L, D] -> [B, L, D]."""
 
     config: Gpt2Config
     precision: Precision
@@ -83,17 +83,17 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
         y = transformer.dense(p, c.intermediate_size, c.initializer_range, "up")(LayerNorm(c.layer_norm_eps, name="norm")(x))
-        y = transformer.dense(p, c.hidden_size, _deep(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
-        return x + Dropout(self.dropout)(y, by_row(salt))
+        y = transformer.dense(p, c.hidden_size, _residual_std(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
+        return x + Dropout(self.dropout)(y, per_token(salt))
 
 
-def _deep(config: Gpt2Config) -> float:
-    """The deviation with which layers begin whose outputs add up along the depth (section 2.3)."""
+def _residual_std(config: Gpt2Config) -> float:
+    """Return the initial standard deviation of layers whose outputs are added to the residual stream (section 2.3)."""
     return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
 
 
 class Layer(nn.Module):
-    """One Transformer layer: [B, L, D] -> [B, L, D]. The `last` one norms what it gives."""
+    """One Transformer layer: [B, L, D] -> [B, L, D]. The `last` layer normalises its output."""
 
     config: Gpt2Config
     precision: Precision
@@ -110,7 +110,7 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Word + position: [B, L] -> [B, L, D]."""
+    """Sum of word and position embeddings: [B, L] -> [B, L, D]."""
 
     config: Gpt2Config
     dropout: float
@@ -120,11 +120,11 @@ class Embeddings(nn.Module):
         c = self.config
         table = lambda size, name: Embed(size, c.hidden_size, nn.initializers.normal(c.initializer_range), name=name)  # noqa: E731
         x = table(c.vocab_size, "word")(batch["tokens"]) + table(c.max_position_embeddings, "position")(batch["positions"])
-        return Dropout(self.dropout)(x, by_row(salt))
+        return Dropout(self.dropout)(x, per_token(salt))
 
 
 class Gpt2(nn.Module):
-    """The model below its head; it is called as `bert.Bert` is, and has no pooler: an example's last token has read all of it."""
+    """The model without its head, called as `bert.Bert` is. It has no pooler: an example's last token attends to the whole example."""
 
     config: Gpt2Config
     precision: Precision = Precision()
@@ -133,7 +133,7 @@ class Gpt2(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named."""
+        """Return the names of the stages from bottom to top. A stage's parameters live under its name."""
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
 
     @nn.compact

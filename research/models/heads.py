@@ -1,4 +1,4 @@
-"""Heads: what a task puts on top of an encoder. Their parameters live under `head/`."""
+"""Task heads on top of an encoder, and pooling. Parameters of heads live under `head/`."""
 
 import dataclasses
 
@@ -18,8 +18,10 @@ EXACT = jax.lax.Precision.HIGHEST
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How classifiers of a family are built: what they read of an example (`pool`), then, where there is an `activation`, a dense
-    layer of their own with it, and a norm over that where there is a `norm`, its epsilon; then the classes."""
+    """The architecture of a model family's classifiers: pooling, an optional hidden layer, and a dense layer for the classes.
+
+    `pooling` is as in `pool`. There is a hidden layer if `activation` is set, followed by a LayerNorm with epsilon `norm` if that is not 0.
+    """
 
     pooling: str = "pooler"
     activation: str = ""
@@ -27,16 +29,17 @@ class Style:
     dense_bias: bool = True
     norm_bias: bool = True
     bias: bool = True
-    padding: int | None = None  # where the last token is read: the id that counts as none
-    tags_like_this: bool = False  # whether classifiers of tokens have the layer too
+    padding: int | None = None  # the token id that pooling="last" skips
+    tagger_has_hidden: bool = False  # whether token classifiers have the hidden layer too
 
 
 def pool(encoded: EncoderOutput, batch: dict[str, jax.Array], pooling: str, padding: int | None = None) -> jax.Array:
-    """One vector for each example: [B, L, D] -> [B, E, D].
+    """Return one vector for each example: [B, L, D] -> [B, E, D].
 
-    `pooler` is the encoder's own (a tanh layer over the first token), `first` the first token's state, `last` that of the last token
-    that is not `padding` (the first, where all are), `mean` the mean over the example's tokens, `max` the largest of each feature over
-    them; without tokens, both are 0. Raises InputError for another name, or for `pooler` where the encoder has none.
+    `pooler` is the output of the encoder's pooler (a tanh layer over the first token). `first` is the first token's hidden state. `last`
+    is the hidden state of the last token whose id is not `padding`, or of the first token if all ids are. `mean` and `max` are taken for
+    each feature over the example's tokens, and are 0 for an example without tokens. Raise InputError for another name, and for
+    `pooler` if the encoder has no pooler.
     """
     if pooling == "pooler" and encoded.pooled is None:
         raise InputError("pooling='pooler', but this encoder has no pooler; use --config.pooling=first, mean or max")
@@ -44,27 +47,29 @@ def pool(encoded: EncoderOutput, batch: dict[str, jax.Array], pooling: str, padd
         return encoded.pooled
     if pooling == "first":
         return jnp.take_along_axis(encoded.last, batch["example_starts"][:, :, None], axis=1)
-    places = batch["example_starts"].shape[1]
+    examples = batch["example_starts"].shape[1]
     if pooling == "last":
-        place = jnp.broadcast_to(jnp.arange(encoded.last.shape[1]), batch["segments"].shape)
-        place = place if padding is None else jnp.where(batch["tokens"] == padding, -1, place)
-        last = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(place, batch["segments"])[:, 1:]
+        index = jnp.broadcast_to(jnp.arange(encoded.last.shape[1]), batch["segments"].shape)
+        index = index if padding is None else jnp.where(batch["tokens"] == padding, -1, index)
+        last = jax.vmap(lambda x, ids: jax.ops.segment_max(x, ids, num_segments=examples + 1))(index, batch["segments"])[:, 1:]
         return jnp.take_along_axis(encoded.last, jnp.where(last < 0, batch["example_starts"], last)[:, :, None], axis=1)
     if pooling == "max":
-        # By segment, not over a mask: [B, E, L, D] would be as many times the states as a row has places.
-        highest = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, num_segments=places + 1))(encoded.last, batch["segments"])[:, 1:]
+        # A mask over [B, E, L, D] would take E times the memory of the hidden states.
+        highest = jax.vmap(lambda x, ids: jax.ops.segment_max(x, ids, num_segments=examples + 1))(encoded.last, batch["segments"])[:, 1:]
         return jnp.where(highest == -jnp.inf, 0.0, highest)
     if pooling == "mean":
-        numbers = jnp.arange(1, places + 1)
+        numbers = jnp.arange(1, examples + 1)
         members = (batch["segments"][:, None, :] == numbers[None, :, None]).astype(jnp.float32)
         total = jnp.einsum("bel,bld->bed", members, encoded.last, precision=jax.lax.Precision.HIGHEST)
         return total / jnp.maximum(members.sum(-1, keepdims=True), 1.0)
     raise InputError(f"pooling {pooling!r}: {nearest(pooling, POOLINGS)}")
 
 
-def own_layer(style: Style, x: jax.Array, size: int, std: float) -> jax.Array:
-    """What a family's heads compute before their last layer: f(dense x) of `size` features, normed where the family does. Its
-    parameters are `dense` and `norm` of the module that calls it."""
+def hidden_layer(style: Style, x: jax.Array, size: int, std: float) -> jax.Array:
+    """Return the output of the style's hidden layer: activation(dense(x)) with `size` features, then LayerNorm if the style has one.
+
+    The parameters are `dense` and `norm` of the calling module. The kernel starts with standard deviation `std`.
+    """
     dense = nn.Dense(size, style.dense_bias, kernel_init=nn.initializers.normal(std), precision=EXACT, name="dense")
     x = ACTIVATIONS[style.activation](dense(x))
     return LayerNorm(style.norm, style.norm_bias, name="norm")(x) if style.norm else x
@@ -73,8 +78,8 @@ def own_layer(style: Style, x: jax.Array, size: int, std: float) -> jax.Array:
 class Classifier(nn.Module):
     """Dropout and a dense layer over the pooled vector: logits [B, E, C], always computed in float32.
 
-    `pooling` "pooler" is the way of the encoder's family, its `style`; else there is nothing but the pooled vector. A `reader` makes the
-    states that are pooled: `reader(encoded, batch)` gives [B, L, any]. What it gives has no pooler.
+    With `pooling` "pooler", pooling and hidden layer are those of the family's `style`. With another `pooling`, there is no hidden layer.
+    With a `reader`, `reader(encoded, batch)` [B, L, any] replaces the last hidden states. "pooler" raises InputError then.
     """
 
     classes: int
@@ -96,12 +101,12 @@ class Classifier(nn.Module):
         x = Dropout(self.dropout)(x, rows)
         init = nn.initializers.normal(self.initializer_range)
         if style.activation:
-            x = Dropout(self.dropout)(own_layer(style, x, x.shape[-1], self.initializer_range), rows)
+            x = Dropout(self.dropout)(hidden_layer(style, x, x.shape[-1], self.initializer_range), rows)
         return nn.Dense(self.classes, style.bias, kernel_init=init, precision=EXACT, name="classifier")(x)
 
 
 class Tagger(nn.Module):
-    """Dropout and a dense layer over every token's state: logits [B, L, C], computed in float32."""
+    """Dropout and a dense layer over every token's hidden state: logits [B, L, C], computed in float32."""
 
     classes: int
     dropout: float = 0.1
@@ -111,18 +116,18 @@ class Tagger(nn.Module):
     @nn.compact
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         x = encoded.last
-        if self.style.tags_like_this:
-            x = own_layer(self.style, x, x.shape[-1], self.initializer_range)
+        if self.style.tagger_has_hidden:
+            x = hidden_layer(self.style, x, x.shape[-1], self.initializer_range)
         x = Dropout(self.dropout)(x, token_salt(batch)[:, :, None] if self.has_rng("dropout") else None)
         init = nn.initializers.normal(self.initializer_range)
         return nn.Dense(self.classes, kernel_init=init, precision=EXACT, name="classifier")(x)
 
 
 class LanguageModel(nn.Module):
-    """What stands at each token's place, or comes after it: logits [B, L, V], computed in float32.
+    """A masked or causal language modelling head: logits [B, L, V] for each position, computed in float32.
 
-    `words` [V, W] is the table that tokens are read from, which the last layer shares unless `own_words`. Before it stands what `style`
-    says, of W features, where it has an activation; `bias` [V] is added where there is one.
+    `words` [V, W] is the encoder's word embedding table. The output layer uses it too, unless `own_words` gives the layer a separate
+    table. Before the output layer is the hidden layer of `style`, with W features, if it has an activation. `bias` adds a bias [V].
     """
 
     style: Style
@@ -133,7 +138,7 @@ class LanguageModel(nn.Module):
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array], words: jax.Array) -> jax.Array:
         x = encoded.last
         if self.style.activation:
-            x = own_layer(self.style, x, words.shape[1], 0.02)
+            x = hidden_layer(self.style, x, words.shape[1], 0.02)
         if self.own_words:
             words = self.param("words", nn.initializers.normal(0.02), words.shape)
         x = jnp.einsum("bld,vd->blv", x, words, precision=EXACT)
@@ -141,7 +146,7 @@ class LanguageModel(nn.Module):
 
 
 class Whole(nn.Module):
-    """An encoder and its head in one: `apply({"params": {"encoder": ..., "head": ...}}, batch)` gives the head's logits."""
+    """An encoder with its head: `apply({"params": {"encoder": ..., "head": ...}}, batch)` returns the head's logits."""
 
     encoder: nn.Module
     head: nn.Module

@@ -1,7 +1,8 @@
-"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions, a gated feed-forward, and layers that read either the
-whole text or a window around each token.
+"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions and gated feed-forward layers.
 
-Letters in shapes are those of `blocks`.
+Layers have either global attention or local attention in a window around each token.
+
+Letters in shapes are those of `research.layers.transformer`.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
-from research.layers.transformer import ACTIVATIONS, Batch, by_row
+from research.layers.transformer import ACTIVATIONS, Batch, per_token
 from research.models.output import EncoderOutput
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -28,8 +29,10 @@ THETAS = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 
 
 @dataclasses.dataclass(frozen=True)
 class ModernBertConfig:
-    """The shape of a ModernBERT, named as in the Hugging Face config. `layer_types` says of each layer whether it is `LOCAL` or
-    `GLOBAL`; `thetas` are the bases of the rotations of the two."""
+    """The shape of a ModernBERT, named as in the Hugging Face config.
+
+    `layer_types` has `LOCAL` or `GLOBAL` for each layer. `thetas` has the base of the rotary frequencies for each type.
+    """
 
     vocab_size: int = 50368
     hidden_size: int = 768
@@ -49,19 +52,19 @@ class ModernBertConfig:
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "ModernBertConfig":
-        """From the contents of a `config.json`, old or new. Raises InputError on what this encoder does not do."""
+        """Read the contents of a `config.json`, in the old or new format. Raise InputError for a feature that is not supported."""
         shape = cls(**{f.name: config[f.name] for f in dataclasses.fields(cls) if f.name in config and f.name != "thetas"})
         every = config.get("global_attn_every_n_layers", 3)
         types = tuple(shape.layer_types or (LOCAL if i % every else GLOBAL for i in range(shape.num_hidden_layers)))
         if len(types) != shape.num_hidden_layers or not set(types) <= {LOCAL, GLOBAL}:
-            raise InputError(f"config.json: layer_types must say {LOCAL!r} or {GLOBAL!r} for each of {shape.num_hidden_layers} layers")
-        transformer.check("hidden_activation", shape.hidden_activation, shape.hidden_size, shape.num_attention_heads)
-        transformer.only(config, rope_scaling=None)
+            raise InputError(f"config.json: layer_types must be {LOCAL!r} or {GLOBAL!r} for each of {shape.num_hidden_layers} layers")
+        transformer.check_shape("hidden_activation", shape.hidden_activation, shape.hidden_size, shape.num_attention_heads)
+        transformer.require(config, rope_scaling=None)
         return dataclasses.replace(shape, layer_types=types, thetas=tuple((kind, _theta(config, kind)) for kind in THETAS))
 
     @property
     def max_length(self) -> int:
-        """The most tokens an example can have."""
+        """Return the largest number of tokens of an example."""
         return self.max_position_embeddings
 
 
@@ -74,17 +77,19 @@ def _theta(config: dict[str, Any], kind: str) -> float:
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Each pair of features i and i + d / 2 of `x` [B * H, L, d] turned by the angle i of its token, `angles` [B, L, d / 2] (Su et al.
-    2021, equation 34)."""
+    """Rotate features i and i + d / 2 of `x` [B * H, L, d] by each token's angle i, from `angles` [B, L, d / 2].
+
+    This is equation 34 of Su et al. 2021, but with pairs of features from the two halves instead of neighbours.
+    """
     (N, L, d), B = x.shape, angles.shape[0]
     x = x.reshape(B, N // B, L, 2, d // 2)
     cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
-    one, other = x[..., 0, :], x[..., 1, :]
-    return jnp.stack([one * cos - other * sin, other * cos + one * sin], axis=-2).reshape(N, L, d)
+    first, second = x[..., 0, :], x[..., 1, :]
+    return jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-2).reshape(N, L, d)
 
 
 class Attention(nn.Module):
-    """Norm, multi-head self-attention with rotated queries and keys, residual: [B, L, D] -> [B, L, D]. The first layer has no norm."""
+    """Norm, multi-head self-attention with rotary positions, then residual: [B, L, D] -> [B, L, D]. The first layer has no norm."""
 
     config: ModernBertConfig
     precision: Precision
@@ -98,15 +103,15 @@ class Attention(nn.Module):
         project = functools.partial(transformer.dense, self.precision, c.hidden_size, bias=c.attention_bias)
         frequencies = dict(c.thetas)[self.kind] ** (-jnp.arange(0, d, 2, dtype=jnp.float32) / d)
         angles = batch["positions"].astype(jnp.float32)[:, :, None] * frequencies[None, None]
-        turn = lambda q, k: (rotate(q, angles), rotate(k, angles))  # noqa: E731
+        rotary = lambda q, k: (rotate(q, angles), rotate(k, angles))  # noqa: E731
         core = Core(self.precision, self.dropout, name="core")
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x) if self.normed else x
-        y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, turn)
-        return x + Dropout(self.dropout)(project(_deep(c), "output")(y), by_row(salt))
+        y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, rotary)
+        return x + Dropout(self.dropout)(project(_residual_std(c), "output")(y), per_token(salt))
 
 
 class Mlp(nn.Module):
-    """Norm, f(up x) * gate x, down, residual: [B, L, D] -> [B, L, D]."""
+    """Norm, down(activation(up(x)) * gate(x)), then residual: [B, L, D] -> [B, L, D]."""
 
     config: ModernBertConfig
     precision: Precision
@@ -118,16 +123,16 @@ class Mlp(nn.Module):
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x)
         up, gate = (transformer.dense(p, c.intermediate_size, c.initializer_range, name, c.mlp_bias)(y) for name in ("up", "gate"))
         y = ACTIVATIONS[c.hidden_activation](p.rounded(up)) * gate
-        return x + transformer.dense(p, c.hidden_size, _deep(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, by_row(salt)))
+        return x + transformer.dense(p, c.hidden_size, _residual_std(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, per_token(salt)))
 
 
-def _deep(config: ModernBertConfig) -> float:
-    """The deviation with which layers begin whose outputs add up along the depth."""
+def _residual_std(config: ModernBertConfig) -> float:
+    """Return the initial standard deviation of layers whose outputs are added to the residual stream."""
     return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
 
 
 class Layer(nn.Module):
-    """Layer number `number`: [B, L, D] -> [B, L, D]. The last one norms what it gives."""
+    """Layer number `number`: [B, L, D] -> [B, L, D]. The last layer normalises its output."""
 
     config: ModernBertConfig
     precision: Precision
@@ -139,9 +144,9 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array, batch: Batch, salt: jax.Array | None) -> jax.Array:
         c, kind = self.config, self.config.layer_types[self.number]
         mask = transformer.same_segment(batch["segments"])
-        if kind == LOCAL:  # places of a row are as far from each other as positions of a text are
-            place = jnp.arange(x.shape[1])
-            mask &= (jnp.abs(place[:, None] - place[None, :]) <= c.local_attention // 2)[None, None]
+        if kind == LOCAL:  # within a segment, indices in the row have the same distances as positions in the text
+            index = jnp.arange(x.shape[1])
+            mask &= (jnp.abs(index[:, None] - index[None, :]) <= c.local_attention // 2)[None, None]
         attention = Attention(c, self.precision, self.attention_dropout, kind, normed=self.number > 0, name="attention")
         x = Mlp(c, self.precision, self.dropout, name="mlp")(attention(x, batch, mask, salt), salt)
         last = self.number == c.num_hidden_layers - 1
@@ -149,7 +154,7 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Words, normalised: [B, L] -> [B, L, D]."""
+    """Normalised word embeddings: [B, L] -> [B, L, D]."""
 
     config: ModernBertConfig
     dropout: float
@@ -158,11 +163,11 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, salt: jax.Array | None) -> jax.Array:
         c = self.config
         x = Embed(c.vocab_size, c.hidden_size, nn.initializers.normal(c.initializer_range), name="word")(batch["tokens"])
-        return Dropout(self.dropout)(LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x), by_row(salt))
+        return Dropout(self.dropout)(LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x), per_token(salt))
 
 
 class ModernBert(nn.Module):
-    """The encoder; it is called as `bert.Bert` is, and has no pooler."""
+    """The encoder, called as `bert.Bert` is. It has no pooler."""
 
     config: ModernBertConfig
     precision: Precision = Precision()
@@ -171,7 +176,7 @@ class ModernBert(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named."""
+        """Return the names of the stages from bottom to top. A stage's parameters live under its name."""
         return ("embeddings", *(f"layer_{i}" for i in range(self.config.num_hidden_layers)))
 
     @nn.compact

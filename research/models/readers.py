@@ -1,4 +1,6 @@
-"""Readers: what a head makes of an encoder's states before it pools them. Their parameters live under `head/reader/`.
+"""Readers: modules of a head that compute the features to be pooled from the encoder's hidden states.
+
+Their parameters live under `head/reader/`.
 
 Letters in shapes: B rows of a batch, L tokens of a row, D hidden size, K stages that are read, H size of an LSTM's direction.
 """
@@ -14,17 +16,17 @@ from research.models.output import EncoderOutput
 
 
 class Reader(nn.Module):
-    """`reader(encoded, batch)` gives the features [B, L, any], of the states `encoded.stages` of the stages that it asks for.
+    """Base class. `reader(encoded, batch)` returns features [B, L, any]; `encoded.stages` holds the stages that `stages` returned.
 
-    A feature of a token must not depend on other examples of its row (`batch["segments"]`). What stands in padding is not used.
+    A token's features must not depend on other examples in its row (`batch["segments"]`). Features in padding are not used.
     """
 
     def stages(self, total: int) -> tuple[int, ...]:
-        """Which of an encoder's `total` stages are read, ascending; 0 is the embeddings. The last one unless overridden."""
+        """Return the indices of the stages to read, ascending, of `total` stages. 0 is the embeddings. The default is the last stage."""
         return (total - 1,)
 
     def for_vocabulary(self, size: int) -> "Reader":
-        """The same for token ids under `size`, for those that read the tokens too."""
+        """Return this reader for token ids below `size`. Only readers with word embeddings override it."""
         return self
 
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
@@ -32,7 +34,7 @@ class Reader(nn.Module):
 
 
 class OneStage(Reader):
-    """The states of stage number `stage`: [B, L, D]."""
+    """The hidden states of the stage with index `stage`: [B, L, D]."""
 
     stage: int
 
@@ -44,7 +46,7 @@ class OneStage(Reader):
 
 
 class LastJoined(Reader):
-    """The states of the last `count` layers joined, or of all layers where there are fewer, the lowest first: [B, L, K * D]."""
+    """Concatenated hidden states of the last `count` layers, or of all layers if there are fewer, lowest first: [B, L, K * D]."""
 
     count: int
 
@@ -56,9 +58,9 @@ class LastJoined(Reader):
 
 
 class ScalarMix(Reader):
-    """gamma * sum_j softmax(s)_j h_j over all stages, embeddings included: [B, L, D]. `s` [K] begins with 0, `gamma` with 1.
+    """gamma * sum_j softmax(s)_j h_j over all stages, embeddings included: [B, L, D]. `s` [K] starts at 0, `gamma` at 1.
 
-    Raises InputError where stages have different numbers of features.
+    Raise InputError if stages have different numbers of features.
     """
 
     def stages(self, total: int) -> tuple[int, ...]:
@@ -67,15 +69,15 @@ class ScalarMix(Reader):
     @nn.compact
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         if len(sizes := {states.shape[-1] for states in encoded.stages}) > 1:
-            raise InputError(f"scalar_mix adds stages up, but this encoder's have {', '.join(map(str, sorted(sizes)))} features")
+            raise InputError(f"scalar_mix needs stages of one size, but this encoder's have {', '.join(map(str, sorted(sizes)))} features")
         s = self.param("s", nn.initializers.zeros, (len(encoded.stages),))
         gamma = self.param("gamma", nn.initializers.ones, ())
-        parts = jax.nn.softmax(s)
-        return gamma * sum(part * states for part, states in zip(parts, encoded.stages, strict=True))
+        weights = jax.nn.softmax(s)
+        return gamma * sum(weight * states for weight, states in zip(weights, encoded.stages, strict=True))
 
 
 class LstmOver(Reader):
-    """`layers` BiLSTMs, one on top of the other, over the last states: [B, L, 2 * H]."""
+    """`layers` stacked BiLSTMs over the last hidden states: [B, L, 2 * H]."""
 
     size: int
     layers: int
@@ -90,7 +92,7 @@ class LstmOver(Reader):
 
 
 class LstmBeside(Reader):
-    """The last states joined with those of a BiLSTM over word embeddings of its own, [`vocabulary`, `embedding`]: [B, L, D + 2 * H]."""
+    """The last hidden states concatenated with a BiLSTM over new word embeddings [`vocabulary`, `embedding`]: [B, L, D + 2 * H]."""
 
     embedding: int
     size: int
@@ -103,5 +105,5 @@ class LstmBeside(Reader):
     @nn.compact
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
         words = nn.Embed(self.vocabulary, self.embedding, name="word")(batch["tokens"])
-        own = BiLstm(self.size, self.precision, name="lstm")(words, batch["segments"])
-        return jnp.concatenate([encoded.stages[0], own], axis=-1)
+        states = BiLstm(self.size, self.precision, name="lstm")(words, batch["segments"])
+        return jnp.concatenate([encoded.stages[0], states], axis=-1)

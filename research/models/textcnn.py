@@ -1,4 +1,4 @@
-"""TextCNN (Kim 2014): filters over windows of word embeddings. The largest of each filter over a text is taken by the head.
+"""TextCNN (Kim 2014): filters over windows of word embeddings. The head takes the maximum of each filter over a text.
 
 Letters in shapes: B rows of a batch, L tokens of a row, D features of an embedding, F filters of a window.
 """
@@ -19,37 +19,38 @@ from research.models.output import EncoderOutput
 
 @dataclasses.dataclass(frozen=True)
 class TextCnnConfig:
-    """The shape: so many `filters` over each of `windows`, numbers of words, of embeddings of `embedding` features."""
+    """The shape: `filters` filters for each window size (in words) in `windows`, over embeddings with `embedding` features."""
 
     vocab_size: int
     embedding: int
     filters: int
     windows: tuple[int, ...]
     num_attention_heads: ClassVar[int] = 0
-    max_length: ClassVar[int] = 2**31 - 1  # no table of positions ends it
+    max_length: ClassVar[int] = 2**31 - 1  # there is no position table
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "TextCnnConfig":
-        """From a config with these fields, in which `windows` are apart by commas. Raises InputError where one makes no sense."""
+        """Read a config with the fields of this class, but `windows` as a comma-separated string. Raise InputError for an invalid value."""
         sizes = {name: config[name] for name in ("vocab_size", "embedding", "filters")}
         if wrong := next((name for name, value in sizes.items() if value < 1), None):
             raise InputError(f"textcnn.{wrong}={sizes[wrong]} must be at least 1")
-        words = [word.strip() for word in config["windows"].split(",")]
-        if not all(word.isdecimal() and int(word) for word in words) or len(set(words)) < len(words):
-            raise InputError(f"textcnn.windows={config['windows']!r} must be different numbers of words, apart by commas: 3,4,5")
-        return cls(**sizes, windows=tuple(map(int, words)))
+        windows = [window.strip() for window in config["windows"].split(",")]
+        if not all(window.isdecimal() and int(window) for window in windows) or len(set(windows)) < len(windows):
+            raise InputError(f"textcnn.windows={config['windows']!r} must be different numbers of words, separated by commas: 3,4,5")
+        return cls(**sizes, windows=tuple(map(int, windows)))
 
     @property
     def hidden_size(self) -> int:
-        """Features of the layer's states: all filters."""
+        """Return the number of features of the layer's states: all filters."""
         return self.filters * len(self.windows)
 
 
 class Windows(nn.Module):
-    """relu(W x[t : t + w] + b) for each window of w words: [B, L, D] with `segments` [B, L] -> [B, L, F * windows]; 0 in padding.
+    """relu(W x[t : t + w] + b) for each window size w: [B, L, D] with `segments` [B, L] -> [B, L, F * windows]; 0 in padding.
 
-    What lies beyond a segment's end counts as zeros, so a row gives what its examples give alone, and short texts have
-    windows too. `window_w` has the kernel [w * D, F], the first D rows for the first word. Costs 2 * w * D * F FLOPs a token each.
+    Vectors beyond a segment's end are replaced by zeros. So an example has the same states packed with others as alone, and texts
+    shorter than a window have states too. `window_w` has the kernel [w * D, F], with the first D rows for the first word. It costs
+    2 * w * D * F FLOPs a token.
     """
 
     config: TextCnnConfig
@@ -69,17 +70,17 @@ class Windows(nn.Module):
 
 
 def _ahead(x: jax.Array, segments: jax.Array, k: int) -> jax.Array:
-    """At each token, the vector `k` places further [B, L, D]: zeros where that is not in the same segment."""
+    """Return for each token the vector `k` positions later, [B, L, D], or zeros if that is not in the same segment."""
     length = x.shape[1]
-    moved = jnp.pad(x, ((0, 0), (0, k), (0, 0)))[:, k : k + length]
+    shifted = jnp.pad(x, ((0, 0), (0, k), (0, 0)))[:, k : k + length]
     same = jnp.pad(segments, ((0, 0), (0, k)), constant_values=-1)[:, k : k + length] == segments
-    return jnp.where(same[..., None], moved, 0.0)
+    return jnp.where(same[..., None], shifted, 0.0)
 
 
 class TextCnn(nn.Module):
-    """The encoder, called as `bert.Bert`: [B, L] tokens -> states [B, L, D], then [B, L, F * windows].
+    """The encoder, called as `bert.Bert` is: [B, L] tokens -> embeddings [B, L, D], then states [B, L, F * windows].
 
-    Dropout is on what enters the layer, too: Kim drops only what the head reads.
+    Unlike in Kim 2014, where only the head has dropout, dropout is also applied to the embeddings.
     """
 
     config: TextCnnConfig
@@ -88,7 +89,7 @@ class TextCnn(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The depth-ordered units, as their parameters are named."""
+        """Return the names of the stages from bottom to top. A stage's parameters live under its name."""
         return ("embeddings", "layer_0")
 
     @nn.compact

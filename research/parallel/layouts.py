@@ -1,6 +1,6 @@
-"""How a step meets devices: jit on one, pmap over several. The numbers are the same.
+"""Running a step on devices: jit on one device or pmap over several, with the same results.
 
-A step is written once as `step(..., axis)`: it adds up over the mapped axis called `axis`, or over nothing when it is None.
+A step is written once as `step(..., axis)`. It sums over the mapped axis named `axis`, or over nothing if `axis` is None.
 """
 
 import dataclasses
@@ -20,22 +20,25 @@ MODES = ("auto", "jit", "pmap", "mesh")
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where things are: on one device (`devices` 0), or copied (parameters) and cut by rows (batches) over several."""
+    """The placement of arrays. With `devices` 0, everything is on one device, under jit.
+
+    Otherwise parameters are replicated and the rows of batches are sharded over `devices` devices, under pmap.
+    """
 
     devices: int = 0
 
     @property
     def multiple(self) -> int:
-        """The rows of a batch must be a multiple of this."""
+        """Return the number that must divide the number of rows of a batch."""
         return max(self.devices, 1)
 
     @property
     def fleet(self) -> tuple[str, ...]:
-        """The names of the runs that compute together, this one among them; () where it is alone."""
+        """Return the names of the runs that share this layout's programs, including this run, or () for a single run."""
         return ()
 
     def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> "Program":
-        """The program of `step`; `donate` lists the arguments whose buffers it may reuse."""
+        """Return the program of `step`. `donate` lists the indices of donated arguments, whose buffers the program may reuse."""
         if not self.devices:
             return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate))
         devices = jax.local_devices()[: self.devices]
@@ -43,55 +46,58 @@ class Layout:
         return Program(mapped)
 
     def replicate(self, tree: Any) -> Any:
-        """A copy of each leaf for each device, which a step may then take over."""
+        """Return a copy of each leaf on each device. A step may donate the copies."""
         if not self.devices:
             return jax.tree.map(jax.numpy.array, tree)
-        devices = jax.sharding.Mesh(jax.local_devices()[: self.devices], (AXIS,))
-        one_each = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec(AXIS))
-        return jax.tree.map(lambda x: jax.device_put(np.broadcast_to(x, (self.devices, *np.shape(x))), one_each), tree)
+        mesh = jax.sharding.Mesh(jax.local_devices()[: self.devices], (AXIS,))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        return jax.tree.map(lambda x: jax.device_put(np.broadcast_to(x, (self.devices, *np.shape(x))), sharding), tree)
 
     def place(self, tree: Any) -> Any:
-        """As `replicate`, but what is on a single device already is taken as it is: a step that takes it over leaves it deleted."""
+        """Return what `replicate` returns, but do not copy JAX arrays on a single device. A step that donates such an array deletes it."""
         if self.devices:
             return self.replicate(tree)
         return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jax.numpy.array(x), tree)
 
     def shard(self, batch: Any, axis: int = 0) -> Any:
-        """Rows (on `axis`) cut into equal parts, one for each device, with the device first."""
+        """Return the batch with its rows (on `axis`) split into equal parts, one for each device, on a new first axis."""
         if not self.devices:
             return batch
 
-        def cut(x):
+        def split_rows(x):
             parts = x.reshape(*x.shape[:axis], self.devices, x.shape[axis] // self.devices, *x.shape[axis + 1 :])
             return np.moveaxis(parts, axis, 0)
 
-        return jax.tree.map(cut, batch)
+        return jax.tree.map(split_rows, batch)
 
     def shard_same(self, batch: Any) -> Any:
-        """`shard` for a batch that has nothing to do with the seed, as those of an evaluation."""
+        """Return what `shard` returns, for a batch that does not depend on the seed, such as an evaluation batch."""
         return self.shard(batch)
 
     def first(self, tree: Any) -> Any:
-        """One device's copy of replicated leaves."""
+        """Return the first device's copy of replicated leaves."""
         return jax.tree.map(lambda x: x[0], tree) if self.devices else tree
 
     def join(self, x: jax.Array) -> np.ndarray:
-        """The rows of a result, put together again: the inverse of `shard`."""
+        """Return a sharded result as one NumPy array of rows: the inverse of `shard`."""
         x = np.asarray(x)
         return x.reshape(-1, *x.shape[2:]) if self.devices else x
 
 
 def layout(mode: str) -> Layout:
-    """The layout for `config.parallel`: `auto` is pmap where there are several devices. Raises InputError otherwise."""
+    """Return the layout for a value of `config.parallel`. `auto` means pmap if there are several devices, else jit.
+
+    Raise InputError for an unknown mode, and for `mesh`, which is not implemented.
+    """
     if mode not in MODES:
         raise InputError(f"parallel {mode!r}: {nearest(mode, MODES)}")
     if mode == "mesh":
-        raise InputError("parallel='mesh' is not built yet; use --config.parallel=jit or pmap")
+        raise InputError("parallel='mesh' is not implemented yet; use --config.parallel=jit or pmap")
     if mode == "jit" or (mode == "auto" and jax.local_device_count() == 1):
         return Layout()
     return Layout(jax.local_device_count())
 
 
 def add_up(tree: Any, axis: str | None) -> Any:
-    """Sums over devices inside a step."""
+    """Return the sums of all leaves over the devices of the mapped `axis`, inside a step. Return the tree itself if `axis` is None."""
     return tree if axis is None else jax.lax.psum(tree, axis)

@@ -1,4 +1,4 @@
-"""Steps compiled ahead of time, with their compilations counted and their FLOPs known."""
+"""Ahead-of-time compilation of steps, with the number of compilations and FLOPs."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,11 +8,10 @@ import jax
 
 
 class Program:
-    """A step compiled ahead of time, once for each shape of its batch (the third argument), so that compilations are counted
-    and their cost is known.
+    """A step that is compiled ahead of time, once for each set of shapes in its batch (the third argument).
 
-    `compilations`: how many there were; `flops`: floating-point operations on one device of the program last run: as XLA counts
-    them, and the products in loops for every time after the first, which is all that XLA counts.
+    `compilations` is the number of compilations. `flops` is the number of floating-point operations on one device of the program
+    that ran last. XLA counts the body of a loop once; the matrix products of the other iterations are added to XLA's count.
     """
 
     def __init__(self, step: Callable):
@@ -31,29 +30,32 @@ class Program:
 
 
 def compiled(step: Callable, *args: Any) -> tuple[Callable, float]:
-    """The program of a jitted (or pmapped) step for arguments like these, and its FLOPs as in `Program`."""
+    """Return a jitted or pmapped step compiled for arguments of these shapes, and its FLOPs as in `Program`."""
     if hasattr(step, "trace"):
         traced = step.trace(*args)
         lowered, jaxpr = traced.lower(), traced.jaxpr
-    else:  # pmap gives no trace
+    else:  # a pmapped function has no trace method
         lowered, jaxpr = step.lower(*args), jax.make_jaxpr(step)(*args)
     program = lowered.compile()
-    again = products(jaxpr.jaxpr.eqns, loops=True) - products(jaxpr.jaxpr.eqns, loops=False)
-    return program, float(program.cost_analysis().get("flops", 0.0)) + again
+    repeated = products(jaxpr.jaxpr.eqns, loops=True) - products(jaxpr.jaxpr.eqns, loops=False)
+    return program, float(program.cost_analysis().get("flops", 0.0)) + repeated
 
 
 def products(equations: Iterable[Any], loops: bool) -> float:
-    """Floating-point operations of the matrix products in a traced function's equations; with `loops`, as often as their loops run."""
+    """Return the FLOPs of the matrix products in the equations of a jaxpr.
+
+    With `loops`, count each product in a `scan` once per iteration, else once.
+    """
     total = 0.0
     for equation in equations:
-        times = equation.params["length"] if loops and equation.primitive.name == "scan" else 1
+        iterations = equation.params["length"] if loops and equation.primitive.name == "scan" else 1
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(inner):
-                total += times * products(getattr(inner, "jaxpr", inner).eqns, loops)
+                total += iterations * products(getattr(inner, "jaxpr", inner).eqns, loops)
     return total
 
 

@@ -1,9 +1,8 @@
-"""The one grammar for "which parameters": ordered, named patterns over slash paths.
+"""The grammar for selecting parameters: ordered, named patterns over slash paths.
 
-A pattern of plain words (`bias`, `attention/query`, `layer_1`) matches where its words stand as whole, consecutive
-components of a name: `layer_1` is not in `encoder/layer_11/...`. Anything else is a regular expression over the full name.
-The first rule that matches decides; every name must be covered and every rule must decide somewhere or, where it is hidden
-by an earlier one, at least match.
+A pattern of plain words (`bias`, `attention/query`, `layer_1`) matches names that contain its words as consecutive components:
+`layer_1` does not match `encoder/layer_11/...`. Any other pattern is a regular expression for the full name.
+The first matching rule decides. A rule must cover every name, and every rule must match a name, even if an earlier rule decides it.
 """
 
 import re
@@ -17,7 +16,7 @@ _PLAIN = re.compile(r"[\w-]+(/[\w-]+)*")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether `pattern` covers the parameter called `name`. Raises InputError on an invalid regular expression."""
+    """Return whether `pattern` covers the parameter `name`. Raise InputError for an invalid regular expression."""
     if _PLAIN.fullmatch(pattern):
         return f"/{pattern}/" in f"/{name}/"
     try:
@@ -27,25 +26,25 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def resolve(rules: Mapping[str, tuple[str, Value]], names: Iterable[str]) -> dict[str, tuple[str, Value]]:
-    """name -> (rule, value) by the first rule whose pattern matches.
+    """Return a mapping from each name to the (rule, value) of the first rule whose pattern matches it.
 
-    `rules` maps the rule's own name to (pattern, value), in order. Raises InputError for a rule that matches no name and
-    for a name that no rule covers.
+    `rules` maps rule names to (pattern, value), in order. Raise InputError for a rule that matches no name and for a name that
+    no rule covers.
     """
     names = list(names)
     for rule, (pattern, _) in rules.items():
         check_matches(rule, pattern, names)
-    found = {}
+    resolved = {}
     for name in names:
-        decided = next(((rule, value) for rule, (pattern, value) in rules.items() if matches(pattern, name)), None)
-        if decided is None:
+        decision = next(((rule, value) for rule, (pattern, value) in rules.items() if matches(pattern, name)), None)
+        if decision is None:
             raise InputError(f"no rule covers parameter {name!r}; rules: {', '.join(rules)}")
-        found[name] = decided
-    return found
+        resolved[name] = decision
+    return resolved
 
 
 def check_matches(rule: str, pattern: str, names: Iterable[str]) -> None:
-    """Raises InputError, naming the nearest component, unless `pattern` matches one of `names`."""
+    """Raise InputError if `pattern` matches none of `names`. The message suggests the nearest component."""
     names = list(names)
     if not any(matches(pattern, name) for name in names):
         words = {"/".join(parts[i:j]) for parts in (n.split("/") for n in names) for j in range(len(parts) + 1) for i in range(j)}

@@ -1,4 +1,4 @@
-"""Parameters by name: a nested dict of arrays seen as a flat map from slash paths to leaves, and cut in two."""
+"""Operations on parameter trees: nested dicts of arrays, whose leaves are named by slash paths."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,22 +11,22 @@ Tree = dict[str, Any]
 
 
 def flatten(params: Tree) -> dict[str, Any]:
-    """{"encoder": {"norm": {"bias": b}}} -> {"encoder/norm/bias": b}, names sorted."""
+    """Return a tree as a flat dict, {"encoder": {"norm": {"bias": b}}} -> {"encoder/norm/bias": b}, with sorted names."""
     return dict(sorted(traverse_util.flatten_dict(params, sep="/").items()))
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """The inverse of `flatten`."""
+    """Return the tree of a flat dict of leaves: the inverse of `flatten`."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
 def map_named(function: Callable[[str, Any], Any], params: Tree) -> Tree:
-    """A tree of the same shape with `function(name, leaf)` at each leaf."""
+    """Return a tree of the same structure with `function(name, leaf)` at each leaf."""
     return unflatten({name: function(name, leaf) for name, leaf in flatten(params).items()})
 
 
 def split(params: Tree, names: Iterable[str]) -> tuple[Tree, Tree]:
-    """The leaves called `names`, and all others: two trees that share no leaf. Raises KeyError on a name that is not there."""
+    """Return two trees: the leaves with the given names, and all other leaves. Raise KeyError for an unknown name."""
     leaves, chosen = flatten(params), set(names)
     if unknown := chosen - leaves.keys():
         raise KeyError(f"no such parameter: {sorted(unknown)}")
@@ -37,7 +37,7 @@ def split(params: Tree, names: Iterable[str]) -> tuple[Tree, Tree]:
 
 
 def merge(one: Tree, other: Tree) -> Tree:
-    """The inverse of `split`. Raises ValueError where both trees have a leaf of the same name."""
+    """Return one tree with the leaves of both: the inverse of `split`. Raise ValueError if both have a leaf of the same name."""
     a, b = flatten(one), flatten(other)
     if both := a.keys() & b.keys():
         raise ValueError(f"in both trees: {sorted(both)}")
@@ -45,12 +45,12 @@ def merge(one: Tree, other: Tree) -> Tree:
 
 
 def count(params: Tree) -> int:
-    """Number of scalars in all leaves."""
+    """Return the number of scalars in all leaves."""
     return sum(int(np.prod(leaf.shape)) for leaf in flatten(params).values())
 
 
 def digest(params: Tree) -> str:
-    """sha256 over names, shapes, dtypes and bytes of all leaves, names sorted: equal digests are equal parameters."""
+    """Return the sha256 hex digest of the names, shapes, dtypes and bytes of all leaves, in the order of sorted names."""
     sha = hashlib.sha256()
     for name, leaf in flatten(params).items():
         array = np.asarray(leaf)

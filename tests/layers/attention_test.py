@@ -1,4 +1,4 @@
-"""Attention piece by piece, beside the formula written in one line and differentiated by JAX."""
+"""Compare attention in chunks with the formula, differentiated by JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from research.layers import attention
-from research.layers.dropout import kept
+from research.layers.dropout import keep_mask
 from research.layers.precision import Precision
 
 B, H, L, D, RATE = 4, 6, 8, 5, 0.2
-# Weights a piece may have -> heads in a piece, of B * H: all, two rows, one row, three heads, one.
-PIECES = {B * H * L * L: 24, 2 * H * L * L: 12, H * L * L: 6, 3 * L * L: 3, 1: 1}
+# Limit of weights in a chunk -> heads in a chunk, of B * H: all heads, two rows, one row, three heads, one head.
+CHUNKS = {B * H * L * L: 24, 2 * H * L * L: 12, H * L * L: 6, 3 * L * L: 3, 1: 1}
 
 
 @pytest.fixture(scope="module")
 def given():
-    """Queries, keys and values [B * H, L, D], the cotangent of the result, the mask of two segments a row, places for dropout."""
+    """Return queries, keys, values and the output's cotangent [B * H, L, D], a mask of two segments a row, and rows and columns."""
     random = np.random.default_rng(0)
     q, k, v, g = (random.normal(size=(B * H, L, D)).astype(np.float32) for _ in range(4))
     segments = np.arange(L)[None] >= np.arange(2, 2 + B)[:, None]
@@ -29,51 +29,52 @@ def given():
 def formula(q, k, v, mask, rows, columns, rate):
     scores = jnp.einsum("nqd,nkd->nqk", q, k, precision="highest").reshape(B, H, L, L) / np.sqrt(D)
     weights = jax.nn.softmax(jnp.where(mask, scores, -np.inf))
-    weights = jnp.where(kept(rows, columns, rate), weights / (1 - rate), 0) if rate else weights
+    weights = jnp.where(keep_mask(rows, columns, rate), weights / (1 - rate), 0) if rate else weights
     return jnp.einsum("nqk,nkd->nqd", weights.reshape(B * H, L, L), v, precision="highest")
 
 
-def both(function, given):
-    """The result and the gradients of q, k and v."""
+def with_gradients(function, given):
+    """Return the result of `function(q, k, v)` and the gradients of q, k and v."""
     q, k, v, g, *_ = given
-    result, pull = jax.vjp(function, q, k, v)
-    return result, *pull(g)
+    result, backward = jax.vjp(function, q, k, v)
+    return result, *backward(g)
 
 
 @pytest.mark.parametrize("rate", (0.0, RATE))
-@pytest.mark.parametrize("weights", PIECES)
-def test_in_pieces_it_is_the_formula_and_so_are_its_gradients(monkeypatch, given, weights, rate):
-    monkeypatch.setattr(attention, "PIECE", weights)
-    mask, *places = given[4:]
-    places = places if rate else (None, None)
-    assert attention._heads(B * H, H, L * L) == PIECES[weights]
-    found = both(lambda q, k, v: attention.attention(q, k, v, mask, *places, rate, Precision()), given)
-    for ours, wanted in zip(found, both(lambda q, k, v: formula(q, k, v, mask, *places, rate), given), strict=True):
-        np.testing.assert_allclose(ours, wanted, atol=2e-6)
-    open_mask = both(lambda q, k, v: formula(q, k, v, np.ones_like(mask), *places, rate), given)
-    assert all(np.abs(ours - other).max() > 1e-2 for ours, other in zip(found, open_mask, strict=True))
+@pytest.mark.parametrize("weights", CHUNKS)
+def test_in_chunks_the_result_and_gradients_are_those_of_the_formula(monkeypatch, given, weights, rate):
+    monkeypatch.setattr(attention, "CHUNK", weights)
+    mask, *salts = given[4:]
+    salts = salts if rate else (None, None)
+    assert attention._heads(B * H, H, L * L) == CHUNKS[weights]
+    actual = with_gradients(lambda q, k, v: attention.attention(q, k, v, mask, *salts, rate, Precision()), given)
+    expected = with_gradients(lambda q, k, v: formula(q, k, v, mask, *salts, rate), given)
+    for x, y in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-6)
+    without_mask = with_gradients(lambda q, k, v: formula(q, k, v, np.ones_like(mask), *salts, rate), given)
+    assert all(np.abs(x - y).max() > 1e-2 for x, y in zip(actual, without_mask, strict=True))
 
 
 @pytest.mark.parametrize("weights", (B * H * L * L, H * L * L, 3 * L * L))
-def test_bfloat16_in_pieces_is_to_the_bit_bfloat16_at_once(monkeypatch, given, weights):
-    mask, *places = given[4:]
-    function = jax.jit(lambda q, k, v: attention.attention(q, k, v, mask, *places, RATE, Precision("bfloat16")))
-    at_once = both(function, given)
-    monkeypatch.setattr(attention, "PIECE", weights)
-    for ours, wanted in zip(both(function, given), at_once, strict=True):
-        np.testing.assert_array_equal(ours, wanted)
-    exact = both(lambda q, k, v: formula(q, k, v, mask, *places, RATE), given)
-    assert all(1e-4 < np.abs(ours - other).max() < 5e-2 for ours, other in zip(at_once, exact, strict=True))
+def test_bfloat16_in_chunks_equals_bfloat16_at_once_bit_for_bit(monkeypatch, given, weights):
+    mask, *salts = given[4:]
+    function = jax.jit(lambda q, k, v: attention.attention(q, k, v, mask, *salts, RATE, Precision("bfloat16")))
+    at_once = with_gradients(function, given)
+    monkeypatch.setattr(attention, "CHUNK", weights)
+    for in_chunks, expected in zip(with_gradients(function, given), at_once, strict=True):
+        np.testing.assert_array_equal(in_chunks, expected)
+    exact = with_gradients(lambda q, k, v: formula(q, k, v, mask, *salts, RATE), given)
+    assert all(1e-4 < np.abs(x - y).max() < 5e-2 for x, y in zip(at_once, exact, strict=True))
 
 
-def test_a_gradient_of_its_gradient_is_refused_and_not_zero(monkeypatch, given):
+def test_a_second_derivative_is_an_error_in_chunks(monkeypatch, given):
     q, k, v, _, mask, *_ = given
 
     def slope(q):
         return jax.grad(lambda q: attention.attention(q, k, v, mask, None, None, 0.0, Precision()).sum())(q).sum()
 
-    assert np.isfinite(jax.grad(slope)(q)).all()  # at once
-    monkeypatch.setattr(attention, "PIECE", 1)
+    assert np.isfinite(jax.grad(slope)(q)).all()  # all heads in one chunk
+    monkeypatch.setattr(attention, "CHUNK", 1)
     assert np.isfinite(slope(q))
-    with pytest.raises(NotImplementedError, match="attention in pieces"):
+    with pytest.raises(NotImplementedError, match="attention in chunks"):
         jax.grad(slope)(q)

@@ -34,7 +34,7 @@ def transposed(spec):
 
 
 def dots(function, *arguments):
-    """Operand and result types of every dot in a function's program: [(lhs, rhs, out)]."""
+    """Return the operand and result types of every dot in a function's program: [(lhs, rhs, out)]."""
     text = jax.jit(function).lower(*arguments).as_text()
     types = re.findall(r"stablehlo\.dot_general.*: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\) -> tensor<(?:\d+x)*(\w+)>", text)
     assert len(types) == text.count("stablehlo.dot_general ")
@@ -42,75 +42,75 @@ def dots(function, *arguments):
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_mixed_einsum_rounds_its_operands_and_nothing_else(spec):
+def test_mixed_einsum_rounds_only_its_operands(spec):
     a, b, _ = operands(spec)
-    found = mixed_einsum(spec, a, b)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, np.einsum(spec, rounded(a), rounded(b)), atol=1e-5)
-    error = np.abs(found - np.einsum(spec, a, b))
+    actual = mixed_einsum(spec, a, b)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, np.einsum(spec, rounded(a), rounded(b)), atol=1e-5)
+    error = np.abs(actual - np.einsum(spec, a, b))
     assert 1e-4 < error.max() < 0.1, "near the float32 product, but not equal"
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_gradients_round_their_operands_and_nothing_else(spec):
+def test_gradients_round_only_their_operands(spec):
     a, b, g = operands(spec)
-    found = jax.vjp(lambda a, b: mixed_einsum(spec, a, b), a, b)[1](g)
+    actual = jax.vjp(lambda a, b: mixed_einsum(spec, a, b), a, b)[1](g)
     spec_a, spec_b = transposed(spec)
-    wanted = np.einsum(spec_a, rounded(g), rounded(b)), np.einsum(spec_b, rounded(a), rounded(g))
+    expected = np.einsum(spec_a, rounded(g), rounded(b)), np.einsum(spec_b, rounded(a), rounded(g))
     exact = jax.vjp(lambda a, b: Precision("float32").einsum(spec, a, b), a, b)[1](g)
-    for ours, rounded_once, full in zip(found, wanted, exact, strict=True):
-        assert ours.dtype == jnp.float32
-        np.testing.assert_allclose(ours, rounded_once, atol=1e-5)
-        assert 1e-4 < np.abs(ours - full).max() < 0.15
+    for grad, expected_grad, exact_grad in zip(actual, expected, exact, strict=True):
+        assert grad.dtype == jnp.float32
+        np.testing.assert_allclose(grad, expected_grad, atol=1e-5)
+        assert 1e-4 < np.abs(grad - exact_grad).max() < 0.15
 
 
-def test_gradients_have_the_dtype_of_what_they_are_gradients_of():
+def test_gradients_have_the_dtypes_of_the_operands():
     a, b, _ = operands("bld,df->blf")
     grads = jax.grad(lambda a, b: mixed_einsum("bld,df->blf", a, b).sum(), (0, 1))(jnp.asarray(a, jnp.bfloat16), b)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
 
 
-def test_nothing_is_kept_of_the_second_operand_but_itself():
+def test_the_second_operand_is_stored_only_in_its_original_dtype():
     a, b, _ = operands("bld,df->blf")
     b = jnp.asarray(b)
-    kept = jax.tree.leaves(jax.vjp(lambda a: mixed_einsum("bld,df->blf", a, b), a)[1])
-    assert sorted((x.dtype.name, x.shape) for x in kept if x.size) == [("bfloat16", a.shape), ("float32", b.shape)]
+    residuals = jax.tree.leaves(jax.vjp(lambda a: mixed_einsum("bld,df->blf", a, b), a)[1])
+    assert sorted((x.dtype.name, x.shape) for x in residuals if x.size) == [("bfloat16", a.shape), ("float32", b.shape)]
 
 
 @pytest.mark.parametrize("unit, kind", [(True, "bf16"), (False, "f32")])
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_dot_of_the_backward_pass_takes_what_the_device_is_quick_at_and_gives_float32(spec, unit, kind, monkeypatch):
+def test_every_dot_of_the_backward_pass_has_fast_operands_and_returns_float32(spec, unit, kind, monkeypatch):
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: unit)
     a, b, g = operands(spec)
-    found = dots(jax.grad(lambda a, b: jnp.sum(g * mixed_einsum(spec, a, b)), (0, 1)), a, b)
-    assert found and set(found) == {(kind, kind, "f32")}
+    types = dots(jax.grad(lambda a, b: jnp.sum(g * mixed_einsum(spec, a, b)), (0, 1)), a, b)
+    assert types and set(types) == {(kind, kind, "f32")}
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_the_numbers_are_those_of_a_device_with_a_unit_for_bfloat16(spec, monkeypatch):
+def test_results_are_the_same_with_and_without_a_bfloat16_unit(spec, monkeypatch):
     a, b, g = operands(spec)
     with_unit, without, exact = {}, {}, {}
-    for found, unit, name in ((with_unit, True, "bfloat16"), (without, False, "bfloat16"), (exact, False, "float32")):
+    for results, unit, name in ((with_unit, True, "bfloat16"), (without, False, "bfloat16"), (exact, False, "float32")):
         monkeypatch.setattr(precision, "multiplies_bfloat16", lambda unit=unit: unit)
         value, back = jax.jit(lambda a, b, name=name: jax.vjp(functools.partial(Precision(name).einsum, spec), a, b))(a, b)
-        found |= dict(zip(("out", "a", "b"), (value, *back(g)), strict=True))
+        results |= dict(zip(("out", "a", "b"), (value, *back(g)), strict=True))
     for part, value in with_unit.items():
         np.testing.assert_allclose(without[part], value, atol=1e-5)
         assert np.abs(exact[part] - value).max() > 1e-4
 
 
-@pytest.mark.parametrize("said, has", [("flags : sse avx2 avx512f", False), ("flags : avx2 amx_bf16", True), ("Features : fp bf16", True)])
-def test_a_cpu_says_whether_it_multiplies_bfloat16(said, has, monkeypatch):
-    monkeypatch.setattr(precision.Path, "read_text", lambda path: said)
+@pytest.mark.parametrize("flags, has", [("flags : sse avx2 avx512f", False), ("flags : avx2 amx_bf16", True), ("Features : fp bf16", True)])
+def test_bfloat16_support_is_read_from_cpuinfo(flags, has, monkeypatch):
+    monkeypatch.setattr(precision.Path, "read_text", lambda path: flags)
     assert precision.multiplies_bfloat16.__wrapped__() == has
 
 
-def test_a_cpu_that_says_nothing_is_given_bfloat16(monkeypatch, tmp_path):
+def test_a_cpu_without_cpuinfo_is_assumed_to_multiply_bfloat16(monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "Path", lambda path: tmp_path / "nothing")
     assert precision.multiplies_bfloat16.__wrapped__()
 
 
-def test_the_transpose_that_jax_would_use_does_not():
+def test_jaxs_transpose_has_a_float32_operand():
     a, b, g = operands("bld,df->blf")
 
     def plain(a, b):
@@ -121,7 +121,7 @@ def test_the_transpose_that_jax_would_use_does_not():
 
 
 @pytest.mark.parametrize("name, kind", [("bfloat16", "bf16"), ("float32", "f32")])
-def test_every_dot_of_a_training_encoder_is_of_its_precision(name, kind, monkeypatch):
+def test_every_dot_of_an_encoders_training_step_has_its_precision(name, kind, monkeypatch):
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
     model, batch = families.build(tiny.CONFIG, precision=name), padded_batch(**tiny.inputs())
     params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
@@ -130,10 +130,10 @@ def test_every_dot_of_a_training_encoder_is_of_its_precision(name, kind, monkeyp
         out = model.apply({"params": params}, batch, rngs={"dropout": jax.random.key(0)})
         return jnp.sum(out.last**2) + jnp.sum(out.pooled)
 
-    found = dots(jax.grad(loss), params)
+    types = dots(jax.grad(loss), params)
     layers = tiny.CONFIG["num_hidden_layers"]
     # Six kernels and two products of activations in a layer, and the pooler, each with two transposes; the scores are computed twice.
-    assert len(found) == 3 * (8 * layers + 1) + layers and set(found) == {(kind, kind, "f32")}
+    assert len(types) == 3 * (8 * layers + 1) + layers and set(types) == {(kind, kind, "f32")}
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -142,8 +142,8 @@ def test_float32_is_exact(spec):
     value, back = jax.vjp(lambda a, b: Precision("float32").einsum(spec, a, b), a, b)
     spec_a, spec_b = transposed(spec)
     np.testing.assert_allclose(value, np.einsum(spec, a.astype(float), b), atol=5e-6)
-    for found, wanted in zip(back(g), (np.einsum(spec_a, g.astype(float), b), np.einsum(spec_b, a.astype(float), g)), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=5e-6)
+    for actual, expected in zip(back(g), (np.einsum(spec_a, g.astype(float), b), np.einsum(spec_b, a.astype(float), g)), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=5e-6)
 
 
 NUMBERS = {
@@ -158,24 +158,24 @@ NUMBERS = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("precision, tolerance", [("float32", 1e-5), ("bfloat16", 0.1)])
-def test_dot_general_is_that_of_jax(name, precision, tolerance):
+def test_dot_general_matches_jax(name, precision, tolerance):
     left, right, numbers = NUMBERS[name]
     random = np.random.RandomState(0)
     a, b = random.normal(size=left).astype(np.float32), random.normal(size=right).astype(np.float32)
-    wanted = jax.lax.dot_general(a, b, numbers, precision=jax.lax.Precision.HIGHEST)
-    found = Precision(precision).dot_general(a, b, numbers)
-    assert found.shape == wanted.shape and found.dtype == jnp.float32
-    np.testing.assert_allclose(found, wanted, atol=tolerance)
+    expected = jax.lax.dot_general(a, b, numbers, precision=jax.lax.Precision.HIGHEST)
+    actual = Precision(precision).dot_general(a, b, numbers)
+    assert actual.shape == expected.shape and actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, atol=tolerance)
 
 
-def test_a_dense_layer_takes_it():
+def test_a_dense_layer_accepts_dot_general():
     x, params = jnp.ones((2, 3, 4)) / 3, {"kernel": jnp.arange(20.0).reshape(4, 5) / 7, "bias": jnp.arange(5.0)}
     exact = np.asarray(x, float) @ np.asarray(params["kernel"], float) + np.arange(5.0)
-    full, low = (nn.Dense(5, dot_general=Precision(name).dot_general).apply({"params": params}, x) for name in ("float32", "bfloat16"))
+    full, rounded = (nn.Dense(5, dot_general=Precision(name).dot_general).apply({"params": params}, x) for name in ("float32", "bfloat16"))
     np.testing.assert_allclose(full, exact, atol=1e-5)
-    assert 1e-4 < np.abs(low - exact).max() < 0.05
+    assert 1e-4 < np.abs(rounded - exact).max() < 0.05
 
 
-def test_a_precision_that_is_not_known_is_an_error():
+def test_an_unknown_precision_is_an_error():
     with pytest.raises(InputError, match="precision 'bfloat': did you mean 'bfloat16'"):
         Precision("bfloat")

@@ -1,4 +1,4 @@
-"""What waits for the gradient: the same numbers, from less memory."""
+"""Test that rematerialisation gives the same gradients with less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ WIDTH, LAYERS = 64, 8
 
 
 def chain(wrap):
-    """The gradient of a chain of layers whose kernels are closed over, as a function of (x, kernels)."""
+    """Return the gradient function of (x, kernels) for a chain of layers that close over their kernels."""
 
     def loss(x, kernels):
         for kernel in kernels:
@@ -27,15 +27,15 @@ def arguments(rows):
     return random.normal(size=(rows, WIDTH)).astype(np.float32), kernels
 
 
-def test_rematerialised_it_has_the_same_gradients_also_of_what_it_closes_over():
+def test_rematerialised_gradients_are_the_same_also_for_closed_over_arrays():
     x, kernels = arguments(16)
-    plain, barrier = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialize))
-    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(barrier), strict=True):
-        assert np.abs(one).max() > 1e-3
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    plain, rematerialized = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialize))
+    for expected, actual in zip(jax.tree.leaves(plain), jax.tree.leaves(rematerialized), strict=True):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_rematerialised_it_needs_less_memory_where_jax_checkpoint_does_not():
+def test_rematerialize_saves_memory_on_a_cpu_and_jax_checkpoint_does_not():
     x, kernels = arguments(4096)
     compiled = {
         name: chain(wrap).lower(x, kernels).compile()

@@ -38,17 +38,17 @@ def apply(model, params, batch, key=None, start=0, hidden=None):
 
 
 def padded(length=7, tokens=TOKENS):
-    """Two examples of 5 and 7 tokens, a row each."""
+    """Return a batch of two examples of 5 and 7 tokens, one a row."""
     mask = (np.arange(length) < np.array(LENGTHS)[:, None]).astype(np.int32)
     ids = np.pad(tokens, ((0, 0), (0, length - 7))) * mask
     return padded_batch(ids, mask, mask * (np.arange(length) > 2))
 
 
-def packed(tokens=TOKENS, spare=3):
-    """The same two examples in one row, with `spare` places of padding."""
+def packed(tokens=TOKENS, padding=3):
+    """Return a batch with the same two examples in one row, followed by `padding` padding tokens."""
 
     def row(*parts):
-        return np.pad(np.concatenate(parts), (0, spare)).astype(np.int32)[None]
+        return np.pad(np.concatenate(parts), (0, padding)).astype(np.int32)[None]
 
     ranges = [np.arange(n) for n in LENGTHS]
     return {
@@ -64,7 +64,7 @@ def packed(tokens=TOKENS, spare=3):
 
 
 def examples(x, batch):
-    """The hidden states of the two examples' tokens, one after the other: [12, D]."""
+    """Return the hidden states of the two examples' tokens, without padding: [12, D]."""
     return np.asarray(x)[np.asarray(batch["segments"]) > 0]
 
 
@@ -75,14 +75,14 @@ def other_second_example():
     return tokens
 
 
-def test_the_stages_are_what_the_layers_gave(model, params):
+def test_the_stages_are_the_outputs_of_the_layers(model, params):
     out = apply(model, params, padded())
     assert len(out.stages) == len(model.stages) == 4
     assert np.array_equal(out.stages[-1], out.last)
     assert all(stage.shape == (2, 7, 32) and stage.dtype == jnp.float32 for stage in out.stages)
 
 
-def test_the_pooler_is_a_tanh_layer_over_the_anchors(model, params):
+def test_the_pooler_is_a_tanh_layer_over_the_first_tokens(model, params):
     batch = packed()
     out = apply(model, params, batch)
     first = np.asarray(out.last)[0, [0, 5]]
@@ -91,7 +91,7 @@ def test_the_pooler_is_a_tanh_layer_over_the_anchors(model, params):
     assert apply(families.build(tiny.CONFIG, pooler=False), params, batch).pooled is None
 
 
-def test_padding_changes_nothing_at_real_positions(model, params):
+def test_padding_does_not_change_the_states_of_tokens(model, params):
     short, long = padded(), padded(12)
     a, b = (examples(apply(model, params, batch).last, batch) for batch in (short, long))
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
@@ -99,20 +99,20 @@ def test_padding_changes_nothing_at_real_positions(model, params):
     assert np.abs(examples(apply(model, params, unmasked).last, long) - a).max() > 0.01
 
 
-def test_packed_examples_give_the_states_of_padded_ones(model, params):
+def test_packed_examples_have_the_states_of_padded_examples(model, params):
     a, b = (apply(model, params, batch) for batch in (padded(), packed()))
-    for stage, other in zip(a.stages, b.stages, strict=True):
-        np.testing.assert_allclose(examples(stage, padded()), examples(other, packed()), atol=1e-5, rtol=0)
+    for x, y in zip(a.stages, b.stages, strict=True):
+        np.testing.assert_allclose(examples(x, padded()), examples(y, packed()), atol=1e-5, rtol=0)
     np.testing.assert_allclose(a.pooled[:, 0], b.pooled[0], atol=1e-5, rtol=0)
 
 
-def test_an_example_does_not_feel_its_neighbour_by_a_single_bit(model, params):
+def test_changing_an_example_changes_no_bit_of_the_other_in_its_row(model, params):
     a, b = (np.asarray(apply(model, params, packed(tokens)).last)[0] for tokens in (TOKENS, other_second_example()))
     assert np.array_equal(a[:5], b[:5])
     assert np.abs(a[5:12] - b[5:12]).max() > 0.1
 
 
-def test_examples_of_one_segment_do_feel_each_other(model, params):
+def test_examples_with_one_segment_number_affect_each_other(model, params):
     one = {"segments": (packed()["segments"] > 0).astype(np.int32)}
     a, b = (np.asarray(apply(model, params, packed(tokens) | one).last)[0] for tokens in (TOKENS, other_second_example()))
     assert np.abs(a[:5] - b[:5]).max() > 0.01
@@ -120,7 +120,7 @@ def test_examples_of_one_segment_do_feel_each_other(model, params):
 
 @pytest.mark.parametrize("start", [1, 2, 3])
 @pytest.mark.parametrize("key", [None, 3])
-def test_starting_at_a_later_stage_ends_in_the_same_bits(model, params, start, key):
+def test_starting_at_a_later_stage_gives_the_same_bits(model, params, start, key):
     out = apply(model, params, packed(), key)
     later = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1])
     assert np.array_equal(later.last, out.last) and np.array_equal(later.pooled, out.pooled)
@@ -129,7 +129,7 @@ def test_starting_at_a_later_stage_ends_in_the_same_bits(model, params, start, k
     assert not np.array_equal(other.last, out.last)
 
 
-def test_without_a_key_the_encoder_is_deterministic_and_with_one_it_drops(model, params):
+def test_the_encoder_is_deterministic_without_a_dropout_key(model, params):
     plain = apply(model, params, padded()).last
     assert np.array_equal(plain, apply(model, params, padded()).last)
     assert np.array_equal(apply(model, params, padded(), 1).last, apply(model, params, padded(), 1).last)
@@ -137,22 +137,22 @@ def test_without_a_key_the_encoder_is_deterministic_and_with_one_it_drops(model,
     assert np.abs(apply(model, params, padded(), 1).last - apply(model, params, padded(), 2).last).max() > 0.1
 
 
-def test_dropout_falls_the_same_way_padded_or_packed(model, params):
+def test_dropout_does_not_depend_on_packing(model, params):
     a = examples(apply(model, params, padded(), 1).last, padded())
     for batch in (packed(), padded(12)):
         np.testing.assert_allclose(examples(apply(model, params, batch, 1).last, batch), a, atol=1e-5, rtol=0)
     renumbered = packed() | {"examples": np.array([[0, 2]], np.int32)}
     b = examples(apply(model, params, renumbered, 1).last, packed())
     np.testing.assert_allclose(b[:5], a[:5], atol=1e-5, rtol=0)
-    assert np.abs(b[5:] - a[5:]).max() > 0.1, "another example has another mask"
+    assert np.abs(b[5:] - a[5:]).max() > 0.1, "the mask depends on the example's number"
 
 
-def test_the_rates_are_those_of_the_config_unless_given(params):
-    still = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
-    assert np.array_equal(apply(still, params, padded(), 1).last, apply(still, params, padded()).last)
+def test_dropout_rates_default_to_the_config(params):
+    without_dropout = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    assert np.array_equal(apply(without_dropout, params, padded(), 1).last, apply(without_dropout, params, padded()).last)
     for rates in ({"dropout": 0.1}, {"attention_dropout": 0.1}):
-        moved = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, **rates)
-        assert not np.array_equal(apply(moved, params, padded(), 1).last, apply(still, params, padded()).last)
+        with_dropout = families.build(tiny.CONFIG | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, **rates)
+        assert not np.array_equal(apply(with_dropout, params, padded(), 1).last, apply(without_dropout, params, padded()).last)
 
 
 def test_a_row_without_tokens_is_finite_and_has_finite_gradients(model, params):
@@ -161,11 +161,11 @@ def test_a_row_without_tokens_is_finite_and_has_finite_gradients(model, params):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient)))
 
 
-def test_bfloat16_stays_near_float32_and_keeps_float32_states(model, params):
-    low = apply(families.build(tiny.CONFIG, precision="bfloat16"), params, padded())
+def test_bfloat16_is_near_float32_and_has_float32_states(model, params):
+    rounded = apply(families.build(tiny.CONFIG, precision="bfloat16"), params, padded())
     full = apply(model, params, padded())
-    assert low.last.dtype == jnp.float32
-    difference = np.abs(low.last - full.last)
+    assert rounded.last.dtype == jnp.float32
+    difference = np.abs(rounded.last - full.last)
     assert 1e-4 < difference.max() < 0.5 and difference.mean() < 0.03
 
 
@@ -176,7 +176,7 @@ def test_gelu_is_the_exact_one():
 
 
 @pytest.mark.parametrize(
-    "change, complaint",
+    "change, message",
     [
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"hidden_act": "rellu"}, "hidden_act 'rellu': did you mean 'relu'"),
@@ -184,19 +184,19 @@ def test_gelu_is_the_exact_one():
         ({"model_type": None}, "model_type None is not supported"),
     ],
 )
-def test_what_is_not_supported_is_an_error(change, complaint):
-    with pytest.raises(InputError, match=complaint):
+def test_an_unsupported_config_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
         families.build(tiny.CONFIG | change)
 
 
-def test_a_config_says_the_shape_and_the_published_base_model_is_the_default():
+def test_a_config_overrides_the_shape_of_the_published_base_model():
     other = BertConfig.from_hf({"hidden_size": 24, "unknown": 1})
     assert other == dataclasses.replace(BertConfig.from_hf({}), hidden_size=24, embedding_size=24)
     assert (BertConfig().hidden_size, BertConfig().num_hidden_layers, BertConfig().vocab_size) == (768, 12, 30522)
 
 
 def test_a_padding_token_inside_a_text_is_not_counted_where_positions_begin_after_padding():
-    # Two examples in a row, then padding; 1 is the padding token's id. By transformers: cumsum(ids != 1) * (ids != 1) + 1 of each alone.
+    # Two examples in a row, then padding. 1 is the padding id. transformers has cumsum(ids != 1) * (ids != 1) + 1 for each example.
     batch = {
         "tokens": np.array([[0, 7, 1, 8, 2, 0, 1, 1, 9, 0]]),
         "segments": np.array([[1, 1, 1, 1, 1, 2, 2, 2, 2, 0]]),

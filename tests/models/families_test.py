@@ -1,4 +1,4 @@
-"""What every family keeps, whatever is special about it: examples in one row are as good as apart, and any stage can be begun at."""
+"""Test properties of all families: packed examples do not affect each other, and computation can start at any stage."""
 
 import functools
 
@@ -11,28 +11,28 @@ from research.params.tree import flatten
 from research.weights import padded_batch
 from tests.weights import families
 
-LENGTHS = (11, 7, 5)  # over ModernBERT's window of 4 to each side, and over DeBERTa's 4 exact distances
+LENGTHS = (11, 7, 5)  # longer than ModernBERT's window of 4 to each side and DeBERTa's 4 exact distances
 ENDS = np.cumsum(LENGTHS)
 TOKENS = np.random.RandomState(0).randint(3, 120, sum(LENGTHS))
 every_family = pytest.mark.parametrize("name", families.CONFIGS)
 
 
 def types(name, positions):
-    """Types that change after an example's third token, where the family has two."""
+    """Return token types that change after an example's third token, or zeros if the family has no second type."""
     return (positions > 2) * (families.CONFIGS[name].get("type_vocab_size") == 2)
 
 
 def padded(name, tokens=TOKENS):
-    """The three examples, a row each."""
+    """Return a batch of the three examples, one a row."""
     ids, mask = (np.zeros((3, max(LENGTHS)), np.int32) for _ in range(2))
     for i, example in enumerate(np.split(tokens, ENDS[:-1])):
         ids[i, : len(example)], mask[i, : len(example)] = example, 1
     return padded_batch(ids, mask, mask * types(name, np.arange(max(LENGTHS))))
 
 
-def packed(name, tokens=TOKENS, spare=1):
-    """The same examples in one row, with `spare` places of padding."""
-    row = lambda parts: np.pad(np.concatenate(list(parts)), (0, spare)).astype(np.int32)[None]  # noqa: E731
+def packed(name, tokens=TOKENS, padding=1):
+    """Return a batch with the same examples in one row, followed by `padding` padding tokens."""
+    row = lambda parts: np.pad(np.concatenate(list(parts)), (0, padding)).astype(np.int32)[None]  # noqa: E731
     return {
         "tokens": row([tokens]),
         "positions": row(np.arange(n) for n in LENGTHS),
@@ -43,38 +43,41 @@ def packed(name, tokens=TOKENS, spare=1):
     }
 
 
-def dropping(encoder):
-    """The encoder with rates of dropout, which ALBERT and ModernBERT are published without. They do nothing without a key."""
+def with_dropout(encoder):
+    """Return the encoder with dropout rates of 0.1. ALBERT and ModernBERT are published with rates of 0."""
     return encoder.clone(dropout=0.1, attention_dropout=0.1)
 
 
 @functools.cache
 def plain(name: str, layout=packed) -> list[list[np.ndarray]]:
-    """`by_example` of the three examples as they are."""
+    """Return `by_example` for the three unchanged examples."""
     return by_example(name, layout(name))
 
 
 def by_example(name, batch, key=None) -> list[list[np.ndarray]]:
-    """For each example the states [tokens, D] of all stages, and its logits [C]. Not compiled: operations are shared by the families."""
-    whole, params = families.load(name)
+    """Return for each example the states [tokens, D] of all stages, then the logits [C].
+
+    It is not jitted, because the families share the compiled single operations.
+    """
+    model, params = families.load(name)
     rngs = None if key is None else {"dropout": jax.random.key(key)}
-    encoded = dropping(whole.encoder).apply({"params": params["encoder"]}, batch, rngs=rngs)
-    logits = np.asarray(whole.head.apply({"params": params["head"]}, encoded, batch)).reshape(3, -1)
+    encoded = with_dropout(model.encoder).apply({"params": params["encoder"]}, batch, rngs=rngs)
+    logits = np.asarray(model.head.apply({"params": params["head"]}, encoded, batch)).reshape(3, -1)
     tokens = [np.split(np.asarray(states)[batch["segments"] > 0], ENDS[:-1]) for states in encoded.stages]
     return [[*states, logits[i]] for i, states in enumerate(zip(*tokens, strict=True))]
 
 
 @every_family
-def test_packed_examples_give_the_states_and_logits_of_padded_ones(name):
+def test_packed_examples_have_the_states_and_logits_of_padded_examples(name):
     one, other = plain(name, padded), plain(name)
     for a, b in zip(one, other, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5, rtol=0)
-    assert np.abs(one[0][-1] - one[1][-1]).max() > 0.01, "logits that hardly vary compare nothing"
+    assert np.abs(one[0][-1] - one[1][-1]).max() > 0.01, "logits that hardly vary would make the comparison weak"
 
 
 @every_family
-def test_dropout_falls_the_same_way_packed_or_padded(name):
+def test_dropout_does_not_depend_on_packing(name):
     one, other = by_example(name, padded(name), key=1), by_example(name, packed(name), key=1)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a[-2], b[-2], atol=1e-5, rtol=0)
@@ -83,7 +86,7 @@ def test_dropout_falls_the_same_way_packed_or_padded(name):
 
 @every_family
 @pytest.mark.parametrize("changed", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
-def test_an_example_does_not_feel_its_neighbours_by_a_single_bit(name, changed):
+def test_changing_an_example_changes_no_bit_of_the_others_in_its_row(name, changed):
     other = TOKENS.copy()
     inside = slice(ENDS[changed] - LENGTHS[changed], ENDS[changed])
     other[inside] = (other[inside] + 1) % 117 + 3
@@ -94,7 +97,7 @@ def test_an_example_does_not_feel_its_neighbours_by_a_single_bit(name, changed):
 
 
 @every_family
-def test_examples_of_one_segment_do_feel_each_other(name):
+def test_examples_with_one_segment_number_affect_each_other(name):
     other = TOKENS.copy()
     other[:11] = (other[:11] + 1) % 117 + 3
     one = {"segments": (packed(name)["segments"] > 0).astype(np.int32)}
@@ -103,9 +106,9 @@ def test_examples_of_one_segment_do_feel_each_other(name):
 
 
 @every_family
-def test_starting_at_a_later_stage_ends_in_the_same_bits(name):
-    whole, params = families.load(name)
-    encoder, batch = whole.encoder, packed(name)
+def test_starting_at_a_later_stage_gives_the_same_bits(name):
+    model, params = families.load(name)
+    encoder, batch = model.encoder, packed(name)
 
     def apply(**options):
         return encoder.apply({"params": params["encoder"]}, batch, **options)
@@ -124,9 +127,9 @@ def test_starting_at_a_later_stage_ends_in_the_same_bits(name):
 
 
 @every_family
-def test_with_dropout_too_a_later_start_ends_in_the_same_bits(name):
-    whole, params = families.load(name)
-    encoder, key = dropping(whole.encoder), {"dropout": jax.random.key(3)}
+def test_starting_at_a_later_stage_with_dropout_gives_the_same_bits(name):
+    model, params = families.load(name)
+    encoder, key = with_dropout(model.encoder), {"dropout": jax.random.key(3)}
     out = encoder.apply({"params": params["encoder"]}, packed(name), rngs=key)
     for start in (1, len(encoder.stages) - 1):
         later = encoder.apply({"params": params["encoder"]}, packed(name), start=start, hidden=out.stages[start - 1], rngs=key)
@@ -136,16 +139,16 @@ def test_with_dropout_too_a_later_start_ends_in_the_same_bits(name):
 
 
 @every_family
-def test_gradients_in_bfloat16_stay_near_those_in_float32(name):
-    # Also that there are any: of some products that the backward pass may ask for, a CPU has no bfloat16.
-    whole, params = families.load(name)
+def test_gradients_in_bfloat16_are_near_those_in_float32(name):
+    # This also checks that the gradients exist: a CPU does not have every product in bfloat16 that a backward pass may need.
+    model, params = families.load(name)
     weight = np.random.RandomState(0).normal(size=(3, 11, 24)).astype(np.float32)
 
     def gradient(encoder, batch):
         loss = lambda p: (encoder.apply({"params": p}, batch).last * weight).sum()  # noqa: E731
         return flatten(jax.grad(loss)(params["encoder"]))
 
-    full, low = (gradient(whole.encoder.clone(precision=Precision(which)), padded(name)) for which in ("float32", "bfloat16"))
-    other = gradient(whole.encoder, padded(name, (TOKENS + 1) % 117 + 3))
-    apart = lambda one: np.sqrt(sum(np.sum((one[n] - full[n]) ** 2) for n in full) / sum(np.sum(full[n] ** 2) for n in full))  # noqa: E731
-    assert 1e-4 < apart(low) < 0.1 < apart(other)
+    full, rounded = (gradient(model.encoder.clone(precision=Precision(which)), padded(name)) for which in ("float32", "bfloat16"))
+    other = gradient(model.encoder, padded(name, (TOKENS + 1) % 117 + 3))
+    distance = lambda grad: np.sqrt(sum(np.sum((grad[n] - full[n]) ** 2) for n in full) / sum(np.sum(full[n] ** 2) for n in full))  # noqa: E731
+    assert 1e-4 < distance(rounded) < 0.1 < distance(other)

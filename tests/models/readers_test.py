@@ -1,4 +1,4 @@
-"""What readers make of an encoder's states, beside NumPy."""
+"""Compare the features of readers with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ BATCH = {
 
 
 def read(reader, params=None):
-    """(its parameters, what it gives) for the states that it asks for; `last` is of no use to it."""
+    """Return a reader's parameters and its features for the stages that it reads. `last` is NaN, as readers must not use it."""
     encoded = EncoderOutput(jnp.full((B, L, D), jnp.nan), tuple(STATES[i] for i in reader.stages(TOTAL)))
     if params is None:
         params = reader.init(jax.random.key(0), encoded, BATCH).get("params", {})
@@ -27,20 +27,20 @@ def read(reader, params=None):
 
 
 @pytest.mark.parametrize("stage", range(TOTAL))
-def test_one_stage_is_that_stage(stage):
+def test_one_stage_returns_the_stage(stage):
     params, got = read(readers.OneStage(stage))
     assert params == {} and np.array_equal(got, STATES[stage])
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(1, (5,)), (4, (2, 3, 4, 5)), (5, (1, 2, 3, 4, 5)), (9, (1, 2, 3, 4, 5))])
-def test_the_last_layers_are_joined_and_the_embeddings_are_no_layer(count, wanted):
+@pytest.mark.parametrize(("count", "expected"), [(1, (5,)), (4, (2, 3, 4, 5)), (5, (1, 2, 3, 4, 5)), (9, (1, 2, 3, 4, 5))])
+def test_the_last_layers_are_concatenated_without_the_embeddings(count, expected):
     reader = readers.LastJoined(count)
     params, got = read(reader)
-    assert params == {} and reader.stages(TOTAL) == wanted
-    assert np.array_equal(got, np.concatenate([STATES[i] for i in wanted], axis=-1))
+    assert params == {} and reader.stages(TOTAL) == expected
+    assert np.array_equal(got, np.concatenate([STATES[i] for i in expected], axis=-1))
 
 
-def test_a_scalar_mix_begins_as_the_mean_of_all_stages():
+def test_a_scalar_mix_starts_as_the_mean_of_all_stages():
     params, got = read(readers.ScalarMix())
     assert {name: leaf.shape for name, leaf in params.items()} == {"s": (TOTAL,), "gamma": ()}
     np.testing.assert_allclose(got, np.mean(STATES, axis=0), atol=1e-6)
@@ -58,7 +58,7 @@ def test_a_scalar_mix_is_equation_1_of_elmo():
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_lstms_stand_on_the_last_states_one_on_the_other(layers):
+def test_lstms_are_stacked_on_the_last_hidden_states(layers):
     reader = readers.LstmOver(3, layers)
     params, got = read(reader)
     assert set(params) == {f"lstm_{i}" for i in range(layers)} and got.shape == (B, L, 6)
@@ -69,7 +69,7 @@ def test_lstms_stand_on_the_last_states_one_on_the_other(layers):
     assert np.all(got[BATCH["segments"] == 0] == 0.0)
 
 
-def test_an_encoder_from_scratch_is_joined_to_the_last_states():
+def test_an_lstm_encoder_is_concatenated_with_the_last_hidden_states():
     reader = readers.LstmBeside(embedding=5, size=3).for_vocabulary(20)
     params, got = read(reader)
     assert params["word"]["embedding"].shape == (20, 5) and got.shape == (B, L, D + 6)
@@ -78,6 +78,6 @@ def test_an_encoder_from_scratch_is_joined_to_the_last_states():
     np.testing.assert_allclose(got[..., D:], BiLstm(3).apply({"params": params["lstm"]}, words, BATCH["segments"]), atol=1e-6)
 
 
-def test_a_reader_that_reads_no_tokens_takes_any_vocabulary():
+def test_a_reader_without_word_embeddings_accepts_any_vocabulary():
     reader = readers.ScalarMix()
     assert reader.for_vocabulary(7) is reader

@@ -1,4 +1,4 @@
-"""On which cores processes side by side run."""
+"""Test the assignment of parallel processes to cores."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ import threading
 from research.parallel import cpu
 
 
-def test_cores_are_dealt_and_none_is_in_two_shares(monkeypatch):
+def test_shares_are_disjoint_if_there_are_enough_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 0, 7, 5, 1}, raising=False)
     assert cpu.shares(1) == [{0, 1, 3, 5, 7}]
     assert cpu.shares(2) == [{0, 3, 7}, {1, 5}]
@@ -14,16 +14,16 @@ def test_cores_are_dealt_and_none_is_in_two_shares(monkeypatch):
 
 
 def test_a_process_keeps_to_its_share():
-    found = []
+    results = []
 
-    def in_a_thread_of_its_own():  # what it is kept to ends with it
-        everything = os.sched_getaffinity(0)
-        cpu.keep_to({min(everything)})
-        found.append(os.sched_getaffinity(0) == {min(everything)})
+    def restrict():  # in a thread, because its affinity ends with it
+        cores = os.sched_getaffinity(0)
+        cpu.keep_to({min(cores)})
+        results.append(os.sched_getaffinity(0) == {min(cores)})
         cpu.keep_to(set())
-        found.append(os.sched_getaffinity(0) == {min(everything)})
+        results.append(os.sched_getaffinity(0) == {min(cores)})
 
-    thread = threading.Thread(target=in_a_thread_of_its_own)
+    thread = threading.Thread(target=restrict)
     thread.start()
     thread.join()
-    assert found == [True, True]
+    assert results == [True, True]

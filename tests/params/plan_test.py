@@ -1,4 +1,4 @@
-"""What a run does to every parameter."""
+"""Test plans: the treatment of every parameter in a run."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_every_parameter_has_an_entry_with_its_size():
     assert sum(entry.size for entry in entries.values()) == 40 + 20 + 3 * 28 + 10
 
 
-def test_groups_are_what_is_updated_alike():
+def test_groups_have_one_multiplier_and_one_weight_decay():
     rules = {"low": ("encoder/layer_0", Treatment(multiplier=0.5)), "frozen": ("embeddings", FROZEN), "rest": (".*", Treatment())}
     plan = plans.make(params(), rules, NO_DECAY)
     groups = {name: entry.group for name, entry in plan.entries.items()}
@@ -60,25 +60,25 @@ def test_groups_are_what_is_updated_alike():
         ("top_k", "", 3, 1),
         ("full", "embeddings", 2, 1),
         ("full", "embeddings,layer_0", 2, 2),
-        ("full", "layer_0", 2, 0),  # the embeddings train, so nothing can be left out of the backward pass
+        ("full", "layer_0", 2, 0),  # the embeddings are trained, so the backward pass needs every stage
         ("full", "embeddings,layer_1", 2, 1),
-        ("full", "embeddings,layer_0/attention", 2, 1),  # half of a layer is not all of it
+        ("full", "embeddings,layer_0/attention", 2, 1),  # a layer that is only partly frozen does not count
         ("bitfit", "", 2, 1),  # these embeddings have no bias
         ("bitfit", "embeddings,layer_0,pooler", 2, 2),
         ("embeddings_frozen", "", 2, 1),
         ("llrd", "", 2, 0),
-        ("gradual_unfreezing", "", 2, 0),  # of all that trains at some time
+        ("gradual_unfreezing", "", 2, 0),  # every stage is trained in some phase
     ],
 )
 def test_stages_frozen_from_the_bottom(method, freeze, top_layers, expected):
     assert plan_of(method, freeze, top_layers).frozen_stages(STAGES) == expected
 
 
-def test_decay_spares_biases_and_norm_scales_only():
-    no_decay_pattern = {name for name, entry in plan_of().entries.items() if not entry.decay}
-    kinds = {"/".join(name.split("/")[-2:]) for name in no_decay_pattern}
-    assert kinds == {"query/bias", "norm/scale", "norm/bias", "pooler/bias", "classifier/bias"}
-    assert len(no_decay_pattern) == 3 * 3 + 2
+def test_only_biases_and_norm_scales_have_no_weight_decay():
+    without_decay = {name for name, entry in plan_of().entries.items() if not entry.decay}
+    endings = {"/".join(name.split("/")[-2:]) for name in without_decay}
+    assert endings == {"query/bias", "norm/scale", "norm/bias", "pooler/bias", "classifier/bias"}
+    assert len(without_decay) == 3 * 3 + 2
     assert all(entry.decay for entry in plan_of(no_decay={}).entries.values())
 
 
@@ -110,20 +110,20 @@ def test_render_ends_with_the_totals_and_has_a_line_for_each_row():
 
 @pytest.mark.parametrize("method", sorted(methods.METHODS))
 @pytest.mark.parametrize("freeze", ["head", "bias", "classifier/kernel", ".*"])
-def test_freezing_anything_of_the_head_is_an_error_that_names_the_rule(method, freeze):
-    with pytest.raises(InputError, match="the head always trains") as caught:
+def test_freezing_a_head_parameter_is_an_error_that_names_the_rule(method, freeze):
+    with pytest.raises(InputError, match="the head always trains") as error:
         runs.plan(method, freeze=freeze)
-    assert repr(f"freeze {freeze}") in str(caught.value) and "head/classifier/" in str(caught.value)
+    assert repr(f"freeze {freeze}") in str(error.value) and "head/classifier/" in str(error.value)
 
 
-def test_freezing_what_only_looks_like_the_head_is_allowed():
-    made = params()
-    made["encoder"]["head"] = {"kernel": np.zeros(2)}
-    rules = {"own": ("encoder/head", FROZEN), "rest": (".*", Treatment())}
-    assert not plans.make(made, rules, {}).entries["encoder/head/kernel"].treatment.trained
+def test_freezing_an_encoder_module_named_head_is_allowed():
+    tree = params()
+    tree["encoder"]["head"] = {"kernel": np.zeros(2)}
+    rules = {"encoder head": ("encoder/head", FROZEN), "rest": (".*", Treatment())}
+    assert not plans.make(tree, rules, {}).entries["encoder/head/kernel"].treatment.trained
 
 
-def test_a_delta_below_counts_as_training_there():
+def test_a_stage_with_a_trainable_delta_is_not_frozen():
     assert runs.plan("lora").frozen_stages(("embeddings", "layer_0", "layer_1")) == 1
     top = runs.plan("lora", lora__targets="layer_1/attention/query")
     assert top.frozen_stages(("embeddings", "layer_0", "layer_1")) == 2
@@ -132,25 +132,24 @@ def test_a_delta_below_counts_as_training_there():
     ]
 
 
-def test_phases_are_plans_of_their_own_and_freeze_less_and_less():
+def test_each_phase_of_gradual_unfreezing_has_a_plan_with_fewer_frozen_stages():
     plan = plan_of("gradual_unfreezing")
     assert [phase.frozen_stages(STAGES) for phase in plan.phases] == [4, 3, 2, 1, 0]
     assert all(phase.entries.keys() == plan.entries.keys() and not phase.phases for phase in plan.phases)
     assert plan_of("full").phases == ()
 
 
-def test_a_parameters_group_is_the_phase_from_which_it_trains_without_a_break():
+def test_a_group_names_the_phase_from_which_its_parameters_are_trained_without_a_break():
     last = plan_of("chain_thaw").phases[-1].entries
-    opens = {name: last[name].opens for name in last}
-    for name, opened in opens.items():
+    for name, entry in last.items():
         expected = {"head": 0, "layer_2": 4}.get(name.split("/")[0 if name.startswith("head") else 1], 5)
-        assert opened == expected, name
+        assert entry.opens == expected, name
     assert last["encoder/layer_2/attention/query/kernel"].group == "x1 phase 5"
     assert last["encoder/layer_2/attention/query/bias"].group == "x1 no decay phase 5"
     assert last["head/classifier/kernel"].group == "x1"
 
 
-def test_rows_say_in_which_phases_a_parameter_trains():
+def test_rows_name_the_phases_that_train_a_parameter():
     opens = {row[6] for row in plan_of("gradual_unfreezing").rows()}
     assert opens == {f"phase {i}" for i in range(1, 6)}
     thawed = plan_of("chain_thaw").rows()

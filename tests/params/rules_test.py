@@ -1,4 +1,4 @@
-"""The grammar for "which parameters", mostly by its near misses."""
+"""Test the grammar that selects parameters, mostly on names that almost match."""
 
 import pytest
 
@@ -58,8 +58,8 @@ def test_the_first_rule_that_matches_decides():
     got = rules.resolve({"low": low, "rest": rest}, NAMES)
     assert [value for _, value in got.values()] == ["rest", "low", "rest", "rest"]
     assert [rule for rule, _ in got.values()] == ["rest", "low", "rest", "rest"]
-    turned = rules.resolve({"rest": rest, "low": low}, NAMES)
-    assert {value for _, value in turned.values()} == {"rest"}
+    reordered = rules.resolve({"rest": rest, "low": low}, NAMES)
+    assert {value for _, value in reordered.values()} == {"rest"}
 
 
 def test_resolve_keeps_the_order_of_the_names():
@@ -76,9 +76,9 @@ def test_a_name_that_no_rule_covers_is_an_error_that_names_it_and_the_rules():
     [("layr_11", "layer_11"), ("attention/qury", "attention/query"), ("encodr", "encoder"), ("head/clasifier", "head/classifier")],
 )
 def test_a_rule_that_matches_nothing_is_an_error_that_names_the_nearest(pattern, hint):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         rules.resolve({"typo": (pattern, 0), "all": (".*", 1)}, NAMES)
-    message = str(caught.value)
+    message = str(error.value)
     assert "'typo'" in message and repr(pattern) in message and "\n" not in message
     assert message.endswith(f"did you mean {hint!r}?")
 
@@ -90,6 +90,6 @@ def test_a_rule_hidden_by_an_earlier_one_is_no_error():
 
 @pytest.mark.parametrize("pattern", ["layer_(1", "*/bias", "[a-"])
 def test_an_invalid_regular_expression_is_an_error_of_one_line(pattern):
-    with pytest.raises(InputError, match="is not a regular expression") as caught:
+    with pytest.raises(InputError, match="is not a regular expression") as error:
         rules.resolve({"broken": (pattern, 0)}, NAMES)
-    assert repr(pattern) in str(caught.value) and "\n" not in str(caught.value)
+    assert repr(pattern) in str(error.value) and "\n" not in str(error.value)

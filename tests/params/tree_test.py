@@ -1,4 +1,4 @@
-"""Names, split, merge, digest."""
+"""Test operations on parameter trees: flatten, split, merge, count and digest."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ def params():
 
 
 def same(a, b):
-    """Equality of nested dicts of arrays, written without the module under test."""
+    """Return whether two nested dicts have the same structure and the same array objects, without the module under test."""
     if isinstance(a, dict) or isinstance(b, dict):
         return isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     return a is b
@@ -34,34 +34,34 @@ def test_flatten_gives_sorted_slash_paths():
 
 
 @given(TREES)
-def test_unflatten_undoes_flatten(made):
-    assert same(tree.unflatten(tree.flatten(made)), made)
+def test_unflatten_undoes_flatten(params):
+    assert same(tree.unflatten(tree.flatten(params)), params)
 
 
 @given(TREES, st.data())
-def test_merge_undoes_split_whichever_names_are_chosen(made, data):
-    names = list(tree.flatten(made))
+def test_merge_undoes_split_for_any_names(params, data):
+    names = list(tree.flatten(params))
     chosen = data.draw(st.sets(st.sampled_from(names)))
-    one, other = tree.split(made, chosen)
-    assert set(tree.flatten(one)) == chosen
-    assert set(tree.flatten(other)) == set(names) - chosen
-    assert same(tree.merge(one, other), made)
-    assert same(tree.merge(other, one), made)
-    assert not chosen or not same(other, made)
+    selected, others = tree.split(params, chosen)
+    assert set(tree.flatten(selected)) == chosen
+    assert set(tree.flatten(others)) == set(names) - chosen
+    assert same(tree.merge(selected, others), params)
+    assert same(tree.merge(others, selected), params)
+    assert not chosen or not same(others, params)
 
 
-def test_split_refuses_a_name_that_is_not_there_even_if_it_is_a_folder():
+def test_split_refuses_a_name_that_is_not_a_leaf():
     for name in ("head/kernal", "head", "encoder/layer_0"):
         with pytest.raises(KeyError, match=name):
             tree.split(params(), ["head/bias", name])
 
 
-def test_merge_refuses_a_leaf_that_is_in_both():
+def test_merge_refuses_trees_with_a_common_leaf():
     with pytest.raises(ValueError, match="head/bias"):
         tree.merge(params(), {"head": {"bias": np.zeros(3, np.float32)}})
 
 
-def test_map_named_sees_full_names_and_keeps_the_shape_of_the_tree():
+def test_map_named_passes_full_names_and_keeps_the_structure():
     got = tree.map_named(lambda name, leaf: (name, leaf.shape), params())
     assert got == {
         "head": {"kernel": ("head/kernel", (2, 3)), "bias": ("head/bias", (3,))},
@@ -69,19 +69,19 @@ def test_map_named_sees_full_names_and_keeps_the_shape_of_the_tree():
     }
 
 
-def test_count_adds_up_scalars_also_of_a_leaf_without_dimensions():
+def test_count_includes_leaves_without_dimensions_and_empty_leaves():
     assert tree.count(params()) == 2 * 3 + 3 + 4
     assert tree.count({"a": np.float32(1.0), "b": np.zeros((0, 5))}) == 1
 
 
-def test_digest_does_not_depend_on_insertion_order_or_on_where_the_arrays_live():
-    turned = {"encoder": params()["encoder"], "head": dict(reversed(params()["head"].items()))}
+def test_digest_does_not_depend_on_insertion_order_or_on_the_device():
+    reordered = {"encoder": params()["encoder"], "head": dict(reversed(params()["head"].items()))}
     on_device = {"head": {k: jnp.asarray(v) for k, v in params()["head"].items()}, "encoder": params()["encoder"]}
-    assert list(turned) != list(params())
-    assert tree.digest(turned) == tree.digest(params()) == tree.digest(on_device)
+    assert list(reordered) != list(params())
+    assert tree.digest(reordered) == tree.digest(params()) == tree.digest(on_device)
 
 
-def test_digest_reads_a_transposed_view_by_its_values():
+def test_digest_of_a_transposed_view_depends_on_its_values_only():
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert tree.digest({"a": rows.T}) == tree.digest({"a": np.array(rows.T.tolist(), np.float32)}) != tree.digest({"a": rows.reshape(3, 2)})
 
@@ -98,11 +98,11 @@ def test_digest_reads_a_transposed_view_by_its_values():
         {"x": {"a": np.array([1, 2], np.float32)}},
         {"a": np.array([1, 2], np.float32), "b": np.zeros(0, np.float32)},
     ],
-    ids=["value", "name", "integers", "double", "bfloat16", "shape", "depth", "an empty leaf"],
+    ids=["value", "name", "integers", "double", "bfloat16", "shape", "depth", "empty leaf"],
 )
 def test_digest_changes_with(changed):
     assert tree.digest(changed) != tree.digest({"a": np.array([1, 2], np.float32)})
 
 
-def test_digest_tells_a_scalar_from_an_array_of_one():
+def test_digest_differs_for_a_scalar_and_an_array_of_one():
     assert tree.digest({"a": np.float32(1)}) != tree.digest({"a": np.ones(1, np.float32)})
