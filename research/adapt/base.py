@@ -1,6 +1,6 @@
-"""What a method is made of: which parameters train and when, what is added, how far they may go, how the features are read.
+"""The parts of a fine-tuning method: rules for trainable parameters, learning-rate multipliers, deltas, training hooks and a reader.
 
-`+` joins methods: what they say is put together, and refused where it does not go together.
+`config.method` joins methods by `+`. `recipe.py` combines their parts and refuses methods that contradict each other.
 """
 
 import dataclasses
@@ -17,69 +17,69 @@ from research.params.plan import Rules
 from research.params.tree import Tree
 
 Gradient = Callable[..., tuple[Tree, dict[str, jax.Array]]]  # (trainable, frozen, batch, key) -> (gradients, totals)
-Interceptor = Callable[..., Any]  # (the intercepted method, *its arguments) -> what it gives
+Interceptor = Callable[..., Any]  # (the intercepted bound method, *its arguments) -> the output that replaces the method's
 
 
 @dataclasses.dataclass(frozen=True)
 class Delta:
-    """A small tree of parameters that changes what an encoder computes without touching the encoder's own.
+    """A small tree of added parameters that changes the output of an encoder and leaves the encoder's parameters as they are.
 
-    Its parameters are named `delta/NAME/` and the path of the module they change: `delta/lora/layer_0/attention/query/a`.
-    `no_decay_pattern` is a regular expression over the last part of these names. Weight decay, which pulls towards zero, leaves the
-    parameters that match alone, because zero is not the value at which they change nothing.
+    A delta's parameters are named `delta/NAME/` and the path of the module they change: `delta/lora/layer_0/attention/query/a`.
+    `no_decay_pattern` is a regular expression over the last part of these names. Weight decay pulls towards zero, so it skips the
+    matching parameters: they have no effect at another value than zero.
     """
 
     name = "delta"
     no_decay_pattern = ""
-    extra_tokens = 0  # places that it adds after each example's first token
-    first_position = 0  # of each example's first token: what it puts before it has the positions below
+    extra_tokens = 0  # tokens that the delta inserts after the first token of each example
+    first_position = 0  # position of each example's first token: lower positions belong to vectors before the text
 
     def init(self, key: jax.Array, encoder: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Fresh parameters: path below `delta/NAME/` -> array. `encoder`: path below `encoder/` -> array or shape.
+        """Return initial parameters: path below `delta/NAME/` -> array. `encoder`: path below `encoder/` -> array or shape.
 
-        Raises InputError where there is nothing that it could change.
+        Raises InputError for options that the encoder does not allow, or if the encoder has no module to change.
         """
         raise NotImplementedError
 
     def interceptors(
-        self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], batch: Any, key: Any, precision: Any
+        self, delta_params: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], batch: Any, key: Any, precision: Any
     ) -> dict[str, Interceptor]:
-        """Module path (with `.METHOD` where it is not `__call__`) -> what is done there instead of the plain call.
+        """Return an interceptor for each module to change, by module path (with `.METHOD` for a method other than `__call__`).
 
-        `own` and `encoder` are flat, as in `init`. `key` is None when nothing is dropped.
+        `delta_params` and `encoder` are flat, as in `init`. `key` is the dropout key, None without dropout.
         """
         raise NotImplementedError
 
     def freeze_rules(self, encoder: Mapping[str, Any]) -> Rules:
-        """Rules that come before "delta/NAME trains": what must stay frozen for this to make sense, of the encoder or of its own."""
+        """Return rules for parameters of the encoder or the delta that must stay frozen. They precede "delta/NAME trains"."""
         return {}
 
-    def matrices(self, own: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-        """For predicting cost: path of a module -> elements of the matrices that each of its tokens is multiplied with on account of
-        this, and how many of these train. `own` and `encoder` are flat, of arrays or shapes. Its matrices, unless overridden."""
-        found: dict[str, tuple[int, int]] = {}
-        for name, leaf in own.items():
+    def matrices(self, delta_params: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+        """Return, for predicting FLOPs, module path -> (elements of the matrices that the delta multiplies each token with, how many
+        of these elements train). Both arguments are flat, of arrays or shapes. By default all matrices of the delta count, as trainable."""
+        sizes: dict[str, tuple[int, int]] = {}
+        for name, leaf in delta_params.items():
             if len(leaf.shape) == 2:
                 path = name.rpartition("/")[0]
-                elements = math.prod(leaf.shape) + found.get(path, (0, 0))[0]
-                found[path] = elements, elements
-        return found
+                elements = math.prod(leaf.shape) + sizes.get(path, (0, 0))[0]
+                sizes[path] = elements, elements
+        return sizes
 
-    def merged(self, own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """The encoder that gives the same outputs without the delta. Raises InputError where there is none."""
-        raise InputError(f"{self.name} cannot be merged into the encoder's own parameters")
+    def merged(self, delta_params: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Return encoder parameters that give the same outputs without the delta. Raises InputError if there are none."""
+        raise InputError(f"{self.name} cannot be merged into the encoder's parameters")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingHook:
-    """What holds training back, as functions on parameters, loss, gradients or updates. Each does nothing unless overridden.
+    """Functions that a method applies to parameters, loss, gradients or updates. Each has no effect unless overridden.
 
-    `passes` is how often a step goes forward and backward, for predicting its cost. With `anchored`, the values that the trainable
-    parameters began with are found in `frozen["anchor"]`. `needs` is a pattern: at least one parameter that it covers must train, or all
-    with `needs_all`. `reinit` is a pattern: the parameters of which `begin` wants random values.
+    `passes` is the number of forward and backward passes of a step, for predicting its cost. With `anchored`, `frozen["anchor"]` holds
+    the initial values of the trainable parameters. At least one parameter that the pattern `needs` matches must train, or all of them
+    with `needs_all`. `reinit` is the pattern of the parameters that `init_params` replaces by random values.
     """
 
-    name = "regulariser"
+    name = "hook"
     passes = 1.0
     anchored = False
     reinit = ""
@@ -87,49 +87,50 @@ class TrainingHook:
     needs_all = False
 
     def init_params(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
-        """The parameters to start from. `fresh` is the tree that `params` were grafted on: random where they are `reinit`."""
+        """Return the initial parameters. `params` holds the loaded values; `fresh` is the tree before loading, in which the `reinit`
+        parameters have random values."""
         return params
 
     def calibrate(self, gradients: Iterator[Tree]) -> Tree:
-        """What must be known of the training data before training: found in `frozen[name]` from then on, where it is not empty.
+        """Return statistics of the training data, computed before training. If not empty, `frozen[name]` holds them during training.
 
-        `gradients` are those of the mean loss of one batch after the other, where training begins, without dropout. Each costs a
-        step's work when it is taken.
+        `gradients` yields the gradient of the mean loss of one batch after the other, at the initial parameters, without dropout. Each
+        one is computed when it is taken and costs as much as a step.
         """
         return {}
 
     def effective_params(self, trainable: Tree, frozen: Tree, key: jax.Array) -> Tree:
-        """The trainable parameters as the loss sees them."""
+        """Return the values that the loss uses for the trainable parameters."""
         return trainable
 
     def extra_loss(self, model: Any, trainable: Tree, frozen: Tree, batch: Any, key: jax.Array, logits: jax.Array) -> Any:
-        """What is added to the sum of a part's losses (`batch["weights"].sum()` examples)."""
+        """Return a term to add to the summed loss of a microbatch (of `batch["weights"].sum()` examples)."""
         return 0.0
 
     def wrap_microbatch_grad(self, model: Any, gradient: Gradient) -> Gradient:
-        """The gradient of the sum of the losses of one part of a batch, on one device."""
+        """Return a replacement for `gradient`: the gradient of the summed loss of one microbatch on one device."""
         return gradient
 
     def wrap_grad(self, gradient: Gradient) -> Gradient:
-        """The mean gradient over a whole batch, all devices included."""
+        """Return a replacement for `gradient`: the mean gradient of a whole batch, over all devices."""
         return gradient
 
     def optimizer(self, tx: optax.GradientTransformation, config: Any, total: int) -> optax.GradientTransformation:
-        """The optimizer of the trainable half; `total` is the number of steps."""
+        """Return a replacement for `tx`, the optimizer of the trainable parameters. `total` is the number of steps."""
         return tx
 
     def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
-        """The parameters that are evaluated and kept, of a state."""
+        """Return the parameters to evaluate and to save as the best, from the parameters and optimizer state of a training state."""
         return trainable
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What one word of `config.method`, or several joined by `+`, does.
+    """A method of `METHODS`: the effect of one word of `config.method`.
 
-    `phases`: for each phase of training, which parameters of the encoder train (rules over full names); what no method claims is
-    frozen, or trains where no method claims anything. `rates`: rule -> (pattern, learning-rate multiplier) over what trains.
-    `reader` is a `research.models.families.readers.Reader`.
+    `phases`: for each phase of training, rules over full names for the encoder's parameters. Parameters that no rule of any joined
+    method matches are frozen; without any rules, the whole encoder trains. `rates`: rule -> (pattern, learning-rate multiplier) for
+    trainable parameters. `reader` is a `research.models.readers.Reader`.
     """
 
     name: str = ""
@@ -141,9 +142,12 @@ class Method:
 
 
 def only_one(name: str, parts: Iterable[Method], field: str, what: str) -> Any:
-    """The one value of `field` among `parts`, or the field's empty value. Raises InputError where two of them have one."""
+    """Return the value of `field` in the one method of `parts` that sets it, or the empty value. Raises InputError if two set it.
+
+    `name` is `config.method` and `what` describes the field, both for the error.
+    """
     parts = list(parts)
-    having = [part for part in parts if getattr(part, field)]
-    if len(having) > 1:
-        raise InputError(f"method={name}: {having[0].name} and {having[1].name} both say {what}; give one of them")
-    return getattr((having or parts)[0], field)
+    setters = [part for part in parts if getattr(part, field)]
+    if len(setters) > 1:
+        raise InputError(f"method={name}: {setters[0].name} and {setters[1].name} both set {what}; give one of them")
+    return getattr((setters or parts)[0], field)

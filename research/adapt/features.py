@@ -1,8 +1,8 @@
-"""Methods that leave the encoder as it is and say how its states are read: features (Peters et al. 2018; Devlin et al. 2019, table 7).
+"""Feature-based methods: the head reads chosen hidden states of a frozen encoder (Peters et al. 2018; Devlin et al. 2019, table 7).
 
-The states are computed once and kept on disk, as for `linear_probe`; each stage that is read takes as much room there as the last one
-alone. What is read has not gone through the encoder's pooler: pool by mean, first or max. Joined with a method that trains parts of the
-encoder (`full+chosen_layer`), they say how these are read; what is above the last stage that is read must be frozen then (`freeze`).
+The hidden states are computed once and cached on disk, as for `linear_probe`. Each stage that the head reads takes as much disk space as
+the last stage alone. The hidden states do not pass through the encoder's pooler: use pooling=mean, first or max. These methods can be
+joined with one that trains the encoder (`full+chosen_layer`); stages above the last one that the head reads must then be frozen (`freeze`).
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ from research.models import readers
 
 
 def chosen_layer(stages: Stages, config: Any) -> Method:
-    """The head reads the states of one stage, `config.feature_layer`: 0 is the embeddings, 1 the first layer, -1 the last.
+    """Read the hidden states of one stage, `config.feature_layer`: 0 is the embeddings, 1 the first layer, -1 the last.
 
-    Default -2, the second-to-last layer, Devlin et al.'s best single one (2019, table 7). Costs as `linear_probe`. Raises
-    InputError when there is no such stage.
+    The default is -2, the second-to-last layer, the best single layer of Devlin et al. (2019, table 7). The cost is that of
+    `linear_probe`. Raises InputError if the encoder has no such stage.
     """
     count, number = len(stages), config.feature_layer
     if not -count <= number < count:
@@ -27,35 +27,36 @@ def chosen_layer(stages: Stages, config: Any) -> Method:
 
 
 def last4_concat(stages: Stages, config: Any) -> Method:
-    """The head reads the last four layers' states joined, or all layers' where there are fewer (Devlin et al. 2019, table 7: the best
-    of their features). Costs as `linear_probe`, and four times the room on disk."""
+    """Read the concatenated hidden states of the last four layers, or of all layers if there are fewer (Devlin et al. 2019, table 7:
+    their best features). The cost is that of `linear_probe`, with four times the disk space."""
     return _read_by(readers.LastJoined(4))
 
 
 def scalar_mix(stages: Stages, config: Any) -> Method:
-    """The head reads a learnt weighted mean of all stages, scaled (Peters et al. 2018, equation 1, without layer normalisation).
+    """Read a learnt, scaled weighted mean of all stages (Peters et al. 2018, equation 1, without layer normalisation).
 
-    It begins as the plain mean. Costs as `linear_probe`, and as many times the room on disk as there are stages.
+    The initial weights are equal. The cost is that of `linear_probe`, with the disk space times the number of stages.
     """
     return _read_by(readers.ScalarMix())
 
 
 def feature_bilstm(stages: Stages, config: Any) -> Method:
-    """The head reads BiLSTMs over the last states, as in Devlin et al. 2019, section 5.3: two layers.
+    """Read the last hidden states through a two-layer BiLSTM, as in Devlin et al. 2019, section 5.3.
 
-    Theirs have 768 units, `config.feature_bilstm.size` is 256 a direction: the whole costs about as much as half a layer of BERT-base,
-    but its steps are one after the other. Raises InputError for a number under 1.
+    The paper's BiLSTM has 768 units; `config.feature_bilstm.size` is 256 for each direction. The BiLSTM costs about as much as half a
+    layer of BERT-base, but its steps run one after the other. Raises InputError for a number under 1.
     """
     sizes = _sizes("feature_bilstm", config.feature_bilstm)
     return _read_by(readers.LstmOver(sizes["size"], sizes["layers"], Precision(config.precision)))
 
 
 def feature_concat(stages: Stages, config: Any) -> Method:
-    """The head reads the last states joined with those of a small encoder that is trained from scratch on the task: a word embedding
-    of its own and a BiLSTM, as language-model states are joined with a tagger's own in TagLM (Peters et al. 2017).
+    """Read the last hidden states concatenated with those of a small encoder that is trained from scratch on the task: a word embedding
+    and a BiLSTM. TagLM concatenates the states of a language model and of a tagger in the same way (Peters et al. 2017).
 
-    `config.feature_concat` has `embedding` 64 and `size` 64 a direction, ours: small, as the task's data are. Costs an embedding of
-    the whole vocabulary to train, and the BiLSTM's steps. Raises InputError for a number under 1.
+    `config.feature_concat` has `embedding` 64 and `size` 64 for each direction. These numbers are not from the paper: they are small
+    because the task's data are. Costs the training of an embedding of the whole vocabulary, and the BiLSTM's steps. Raises InputError for
+    a number under 1.
     """
     sizes = _sizes("feature_concat", config.feature_concat)
     return _read_by(readers.LstmBeside(sizes["embedding"], sizes["size"], Precision(config.precision)))

@@ -1,6 +1,6 @@
-"""Methods that hold the pretrained parameters where they are, or shake them before training.
+"""Training hooks that keep parameters close to their pretrained values, mask gradients, or change parameters before training.
 
-Letters: w a trainable parameter, w0 the value that it began with, p a probability.
+Letters: w a trainable parameter, w0 its initial value, p a probability.
 """
 
 import dataclasses
@@ -24,23 +24,25 @@ Stages = tuple[str, ...]
 
 
 def check(option: str, value: float, allowed: bool, wanted: str) -> None:
-    """Raises InputError, naming the option and what it must be, unless `allowed`."""
+    """Raise InputError unless `allowed`, with the option, its value and the wanted range."""
     if not allowed:
         raise InputError(f"{option}={value:g} must be {wanted}")
 
 
 def dropped(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Dropout of an array of any shape, a function of the key and of where in it an element stands."""
+    """Return an array of any shape after dropout. The mask is a function of the key and of each element's index."""
     flat = x.reshape(-1, x.shape[-1] if x.ndim else 1)
-    interceptor = jax.random.bits(key, (), jnp.uint32)
+    salt = jax.random.bits(key, (), jnp.uint32)
     rows, columns = (jnp.arange(size, dtype=jnp.uint32) for size in flat.shape)
-    return dropout(flat, mix(rows + interceptor)[:, None], columns[None], rate).reshape(x.shape)
+    return dropout(flat, mix(rows + salt)[:, None], columns[None], rate).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class L2SP(TrainingHook):
-    """alpha / 2 * ||w - w0||^2 over the encoder's parameters + beta / 2 * ||w||^2 over the new ones (head, delta), but for those of
-    a delta that change nothing elsewhere than at 0."""
+    """Adds alpha / 2 * ||w - w0||^2 over the encoder's parameters and beta / 2 * ||w||^2 over the new ones (head, delta).
+
+    Parameters that match the `no_decay_pattern` of a delta are left out, because 0 is not the value at which they have no effect.
+    """
 
     alpha: float
     beta: float
@@ -48,22 +50,22 @@ class L2SP(TrainingHook):
     anchored = True
 
     def extra_loss(self, model, trainable, frozen, batch, key, logits):
-        began, pulled, new = flatten(frozen["anchor"]), 0.0, 0.0
+        initial, pretrained_sum, new_sum = flatten(frozen["anchor"]), 0.0, 0.0
         for name, w in flatten(trainable).items():
             if name.startswith("encoder/"):
-                pulled += jnp.square(w - began[name]).sum()
+                pretrained_sum += jnp.square(w - initial[name]).sum()
             elif not any(rules.matches(pattern, name) for pattern in model.recipe.no_decay_pattern.values()):
-                new += jnp.square(w).sum()
-        # The loss is a sum over examples that is divided by their number later: so is this, and the mean gets it once.
-        return batch["weights"].sum() * (self.alpha / 2 * pulled + self.beta / 2 * new)
+                new_sum += jnp.square(w).sum()
+        # The summed loss is divided by the number of examples later: the product with it adds the penalty once to the mean loss.
+        return batch["weights"].sum() * (self.alpha / 2 * pretrained_sum + self.beta / 2 * new_sum)
 
 
 def l2sp(stages: Stages, config: Any) -> Method:
-    """The loss pulls what was pretrained to where it began, and what is new to 0 (Li et al. 2018, equation 4).
+    """Penalise the distance of pretrained parameters to their initial values, and of new parameters to 0 (Li et al. 2018, equation 4).
 
-    mean loss + alpha / 2 * ||w - w0||^2 + beta / 2 * ||w_new||^2. The paper holds beta at 0.01 and chooses alpha for each task on
-    held-out data; here alpha is 0.1. `weight_decay` goes on pulling everything to 0: for the paper's method set it to 0. Costs a copy
-    of what trains.
+    The loss is mean loss + alpha / 2 * ||w - w0||^2 + beta / 2 * ||w_new||^2. The paper fixes beta at 0.01 and chooses alpha for each task
+    on held-out data; here alpha is 0.1. `weight_decay` still pulls all parameters to 0: set it to 0 for the paper's method. Costs a copy
+    of the trainable parameters.
     """
     o = config.l2sp
     check("l2sp.alpha", o.alpha, o.alpha >= 0, "at least 0")
@@ -73,7 +75,7 @@ def l2sp(stages: Stages, config: Any) -> Method:
 
 @dataclasses.dataclass(frozen=True)
 class Mixout(TrainingHook):
-    """w0 + dropout(w - w0) for the encoder's kernels, where the loss is computed: each weight is w0 with probability p."""
+    """Computes the loss with w0 + dropout(w - w0) in the encoder's kernels: each weight is w0 with probability p."""
 
     p: float
     name = "mixout"
@@ -81,19 +83,20 @@ class Mixout(TrainingHook):
     needs = "encoder/.*/kernel"
 
     def effective_params(self, trainable, frozen, key):
-        began, leaves = flatten(frozen["anchor"]), flatten(trainable)
-        mixed = [name for name, w in leaves.items() if name.startswith("encoder/") and name.endswith("/kernel") and w.ndim == 2]
-        for name, own in keys_of(key, [f"mixout/{name}" for name in mixed]).items():
+        initial, leaves = flatten(frozen["anchor"]), flatten(trainable)
+        kernels = [name for name, w in leaves.items() if name.startswith("encoder/") and name.endswith("/kernel") and w.ndim == 2]
+        for name, kernel_key in keys_of(key, [f"mixout/{name}" for name in kernels]).items():
             name = name.removeprefix("mixout/")
-            leaves[name] = began[name] + dropped(leaves[name] - began[name], self.p, own)
+            leaves[name] = initial[name] + dropped(leaves[name] - initial[name], self.p, kernel_key)
         return unflatten(leaves)
 
 
 def mixout(stages: Stages, config: Any) -> Method:
-    """Each weight of a kernel is replaced by its pretrained value with probability `mixout_p` in each step (Lee et al. 2020).
+    """Replace each weight of a kernel by its pretrained value with probability `mixout_p` in each step (Lee et al. 2020).
 
-    (M * w + (1 - M) * w0 - p * w0) / (1 - p) with M ~ Bernoulli(1 - p), element by element as in the authors' code: w is the expectation.
-    The paper tries p of 0.7, 0.8 and 0.9; 0.9 here. The head is not mixed. Costs a copy of what trains, and a pass over the kernels.
+    The loss uses (M * w + (1 - M) * w0 - p * w0) / (1 - p) with M ~ Bernoulli(1 - p) for each element, as in the authors' code; the
+    expectation is w. The paper tries p of 0.7, 0.8 and 0.9; here p is 0.9. The head is left out. Costs a copy of the trainable parameters
+    and a pass over the kernels.
     """
     check("mixout_p", config.mixout_p, 0 <= config.mixout_p < 1, "at least 0 and less than 1")
     return Method(hooks=(Mixout(config.mixout_p),))
@@ -104,7 +107,8 @@ KINDS = ("F", "D")
 
 @dataclasses.dataclass(frozen=True)
 class ChildTuning(TrainingHook):
-    """Only a part p of the encoder's elements has a gradient. "F": others in each step; "D": those of the most Fisher information."""
+    """Masks the gradient of all but a fraction p of the encoder's elements. Kind "F": a random mask in each step; kind "D": a fixed mask
+    of the elements with the largest Fisher information."""
 
     kind: str
     p: float
@@ -113,7 +117,7 @@ class ChildTuning(TrainingHook):
     needs = "encoder"
 
     def calibrate(self, gradients: Iterator[Tree]) -> Tree:
-        """The mask of kind D, by name: bool, in the shapes of the encoder's parameters that train."""
+        """Return the mask of kind D: a tree of bool arrays in the shapes of the encoder's trainable parameters. Kind F: an empty tree."""
         if self.kind == "F":
             return {}
         add = jax.jit(lambda total, grads: jax.tree.map(lambda t, g: t + jnp.square(g), total, grads), donate_argnums=0)
@@ -122,35 +126,36 @@ class ChildTuning(TrainingHook):
             grads = {"encoder": grads["encoder"]}
             total = add(jax.tree.map(jnp.zeros_like, grads) if total is None else total, grads)
         information = {name: np.asarray(x) for name, x in flatten(total).items()}
-        every = np.concatenate([x.ravel() for x in information.values()])
-        kept = max(round(self.p * every.size), 1)
-        least = np.partition(every, -kept)[-kept]
-        return unflatten({name: x >= least for name, x in information.items()})
+        values = np.concatenate([x.ravel() for x in information.values()])
+        count = max(round(self.p * values.size), 1)
+        threshold = np.partition(values, -count)[-count]
+        return unflatten({name: x >= threshold for name, x in information.items()})
 
     def wrap_grad(self, gradient: Gradient) -> Gradient:
         def masked(trainable: Tree, frozen: Tree, batch: Any, key: jax.Array):
             grads, totals = gradient(trainable, frozen, batch, key)
-            fixed = flatten(frozen[self.name]) if self.kind == "D" else {}
+            masks = flatten(frozen[self.name]) if self.kind == "D" else {}
 
-            def of(name: str, g: jax.Array) -> jax.Array:
+            def mask(name: str, g: jax.Array) -> jax.Array:
                 if not name.startswith("encoder/"):
                     return g
-                own = f"{self.name}/{name}"
-                return jnp.where(fixed[name], g, 0.0) if fixed else dropped(g, 1.0 - self.p, keys_of(key, [own])[own])
+                key_name = f"{self.name}/{name}"
+                return jnp.where(masks[name], g, 0.0) if masks else dropped(g, 1.0 - self.p, keys_of(key, [key_name])[key_name])
 
-            return map_named(of, grads), totals
+            return map_named(mask, grads), totals
 
         return masked
 
 
 def child_tuning(stages: Stages, config: Any) -> Method:
-    """Only a child network of the encoder has a gradient (Xu et al. 2021). The head always trains; weight decay spares nothing.
+    """Train only a child network of the encoder in each step: mask the gradient of all other elements (Xu et al. 2021).
 
-    kind F: g * M / p with M ~ Bernoulli(p), drawn anew for each element in each step (section 2.2). kind D: g * M, where M is fixed
-    before training: the fraction p of all the encoder's elements with the largest Fisher information (section 2.3), here as in the
-    authors' code the mean of squared gradients of batches, at the parameters that training begins with, without dropout, over the first
-    `child_tuning.batches` batches (100; the paper takes an epoch). p is 0.3, in the range of both (0.2 to 0.4, 0.1 to 0.3).
-    F costs a pass over the gradient, D those batches once and a byte for each element. The mask comes before clipping.
+    Kind F: g * M / p with a random M ~ Bernoulli(p) for each element and step (section 2.2). Kind D: g * M, where M is fixed before
+    training: the fraction p of all the encoder's elements with the largest Fisher information (section 2.3). As in the authors' code this
+    is the mean of squared gradients of batches; here at the initial parameters, without dropout, over the first `child_tuning.batches`
+    batches (100; the paper takes an epoch). p is 0.3, in the paper's range for both kinds (0.2 to 0.4, 0.1 to 0.3). The head always
+    trains. Weight decay applies to all elements. The mask is applied before clipping. Kind F costs a pass over the gradient, kind D the
+    gradients of these batches and a byte for each element.
     """
     o = config.child_tuning
     if o.kind not in KINDS:
@@ -162,26 +167,27 @@ def child_tuning(stages: Stages, config: Any) -> Method:
 
 @dataclasses.dataclass(frozen=True)
 class NoisyTune(TrainingHook):
-    """w + U(-scale / 2, scale / 2) * std(w) for each matrix of the encoder, once, before training."""
+    """Replaces each matrix w of the encoder by w + U(-scale / 2, scale / 2) * std(w), once, before training."""
 
     scale: float
     name = "noisytune"
 
     def init_params(self, params, fresh, key):
-        def of(name: str, w: jax.Array) -> jax.Array:
+        def add_noise(name: str, w: jax.Array) -> jax.Array:
             if not name.startswith("encoder/") or w.ndim < 2:
                 return w
-            own = f"{self.name}/{name}"
-            noise = jax.random.uniform(keys_of(key, [own])[own], w.shape, w.dtype, -self.scale / 2, self.scale / 2)
+            key_name = f"{self.name}/{name}"
+            noise = jax.random.uniform(keys_of(key, [key_name])[key_name], w.shape, w.dtype, -self.scale / 2, self.scale / 2)
             return w + noise * jnp.std(w)
 
-        return map_named(of, params)
+        return map_named(add_noise, params)
 
 
 def noisytune(stages: Stages, config: Any) -> Method:
-    """Noise in proportion to each pretrained matrix's spread, once before training (Wu et al. 2022, equation 1).
+    """Add noise to each pretrained matrix, in proportion to its standard deviation, once before training (Wu et al. 2022, equation 1).
 
-    w + U(-lambda / 2, lambda / 2) * std(w), lambda = `noisytune_lambda`, 0.15 as in the paper. What is frozen gets it too. Costs nothing.
+    w becomes w + U(-lambda / 2, lambda / 2) * std(w) with lambda = `noisytune_lambda`, 0.15 as in the paper. Frozen matrices get noise too.
+    Costs nothing.
     """
     check("noisytune_lambda", config.noisytune_lambda, config.noisytune_lambda >= 0, "at least 0")
     return Method(hooks=(NoisyTune(config.noisytune_lambda),))
@@ -189,7 +195,7 @@ def noisytune(stages: Stages, config: Any) -> Method:
 
 @dataclasses.dataclass(frozen=True)
 class ReinitTop(TrainingHook):
-    """The stages called `top`, and the pooler, begin with random values."""
+    """Replaces the pretrained parameters of the stages `top` and of the pooler by random values, before training."""
 
     top: Stages
     name = "reinit_top"
@@ -197,12 +203,12 @@ class ReinitTop(TrainingHook):
 
     @property
     def needs(self) -> str:
-        """Random kernels that stay frozen would be of no use."""
+        """Return a pattern of the kernels of these stages: random kernels that stay frozen would be of no use."""
         return f"encoder/({'|'.join(self.top)})/.*kernel"
 
     @property
     def reinit(self) -> str:
-        """All of them."""
+        """Return a pattern of all parameters of these stages and of the pooler."""
         return f"encoder/({'|'.join(self.top)}|pooler)/.*"
 
     def init_params(self, params, fresh, key):
@@ -211,9 +217,9 @@ class ReinitTop(TrainingHook):
 
 
 def reinit_top(stages: Stages, config: Any) -> Method:
-    """The top `reinit_layers` layers and the pooler begin with random values, as before pretraining (Zhang et al. 2021, section 5).
+    """Initialise the top `reinit_layers` layers and the pooler with random values, as before pretraining (Zhang et al. 2021, section 5).
 
-    The paper chooses 1 to 6 of BERT-large's 24 layers on held-out data; 1 here. Costs nothing. Raises InputError when there are fewer
-    layers.
+    The paper chooses 1 to 6 of BERT-large's 24 layers on held-out data; here the default is 1. Costs nothing. Raises InputError if the
+    encoder has fewer layers.
     """
     return Method(hooks=(ReinitTop(top_layers(stages, "reinit_layers", config.reinit_layers)),))

@@ -11,38 +11,38 @@ from research.params.tree import flatten, merge
 
 
 def summary(model: AdaptedModel) -> str:
-    """Return the plan of a model as text: what becomes of every parameter, what is added and when,
-    what holds it back, and what a step should cost.
+    """Return the plan of a model as text: the treatment of every parameter, the deltas and training hooks, the phases, the learning rate
+    and the predicted cost of a step.
 
-    The cost is in FLOPs, beside full fine-tuning, for rows of `max_length` tokens.
+    The cost is in FLOPs, relative to full fine-tuning, for rows of `max_length` tokens.
     """
-    described = lambda things: ", ".join(f"{x.name}({', '.join(f'{k}={v}' for k, v in _fields(x))})" for x in things)  # noqa: E731
+    describe = lambda parts: ", ".join(f"{x.name}({', '.join(f'{k}={v}' for k, v in _fields(x))})" for x in parts)  # noqa: E731
     lines = [*model.notes]
-    lines += [f"{what}: {described(things)}" for what, things in model.recipe.additions().items() if things]
+    lines += [f"{title}: {describe(parts)}" for title, parts in model.recipe.additions().items() if parts]
     if phases := model.plan.phases:
         given = {f"phase_{unit}": value for unit in UNITS if (value := model.config.get(f"phase_{unit}"))}
-        lengths = "".join(f"each {name}={value:g}" for name, value in given.items()) or "begun evenly over the first half"
+        lengths = "".join(f"each {name}={value:g}" for name, value in given.items()) or "beginning evenly spread over the first half"
         lines.append(f"phases: {len(phases)}, {lengths}")
     rate, base = model.config.learning_rate, model.config.base_learning_rate
     lines.append(f"learning rate: {rate:g}" + (f", {rate / base:g} times base_learning_rate" if base else ""))
-    plain, kept = (", ".join(f"{cost(model, plan, cached):.2f}" for plan in phases or (model.plan,)) for cached in (False, True))
-    what = f" ({kept} where the frozen stages are read from disk)" if model.config.prefix_cache_gb and kept != plain else ""
-    lines.append(f"predicted FLOPs of a step beside full fine-tuning: {plain}{what}")
+    plain, cached = (", ".join(f"{cost(model, plan, from_cache):.2f}" for plan in phases or (model.plan,)) for from_cache in (False, True))
+    remark = f" ({cached} where the frozen stages are read from disk)" if model.config.prefix_cache_gb and cached != plain else ""
+    lines.append(f"predicted FLOPs of a step relative to full fine-tuning: {plain}{remark}")
     return model.plan.render() + "".join(f"{line}\n" for line in lines)
 
 
 def cost(model: AdaptedModel, plan: plans.Plan, cached: bool = False) -> float:
-    """Return the predicted FLOPs of a training step of `plan` as a fraction of those of full fine-tuning;
-    `cached`: without the frozen stages."""
+    """Return the predicted FLOPs of a training step of `plan` as a fraction of full fine-tuning. With `cached`, the hidden states after
+    the frozen stages are read from disk instead of computed."""
     params, added = merge(model.trainable, model.frozen), {}
     for delta in model.recipe.deltas:
         for path, (elements, trained) in delta.matrices(flatten(params["delta"][delta.name]), flatten(params["encoder"])).items():
-            before = added.get(path, (0, 0))
-            added[path] = before[0] + elements, before[1] + trained
+            total = added.get(path, (0, 0))
+            added[path] = total[0] + elements, total[1] + trained
     sizes, shape = {name: leaf.shape for name, leaf in flatten(params).items()}, flops.Shape.of(model.encoder)
     rows, length, extra = model.config.batch_size, model.config.max_length, model.extra_tokens
-    once = flops.relative(plan, sizes, shape, rows, length, cached, added, extra)
-    return once * model.recipe.passes
+    one_pass = flops.relative(plan, sizes, shape, rows, length, cached, added, extra)
+    return one_pass * model.recipe.passes
 
 
 def _fields(x: Any) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""VeRA: vectors around frozen random matrices (Kopiczko et al. 2024)."""
+"""VeRA: trained vectors that scale frozen random matrices (Kopiczko et al. 2024)."""
 
 import dataclasses
 import math
@@ -9,21 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from research.adapt.base import Delta, Interceptor, Method
-from research.adapt.targets import kernels, keys_of, paths_of, under
+from research.adapt.targets import freeze_kernels, kernels, keys_of, paths_of
 from research.errors import InputError
 from research.params.plan import FROZEN, Rules
 
-SHARED = "shared"  # in the place of a module's path: what all modules of one size have in common
+SHARED = "shared"  # stands for a module path in the names of the matrices that all modules of one size share
 
 
 @dataclasses.dataclass(frozen=True)
 class Vera(Delta):
-    """h = W x + b * (B (d * (A x))), with A [r, m] and B [n, r] random, frozen and the same for every module of that size; the
-    vectors d [r] and b [n] train (Kopiczko et al. 2024, equation 2).
+    """h = W x + b * (B (d * (A x))), with trained vectors d [r] and b [n] (Kopiczko et al. 2024, equation 2).
 
-    Kept transposed: `shared/MxN/a` [m, r], `shared/MxN/b` [r, n]. Both are drawn as the paper does, Kaiming-uniform: within
-    +-sqrt(6 / m) and +-sqrt(6 / r). d begins at `d_initial` and b at zero. The rank may be over the matrix's own size, since
-    nothing of the two matrices trains: the paper takes 1024 for RoBERTa-base, of 768 features.
+    A [r, m] and B [n, r] are random, frozen and shared by all modules of one size. They are stored transposed: `shared/MxN/a` [m, r] and
+    `shared/MxN/b` [r, n]. Both are Kaiming-uniform as in the paper: within +-sqrt(6 / m) and +-sqrt(6 / r). d begins at `d_initial` and b
+    at zero. The rank may exceed m and n, since neither matrix trains: the paper takes 1024 for RoBERTa-base, of 768 features.
     """
 
     rank: int
@@ -34,24 +33,24 @@ class Vera(Delta):
 
     def init(self, key, encoder):
         if self.rank < 1:
-            raise InputError(f"vera.rank={self.rank}: the two shared matrices need a size between them; use 1 or more, for example 256")
-        found = {}
+            raise InputError(f"vera.rank={self.rank}: the rank of the shared matrices must be at least 1; use 1 or more, for example 256")
+        params = {}
         for path, (m, n) in kernels(encoder, self.targets, "vera.targets").items():
             shared = shared_path(m, n)
-            if f"{shared}/a" not in found:
+            if f"{shared}/a" not in params:
                 a, b = jax.random.split(keys_of(key, [shared])[shared])
-                found[f"{shared}/a"] = (6 / m) ** 0.5 * jax.random.uniform(a, (m, self.rank), minval=-1.0)
-                found[f"{shared}/b"] = (6 / self.rank) ** 0.5 * jax.random.uniform(b, (self.rank, n), minval=-1.0)
-            found[f"{path}/d"], found[f"{path}/b"] = jnp.full((self.rank,), self.d_initial), jnp.zeros((n,))
-        return found
+                params[f"{shared}/a"] = (6 / m) ** 0.5 * jax.random.uniform(a, (m, self.rank), minval=-1.0)
+                params[f"{shared}/b"] = (6 / self.rank) ** 0.5 * jax.random.uniform(b, (self.rank, n), minval=-1.0)
+            params[f"{path}/d"], params[f"{path}/b"] = jnp.full((self.rank,), self.d_initial), jnp.zeros((n,))
+        return params
 
     def freeze_rules(self, encoder) -> Rules:
-        return {"shared by vera": (f"delta/vera/{SHARED}", FROZEN)} | under(encoder, self.targets, "vera", "vera.targets")
+        return {"shared by vera": (f"delta/vera/{SHARED}", FROZEN)} | freeze_kernels(encoder, self.targets, "vera", "vera.targets")
 
-    def interceptors(self, own, encoder, batch, key, precision):
+    def interceptors(self, delta_params, encoder, batch, key, precision):
         def at(path: str) -> Interceptor:
-            a, b = shared_pair(own, encoder, path)
-            d, scale = own[f"{path}/d"][None, None], own[f"{path}/b"][None, None]
+            a, b = shared_pair(delta_params, encoder, path)
+            d, scale = delta_params[f"{path}/d"][None, None], delta_params[f"{path}/b"][None, None]
 
             def interceptor(dense, x):
                 low = precision.einsum("blm,mr->blr", x, a)
@@ -59,38 +58,38 @@ class Vera(Delta):
 
             return interceptor
 
-        return {path: at(path) for path in vera_paths(own)}
+        return {path: at(path) for path in vera_paths(delta_params)}
 
-    def matrices(self, own, encoder):
-        return {path: (sum(math.prod(x.shape) for x in shared_pair(own, encoder, path)), 0) for path in vera_paths(own)}
+    def matrices(self, delta_params, encoder):
+        return {path: (sum(math.prod(x.shape) for x in shared_pair(delta_params, encoder, path)), 0) for path in vera_paths(delta_params)}
 
-    def merged(self, own, encoder):
-        found = dict(encoder)
-        for path in vera_paths(own):
-            a, b = shared_pair(own, encoder, path)
-            product = jnp.matmul(a * own[f"{path}/d"][None], b * own[f"{path}/b"][None], precision=jax.lax.Precision.HIGHEST)
-            found[f"{path}/kernel"] = encoder[f"{path}/kernel"] + product
-        return found
+    def merged(self, delta_params, encoder):
+        params = dict(encoder)
+        for path in vera_paths(delta_params):
+            a, b = shared_pair(delta_params, encoder, path)
+            a, b = a * delta_params[f"{path}/d"][None], b * delta_params[f"{path}/b"][None]
+            params[f"{path}/kernel"] = encoder[f"{path}/kernel"] + jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        return params
 
 
 def shared_path(m: int, n: int) -> str:
-    """Where the two matrices for modules of m inputs and n outputs stand."""
+    """Return the path of the two shared matrices for modules of m inputs and n outputs."""
     return f"{SHARED}/{m}x{n}"
 
 
-def shared_pair(own: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], path: str) -> tuple[jax.Array, jax.Array]:
-    """The two matrices, [m, r] and [r, n], for the module at `path`."""
+def shared_pair(delta_params: Mapping[str, jax.Array], encoder: Mapping[str, jax.Array], path: str) -> tuple[jax.Array, jax.Array]:
+    """Return the two shared matrices, [m, r] and [r, n], for the module at `path`."""
     shared = shared_path(*encoder[f"{path}/kernel"].shape)
-    return own[f"{shared}/a"], own[f"{shared}/b"]
+    return delta_params[f"{shared}/a"], delta_params[f"{shared}/b"]
 
 
-def vera_paths(own: Mapping[str, Any]) -> list[str]:
-    """Paths of the modules that have vectors."""
-    return [path for path in paths_of(own) if not path.startswith(f"{SHARED}/")]
+def vera_paths(delta_params: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the modules that have vectors d and b."""
+    return [path for path in paths_of(delta_params) if not path.startswith(f"{SHARED}/")]
 
 
 def vera(stages: tuple[str, ...], config: Any) -> Method:
-    """Two vectors for each target train, around matrices that are random, frozen and shared (Kopiczko et al. 2024). Defaults: rank
-    256 and d at 0.1 (peft's; the paper's Table 6c asks for 0.1 or less) on query and value. Costs LoRA's work at
-    that rank, a tenth of a BERT-base's own; nothing once merged."""
+    """Train two vectors for each target, which scale random, frozen and shared matrices (Kopiczko et al. 2024). Defaults: rank 256 and
+    an initial d of 0.1 (peft's; the paper's Table 6c asks for 0.1 or less) on query and value. A step costs as much as LoRA at that
+    rank, which adds a tenth of a BERT-base's work; after merging, inference costs nothing more."""
     return Method(deltas=(Vera(**config.vera),))
