@@ -1,4 +1,4 @@
-"""Averages of the parameters: by a NumPy loop, over phases, and through whole runs that are cut short."""
+"""Averages of the parameters: against a NumPy loop, over phases, and in interrupted runs."""
 
 import json
 
@@ -21,8 +21,8 @@ from tests import runs
 QUIET = Console(quiet=True)
 
 
-def walk(hook, steps, total=20):
-    """Parameters after each of `steps` updates, and what was kept then."""
+def run_updates(hook, steps, total=20):
+    """Return (parameters, averaged parameters) after each of `steps` updates."""
     tx = hook.optimizer(optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)), None, total)
     params, rng, seen = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}, np.random.default_rng(0), []
     state, update = tx.init(params), jax.jit(tx.update)
@@ -35,27 +35,27 @@ def walk(hook, steps, total=20):
 
 
 @pytest.mark.parametrize("decay", [0.999, 0.3])
-def test_ema_is_the_recurrence_with_its_warm_up(decay):
-    average, seen = np.ones((3, 2)), walk(Ema(decay), 20)
-    for t, (now, kept) in enumerate(seen):
+def test_ema_follows_the_recurrence_with_warm_up(decay):
+    average, seen = np.ones((3, 2)), run_updates(Ema(decay), 20)
+    for t, (params, averaged) in enumerate(seen):
         d = min(decay, (1 + t) / (10 + t))
-        average = d * average + (1 - d) * now
-        np.testing.assert_allclose(kept, average, atol=1e-6)
+        average = d * average + (1 - d) * params
+        np.testing.assert_allclose(averaged, average, atol=1e-6)
     assert abs(seen[-1][1] - seen[-1][0]).max() > 1e-2
 
 
 @pytest.mark.parametrize(("percent", "first"), [(25.0, 15), (100.0, 0), (1.0, 19)])
-def test_swa_is_the_mean_of_the_last_part_and_the_parameters_themselves_before(percent, first):
-    seen = walk(Swa(percent), 20)
-    for t, (now, kept) in enumerate(seen):
+def test_swa_is_the_mean_over_the_last_steps_and_the_parameters_before_them(percent, first):
+    seen = run_updates(Swa(percent), 20)
+    for t, (params, averaged) in enumerate(seen):
         if t <= first:
-            np.testing.assert_allclose(kept, now, atol=1e-6)
+            np.testing.assert_allclose(averaged, params, atol=1e-6)
         else:
-            np.testing.assert_allclose(kept, np.mean([w for w, _ in seen[first : t + 1]], axis=0), atol=1e-6)
+            np.testing.assert_allclose(averaged, np.mean([w for w, _ in seen[first : t + 1]], axis=0), atol=1e-6)
     assert first == 19 or abs(seen[-1][1] - seen[-1][0]).max() > 1e-2
 
 
-def test_a_phase_goes_on_with_the_averages_of_what_stays_open_and_begins_those_of_what_opens():
+def test_a_phase_carries_averages_over_and_begins_those_of_newly_unfrozen_parameters():
     tx = Ema(0.9).optimizer(optax.sgd(0.1), None, 10)
     state = tx.init({"a": jnp.ones(2)})
     for _ in range(3):
@@ -72,36 +72,36 @@ def options(method, **changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ema", "swa"])
-def test_a_run_that_is_cut_keeps_the_same_average_as_one_that_is_not(method, tmp_path, monkeypatch):
+def test_an_interrupted_run_saves_the_same_average_as_an_uninterrupted_one(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
-    whole = modes.run(c, tmp_path / "whole", QUIET)
+    uninterrupted = modes.run(c, tmp_path / "uninterrupted", QUIET)
     step = loop.PhaseRunner.step
 
-    def cut(self, batch):
+    def interrupt(self, batch):
         if int(self.state.step) == 8:
             raise KeyboardInterrupt
         return step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.PhaseRunner, "step", cut)
+        patch.setattr(loop.PhaseRunner, "step", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            modes.run(c, tmp_path / "cut", QUIET)
-    assert Checkpoints(tmp_path / "cut" / "checkpoints", "latest").step == 5
-    again = modes.run(c, tmp_path / "cut", QUIET)
-    assert again["params"]["sha256"] == whole["params"]["sha256"]
-    assert again["metrics"] == whole["metrics"] == json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]
+            modes.run(c, tmp_path / "interrupted", QUIET)
+    assert Checkpoints(tmp_path / "interrupted" / "checkpoints", "latest").step == 5
+    resumed = modes.run(c, tmp_path / "interrupted", QUIET)
+    assert resumed["params"]["sha256"] == uninterrupted["params"]["sha256"]
+    assert resumed["metrics"] == uninterrupted["metrics"] == json.loads((tmp_path / "uninterrupted" / "result.json").read_text())["metrics"]
 
 
 @pytest.mark.devices
 @pytest.mark.slow
-def test_what_is_kept_over_phases_and_devices_is_the_average(tmp_path):
+def test_the_saved_parameters_are_the_average_over_phases_and_devices(tmp_path):
     c = runs.config(**options("gradual_unfreezing+ema", parallel="pmap", eval_steps=12))
     modes.run(c, tmp_path, QUIET)
-    e = experiments.build(c)
+    experiment = experiments.build(c)
     best, latest = (Checkpoints(tmp_path / "checkpoints", kind) for kind in ("best", "latest"))
-    kept, phase = flatten(best.restore_trainable(e.model.trainable)), e.phases[-1]
-    last = latest.restore(init_state(e.model.at(phase.plan, e.model.trainable).trainable, phase.tx))
+    saved, phase = flatten(best.restore_trainable(experiment.model.trainable)), experiment.phases[-1]
+    last = latest.restore(init_state(experiment.model.at(phase.plan, experiment.model.trainable).trainable, phase.tx))
     average, plain = flatten(average_in(last.opt_state)), flatten(last.trainable)
-    for name, x in kept.items():
+    for name, x in saved.items():
         np.testing.assert_array_equal(x, average[name])
-    assert max(abs(np.asarray(x) - np.asarray(plain[name])).max() for name, x in kept.items()) > 1e-4
+    assert max(abs(np.asarray(x) - np.asarray(plain[name])).max() for name, x in saved.items()) > 1e-4

@@ -1,4 +1,4 @@
-"""What holds for all that is added to a frozen encoder, whatever it is."""
+"""Properties that all deltas on a frozen encoder share."""
 
 import jax
 import numpy as np
@@ -11,14 +11,14 @@ from research.params.tree import flatten, merge, unflatten
 from tests import runs
 from tests.adapt import small
 
-MERGED = ("lora", "dora", "vera", "ia3")
+MERGEABLE = ("lora", "dora", "vera", "ia3")
 ADAPTERS = ("houlsby", "pfeiffer", "parallel_adapter", "compacter")
-BEFORE = ("prefix", "soft_prompt")
-ALL = (*MERGED, *ADAPTERS, *BEFORE)
+PREFIXES = ("prefix", "soft_prompt")
+ALL = (*MERGEABLE, *ADAPTERS, *PREFIXES)
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_the_delta_and_the_head_train_and_nothing_else(method):
+def test_only_the_delta_and_the_head_train(method):
     model = small.model(method)
     trained = set(flatten(model.trainable))
     assert {name for name in trained if not name.startswith("head/")} == {
@@ -28,23 +28,23 @@ def test_the_delta_and_the_head_train_and_nothing_else(method):
     assert model.plan.frozen_stages(model.encoder.stages) == (0 if method == "soft_prompt" else 1)
 
 
-@pytest.mark.parametrize("method", (*MERGED, *ADAPTERS))
-def test_training_begins_at_the_frozen_model(method):
+@pytest.mark.parametrize("method", (*MERGEABLE, *ADAPTERS))
+def test_training_begins_at_the_pretrained_model(method):
     model, frozen = small.model(method), small.model("linear_probe")
     batch = small.batch_of(model)
-    plain, begun = small.logits(frozen, frozen.trainable, batch), small.logits(model, model.trainable, batch)
-    np.testing.assert_allclose(begun, plain, atol=1e-6 if method == "dora" else 0, rtol=0)  # its factor is a quotient
+    plain, initial = small.logits(frozen, frozen.trainable, batch), small.logits(model, model.trainable, batch)
+    np.testing.assert_allclose(initial, plain, atol=1e-6 if method == "dora" else 0, rtol=0)  # DoRA divides by a norm
     assert small.far(small.logits(model, small.moved(model), batch), plain)
 
 
-def test_a_run_builds_the_model_that_these_tests_use():
-    built, ours = initialize.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
-    one, other = flatten(built.trainable), flatten(ours.trainable)
-    assert built.plan == ours.plan and one.keys() == other.keys()
+def test_a_run_builds_the_same_model_as_these_tests():
+    built, model = initialize.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
+    one, other = flatten(built.trainable), flatten(model.trainable)
+    assert built.plan == model.plan and one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("delta/"))
-    batch, trainable = small.batch_of(ours), small.moved(ours)
-    compiled = small.by_example(jax.jit(ours.logits)(trainable, ours.frozen, batch), batch)
-    np.testing.assert_allclose(compiled, small.logits(ours, trainable, batch), atol=1e-5, rtol=0)
+    batch, trainable = small.batch_of(model), small.moved(model)
+    compiled = small.by_example(jax.jit(model.logits)(trainable, model.frozen, batch), batch)
+    np.testing.assert_allclose(compiled, small.logits(model, trainable, batch), atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
@@ -56,12 +56,12 @@ def test_packed_and_padded_give_the_same_logits(method):
     assert packed["tokens"].shape[0] < 12 == padded["tokens"].shape[0]
     one, other = (small.logits(model, trainable, batch) for batch in (packed, padded))
     np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
-    assert one.std(0).min() > 1e-3, "logits that hardly vary compare nothing"
+    assert one.std(0).min() > 1e-3, "the logits vary too little for a comparison"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
-def test_with_dropout_they_give_the_same_logits_too_and_another_key_others(method):
+def test_with_dropout_packed_and_padded_give_the_same_logits_and_another_key_gives_others(method):
     options = {f"{method}__dropout": 0.3} if method in ("lora", "dora") else {}
     model = small.model(method, **options)
     trainable = small.moved(model)
@@ -72,7 +72,7 @@ def test_with_dropout_they_give_the_same_logits_too_and_another_key_others(metho
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_changing_one_example_changes_no_other_by_a_single_bit(method):
+def test_changing_one_example_changes_no_bit_of_the_others(method):
     model = small.model(method)
     trainable = small.moved(model)
     before, after = (small.logits(model, trainable, small.batch_of(model, change=change)) for change in (False, True))
@@ -83,7 +83,7 @@ def test_changing_one_example_changes_no_other_by_a_single_bit(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
-def test_every_parameter_that_trains_has_a_gradient(method):
+def test_every_trainable_parameter_has_a_gradient(method):
     model = small.model(method)
     grads, _ = model.gradient(small.moved(model, by=0.1), model.frozen, small.batch_of(model), jax.random.key(0))
     assert grads.keys() == model.trainable.keys()
@@ -103,37 +103,37 @@ def test_recomputing_activations_changes_no_gradient(method):
         np.testing.assert_allclose(grad, grads[1][name], atol=1e-5, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("method", MERGED)
-def test_merged_into_the_encoder_it_gives_the_same_logits_without_the_delta(method):
+@pytest.mark.parametrize("method", MERGEABLE)
+def test_merging_into_the_encoder_gives_the_same_logits_without_the_delta(method):
     model = small.model(method)
     trainable, batch, (delta,) = small.moved(model), small.batch_of(model), model.recipe.deltas
     params = merge(trainable, model.frozen)
-    own, encoder = flatten(params["delta"][method]), flatten(params["encoder"])
+    delta_params, encoder = flatten(params["delta"][method]), flatten(params["encoder"])
 
     def without_delta(encoder):
         encoded = model.encoder.apply({"params": unflatten(encoder)}, batch)
         return small.by_example(model.head.apply({"params": params["head"]}, encoded, batch), batch)
 
-    wanted = small.logits(model, trainable, batch)
-    merged = delta.merged(own, encoder)
+    expected = small.logits(model, trainable, batch)
+    merged = delta.merged(delta_params, encoder)
     assert merged.keys() == encoder.keys() and {name for name in encoder if merged[name] is not encoder[name]}
-    np.testing.assert_allclose(without_delta(merged), wanted, atol=1e-5, rtol=0)
-    assert small.far(without_delta(encoder), wanted)
+    np.testing.assert_allclose(without_delta(merged), expected, atol=1e-5, rtol=0)
+    assert small.far(without_delta(encoder), expected)
 
 
-@pytest.mark.parametrize("method", (*ADAPTERS, *BEFORE))
-def test_what_cannot_be_merged_says_so(method):
+@pytest.mark.parametrize("method", (*ADAPTERS, *PREFIXES))
+def test_merging_other_deltas_is_refused(method):
     with pytest.raises(InputError, match=f"{method} cannot be merged"):
         small.model(method).recipe.deltas[0].merged({}, {})
 
 
-@pytest.mark.parametrize("method", MERGED)
-def test_a_kernel_that_is_adapted_cannot_be_trained_as_well(method):
+@pytest.mark.parametrize("method", MERGEABLE)
+def test_an_adapted_kernel_cannot_train_too(method):
     with pytest.raises(InputError, match=rf"full trains encoder/layer_\d/.*, {method} keeps it frozen"):
         runs.plan(f"{method}+full")
 
 
-def test_adapters_go_with_layer_norms_and_deltas_with_each_other():
+def test_adapters_can_be_joined_with_layer_norms_and_deltas_with_each_other():
     trained = runs.plan("houlsby+layernorm").trained
     assert any("delta/houlsby" in name for name in trained) and any("/norm/scale" in name for name in trained)
     model = small.model("lora+prefix+houlsby")
@@ -143,20 +143,20 @@ def test_adapters_go_with_layer_norms_and_deltas_with_each_other():
     )
 
 
-def test_of_two_at_one_module_the_first_is_the_outermost():
+def test_of_two_deltas_at_one_module_the_first_is_the_outermost():
     path = "layer_1/attention/output"
     for method in ("lora+houlsby", "houlsby+lora"):
         model = small.model(method, lora__targets=path)
         trainable, batch = small.moved(model), small.batch_of(model)
         ((x,), out), (lora, encoder) = small.at(model, trainable, batch, path), small.parts(model, trainable, "lora")
         houlsby, added = small.parts(model, trainable, "houlsby")[0], 2 * x @ lora[f"{path}/a"] @ lora[f"{path}/b"]
-        adapted = lambda y, own=houlsby: y + np.asarray(model.recipe.deltas[method == "lora+houlsby"].adapter(own, path, y, Precision()))  # noqa: E731, B023
+        adapted = lambda y, p=houlsby: y + np.asarray(model.recipe.deltas[method == "lora+houlsby"].adapter(p, path, y, Precision()))  # noqa: E731, B023
         plain = x @ encoder[f"{path}/kernel"] + encoder[f"{path}/bias"]
-        wanted = adapted(plain) + added, adapted(plain + added)
+        expected = adapted(plain) + added, adapted(plain + added)
         if method == "houlsby+lora":
-            wanted = wanted[::-1]
-        np.testing.assert_allclose(out, wanted[0], atol=1e-4, rtol=0)
-        assert small.far(out, wanted[1])
+            expected = expected[::-1]
+        np.testing.assert_allclose(out, expected[0], atol=1e-4, rtol=0)
+        assert small.far(out, expected[1])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_of_two_at_one_module_the_first_is_the_outermost():
         ("soft_prompt", {"soft_prompt__tokens": 120}, "max_length=32 is over the model's 128 positions less 120 that method=soft_prompt"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(method, options, message):
+def test_an_invalid_option_is_refused_in_one_line(method, options, message):
     with pytest.raises(InputError, match=message) as caught:
         initialize.build_model(runs.config(method=method, **options), ("a", "b"))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a step should cost by arithmetic, against what XLA counts, and what the plan says of it."""
+"""The predicted FLOPs of a step, against XLA's count and in the plan."""
 
 import dataclasses
 
@@ -18,17 +18,17 @@ ROWS, LENGTH = 8, 64
 
 @pytest.fixture(scope="module")
 def costs():
-    """k -> FLOPs by XLA, the model, the sizes of its parameters; k layers are frozen, with -1 nothing."""
-    whole, found = ours.random_model(SHAPE, LENGTH), {}
+    """Return k -> (FLOPs by XLA, model, shapes of its parameters), with k layers frozen, or nothing frozen for k = -1."""
+    full_model, result = ours.random_model(SHAPE, LENGTH), {}
     ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH, 0))
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
-    sizes = {name: leaf.shape for name, leaf in flatten(merge(whole.trainable, whole.frozen)).items()}
+    sizes = {name: leaf.shape for name, leaf in flatten(merge(full_model.trainable, full_model.frozen)).items()}
     for k in range(-1, 4):
-        model = freezing.frozen(whole, k)
+        model = freezing.frozen(full_model, k)
         loop = ours.looped(model, ROWS)
         loop.run([batch])
-        found[k] = loop.program.flops, model, sizes
-    return found
+        result[k] = loop.program.flops, model, sizes
+    return result
 
 
 def predicted(model, sizes, **changes) -> float:
@@ -37,22 +37,22 @@ def predicted(model, sizes, **changes) -> float:
 
 
 @pytest.mark.parametrize("k", range(-1, 4))
-def test_arithmetic_is_within_a_twentieth_of_what_xla_counts(costs, k):
+def test_the_prediction_is_within_a_twentieth_of_the_count_of_xla(costs, k):
     counted, model, sizes = costs[k]
     assert predicted(model, sizes) == pytest.approx(counted, rel=0.05)
-    assert predicted(model, sizes, stages=model.encoder.stages[:-1]) < 0.9 * counted  # a layer left out is noticed
+    assert predicted(model, sizes, stages=model.encoder.stages[:-1]) < 0.9 * counted  # the test notices a missing layer
 
 
-def test_every_layer_that_is_frozen_saves_work(costs):
+def test_every_frozen_layer_saves_work(costs):
     counts = [costs[k][0] for k in range(-1, 4)]
     assert counts == sorted(counts, reverse=True) and counts[-1] < 0.36 * counts[0]
     steps = -np.diff(counts[1:-1])
-    assert steps.min() > 0.95 * steps.max()  # each layer the same
+    assert steps.min() > 0.95 * steps.max()  # each layer saves as much
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "vera", "houlsby", "compacter", "prefix", "soft_prompt", "feature_bilstm", "sam", "rdrop"])
-def test_what_a_method_adds_is_predicted(costs, method):
+def test_the_cost_of_additions_is_predicted(costs, method):
     model = ours.random_model(SHAPE, LENGTH, method=method, batch_size=ROWS, **{"vera.rank": 64})
     ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH + model.extra_tokens, 0))
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
@@ -62,17 +62,17 @@ def test_what_a_method_adds_is_predicted(costs, method):
     assert summary.cost(model, model.plan) == pytest.approx(counted, rel=0.1)
     sizes = {name: leaf.shape for name, leaf in flatten(merge(model.trainable, model.frozen)).items() if not name.startswith("head/reader")}
     plain = flops.relative(model.plan, sizes, flops.Shape.of(model.encoder), ROWS, LENGTH)
-    assert abs(summary.cost(model, model.plan) - counted) < abs(plain - counted)  # what it adds left out is noticed
-    assert method in ("lora", "compacter", "prefix") or plain < 0.95 * counted  # and by far, where it is much
+    assert abs(summary.cost(model, model.plan) - counted) < abs(plain - counted)  # the test notices missing additions
+    assert method in ("lora", "compacter", "prefix") or plain < 0.95 * counted  # clearly, where the additions are large
 
 
-def test_passes_of_penalties_are_taken_in_each_of_the_others():
+def test_the_passes_of_penalties_are_multiplied_by_those_of_other_hooks():
     joined = ("full", "rdrop", "sam", "rdrop+sam", "rdrop+smart", "freelb+sam", "ema+rdrop")
     passes = {method: methods.recipe(("embeddings", "layer_0"), runs.config(method=method)).passes for method in joined}
     assert list(passes.values()) == pytest.approx([1, 2, 2, 4, 11 / 3, 6, 2])
 
 
-def test_what_is_cached_costs_nothing(costs):
+def test_cached_stages_cost_nothing(costs):
     _, model, sizes = costs[3]
     shape = flops.Shape.of(model.encoder)
     assert flops.relative(model.plan, sizes, shape, ROWS, LENGTH, cached=True) < 0.001

@@ -1,4 +1,4 @@
-"""Which parameters each method trains, exactly."""
+"""The exact parameters that each method trains."""
 
 import numpy as np
 import pytest
@@ -39,17 +39,17 @@ def test_full_trains_everything(pooler):
 
 
 @pytest.mark.parametrize("pooler", [True, False])
-def test_linear_probe_trains_the_head_alone(pooler):
+def test_linear_probe_trains_only_the_head(pooler):
     assert trained("linear_probe", pooler) == HEAD
 
 
 @pytest.mark.parametrize("pooler", [True, False])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_top_k_trains_the_last_k_layers_and_what_stands_above(k, pooler):
+def test_top_k_trains_the_last_k_layers_and_the_pooler(k, pooler):
     assert trained("top_k", pooler, top_layers=k) == HEAD.union(*LAYERS[4 - k :], POOLER if pooler else ())
 
 
-def test_top_k_of_eleven_layers_does_not_take_layer_1_for_layer_10():
+def test_top_k_of_eleven_layers_does_not_confuse_layer_1_and_layer_10():
     stages = ("embeddings", *(f"layer_{i}" for i in range(11)))
     names = [f"encoder/{stage}/kernel" for stage in stages] + ["head/kernel"]
     for k in (1, 10):
@@ -65,19 +65,19 @@ def test_top_k_refuses_a_number_of_layers_that_the_encoder_does_not_have(k):
         trained("top_k", top_layers=k)
 
 
-def test_other_methods_do_not_look_at_top_layers():
+def test_other_methods_ignore_top_layers():
     assert trained("full", top_layers=99) == trained("full", top_layers=1)
 
 
 @pytest.mark.parametrize(
     ("wrong", "hint"), [("top_", "did you mean 'top_k'"), ("linear_prob", "did you mean 'linear_probe'"), ("zz", "known: ")]
 )
-def test_an_unknown_method_is_an_error_that_names_the_nearest(wrong, hint):
+def test_an_unknown_method_is_refused_with_the_nearest_name(wrong, hint):
     with pytest.raises(InputError, match=hint):
         trained(wrong)
 
 
-def test_freeze_patterns_come_before_the_method():
+def test_freeze_patterns_override_the_method():
     everything = EMBEDDINGS.union(*LAYERS, HEAD, POOLER)
     assert trained("full", freeze="embeddings/word") == everything - {"encoder/embeddings/word/embedding"}
     assert trained("full", freeze=" layer_0 , pooler,") == everything - LAYERS[0] - POOLER
@@ -104,7 +104,7 @@ def test_bitfit_trains_the_biases_and_layernorm_the_norms(pooler):
     assert trained("layernorm", pooler) == HEAD | {name for name in everything if "/norm/" in name}
 
 
-def test_layernorm_finds_norms_by_any_name_and_nothing_else():
+def test_layernorm_matches_norms_of_any_name_and_nothing_else():
     names = [
         "encoder/layer_0/sa_norm/scale",
         "encoder/layer_0/norm/bias",
@@ -121,15 +121,15 @@ def test_embeddings_frozen_trains_all_but_the_embeddings():
     assert trained("embeddings_frozen") == HEAD.union(*LAYERS, POOLER)
 
 
-def test_gradual_unfreezing_opens_the_head_then_a_stage_at_a_time_from_the_top():
-    opened = [set(), LAYERS[3] | POOLER, LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS]
-    assert phases("gradual_unfreezing") == [set().union(*opened[: i + 1]) for i in range(6)]
+def test_gradual_unfreezing_trains_the_head_then_unfreezes_stages_from_the_top():
+    unfrozen = [set(), LAYERS[3] | POOLER, LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS]
+    assert phases("gradual_unfreezing") == [set().union(*unfrozen[: i + 1]) for i in range(6)]
     by_two = phases("gradual_unfreezing", unfreeze_layers=2)
-    assert by_two == [set().union(*opened[:i]) for i in (1, 3, 5, 6)]
+    assert by_two == [set().union(*unfrozen[:i]) for i in (1, 3, 5, 6)]
     assert trained("gradual_unfreezing") == HEAD.union(EMBEDDINGS, *LAYERS, POOLER)
 
 
-def test_chain_thaw_opens_the_head_then_each_stage_alone_then_everything():
+def test_chain_thaw_trains_the_head_then_each_stage_alone_then_everything():
     everything = EMBEDDINGS.union(*LAYERS, POOLER)
     assert phases("chain_thaw") == [set(), EMBEDDINGS, *LAYERS, everything]
 
@@ -144,7 +144,7 @@ def test_a_frozen_pattern_stays_frozen_in_every_phase():
     ("method", "option", "ratio"), [("llrd", {}, 0.95), ("llrd", {"llrd_decay": 0.8}, 0.8), ("discriminative", {}, 1 / 2.6)]
 )
 def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
-    """ULMFiT: the rate of layer l - 1 is that of layer l divided by 2.6; Sun et al.: times 0.95. Head and pooler have the full rate."""
+    """Check that layer l - 1 has the rate of layer l divided by 2.6 (ULMFiT) or times 0.95 (Sun et al.), head and pooler the full rate."""
     plan = plan_of(method, **option)
     assert not plan.phases and len(plan.trained) == len(plan.entries)
     for depth, names in enumerate((HEAD | POOLER | LAYERS[3], LAYERS[2], LAYERS[1], LAYERS[0], EMBEDDINGS)):
@@ -152,7 +152,7 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
             np.testing.assert_allclose(plan.entries[name].treatment.multiplier, ratio**depth, rtol=1e-12)
 
 
-def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
+def test_empty_config_fields_are_filled_by_the_method():
     rate = {name: methods.WANTS[name]["rate"] for name in ("linear_probe", "lora", "bitfit")}
     joined = (("prefix+lora", rate["lora"]), ("bitfit+gradual_unfreezing", 1), ("lora+chosen_layer+l2sp", rate["lora"]))
     for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
@@ -165,6 +165,6 @@ def test_what_the_config_leaves_empty_is_filled_as_the_method_wants():
     assert (c.learning_rate, c.pooling) == (3e-3, "mean")
 
 
-def test_every_method_says_what_it_is_and_only_methods_want_something():
+def test_every_method_has_a_docstring_and_every_row_of_wants_is_a_method():
     assert all(function.__doc__ for function in methods.METHODS.values())
     assert set(methods.WANTS) <= set(methods.METHODS)

@@ -1,4 +1,4 @@
-"""Several examples in a row are as good as one: the same loss and gradients, and not a bit of one reaches another."""
+"""Packing several examples into a row gives the same loss and gradients, and no example affects another one in its row."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def model(request):
 
 
 def batch_of(model, layout: str, change: bool = False):
-    """16 texts of 4 to 19 letters in one batch, the sixth one perhaps with other letters in it."""
+    """Return one batch of 16 texts of 4 to 19 letters. With `change`, the sixth text has other letters."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
     tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
     if change:
@@ -32,30 +32,30 @@ def logits_by_example(model, batch) -> np.ndarray:
     return logits[batch["weights"] > 0][np.argsort(batch["examples"][batch["weights"] > 0])]
 
 
-def test_packed_and_padded_give_one_loss_and_one_gradient_dropout_included(model):
+def test_packed_and_padded_give_the_same_loss_and_gradient_with_dropout(model):
     key = jax.random.key(0)
-    found = []
+    results = []
     for layout in ("packed", "padded", "bucketed"):
         batch = batch_of(model, layout)
         (loss, _), grads = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(model.trainable, model.frozen, batch, key)
-        found.append((loss / 16, {name: g / 16 for name, g in flatten(grads).items()}))
+        results.append((loss / 16, {name: g / 16 for name, g in flatten(grads).items()}))
     assert batch_of(model, "packed")["tokens"].shape[0] < 16 == batch_of(model, "padded")["tokens"].shape[0]
-    for loss, grads in found[1:]:
-        np.testing.assert_allclose(loss, found[0][0], atol=1e-5)
+    for loss, grads in results[1:]:
+        np.testing.assert_allclose(loss, results[0][0], atol=1e-5)
         for name, grad in grads.items():
-            np.testing.assert_allclose(grad, found[0][1][name], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(grad, results[0][1][name], atol=1e-5, err_msg=name)
     other, _ = jax.jit(model.loss)(model.trainable, model.frozen, batch_of(model, "packed"), jax.random.key(1))
-    assert abs(other / 16 - found[0][0]) > 1e-4  # another key drops other things
+    assert abs(other / 16 - results[0][0]) > 1e-4  # another key has another dropout mask
 
 
-def test_changing_one_example_changes_no_other_by_a_single_bit(model):
+def test_changing_one_example_changes_no_bit_of_the_others(model):
     before, after = (logits_by_example(model, batch_of(model, "packed", change)) for change in (False, True))
     others = np.arange(16) != 5
     assert np.array_equal(before[others], after[others])
     assert not np.array_equal(before[5], after[5])
 
 
-def test_without_segments_it_would_leak(model):
+def test_without_segments_examples_affect_each_other(model):
     before, after = (batch_of(model, "packed", change) for change in (False, True))
     for batch in (before, after):
         batch["segments"] = np.minimum(batch["segments"], 1)
@@ -64,8 +64,8 @@ def test_without_segments_it_would_leak(model):
 
 
 def test_recomputing_activations_changes_nothing():
-    kept, reinit = (initialize.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
-    batch, key = batch_of(kept, "packed"), jax.random.key(0)
-    grads = [flatten(jax.jit(jax.grad(m.loss, has_aux=True))(m.trainable, m.frozen, batch, key)[0]) for m in (kept, reinit)]
+    stored, recomputed = (initialize.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
+    batch, key = batch_of(stored, "packed"), jax.random.key(0)
+    grads = [flatten(jax.jit(jax.grad(m.loss, has_aux=True))(m.trainable, m.frozen, batch, key)[0]) for m in (stored, recomputed)]
     for name, grad in grads[0].items():
         np.testing.assert_allclose(grad, grads[1][name], atol=1e-6, err_msg=name)

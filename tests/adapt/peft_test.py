@@ -1,7 +1,7 @@
-"""Ours beside `peft`: as many parameters, and the same numbers.
+"""Comparison with `peft`: as many trainable parameters, and the same outputs and gradients.
 
-`peft` counts what it trains, the classifier included, which it keeps as a module to save for a sequence classifier; ours is the
-delta's part that trains and `head/classifier`. It saves nothing else: BERT's pooler stays frozen there and here.
+For a sequence classifier, `peft` trains the adapter and the classifier, which is one of its modules to save. Here the trainable parameters
+of the delta and `head/classifier` train. BERT's pooler stays frozen in both.
 """
 
 import re
@@ -22,10 +22,10 @@ from research.weights import name_map, tables
 from tests import runs
 from tests.weights import tiny
 
-# The second: peft asks transformers by a name that transformers has given up.
+# peft calls transformers by a name that is deprecated there.
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")]
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-# BERT has two modules called output.dense; (IA)^3 scales what enters the feed-forward's, where peft's own default for BERT takes both.
+# BERT has two modules called output.dense. (IA)^3 scales the input of the feed-forward's only, where peft's default for BERT takes both.
 FEED_FORWARD = r".*layer\.\d+\.output\.dense"
 SAME = {
     "lora": ("LoraConfig", {"r": 8, "lora_alpha": 16, "target_modules": ["query", "value"]}),
@@ -45,8 +45,8 @@ def torch():
     return torch
 
 
-def theirs(config, name, options):
-    """A classifier of `transformers` of two classes with what peft adds."""
+def torch_model(config, name, options):
+    """Return a `transformers` classifier of two classes with an adapter of peft."""
     import peft
     import transformers
 
@@ -55,7 +55,7 @@ def theirs(config, name, options):
 
 
 def sizes(method):
-    """Name -> size of what trains of ours, on a BERT of MiniLM's shape."""
+    """Return name -> size of the trainable parameters of a method, on a BERT of MiniLM's shape."""
     encoder, c = families.build({"model_type": "bert", **MINILM}), runs.config(method=method)
     recipe, head, key = methods.recipe(encoder.stages, c), Classifier(classes=2, pooling="pooler"), jax.random.key(0)
     batch = weights.padded_batch(**tiny.inputs())
@@ -72,74 +72,74 @@ def sizes(method):
 
 
 @pytest.mark.parametrize("method", SAME)
-def test_as_many_parameters_train(method):
-    model, ours = theirs(MINILM, *SAME[method]), sizes(method)
+def test_as_many_parameters_train_as_in_peft(method):
+    model, flax_sizes = torch_model(MINILM, *SAME[method]), sizes(method)
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     head = {name for name in trained if "classifier" in name}
-    assert sum(trained[name] for name in head) == sum(n for name, n in ours.items() if name.startswith("head/")) == 384 * 2 + 2
-    assert sum(trained.values()) == sum(ours.values())
-    assert {name.split("/")[0] for name in ours} == {"delta", "head"}
+    assert sum(trained[name] for name in head) == sum(n for name, n in flax_sizes.items() if name.startswith("head/")) == 384 * 2 + 2
+    assert sum(trained.values()) == sum(flax_sizes.values())
+    assert {name.split("/")[0] for name in flax_sizes} == {"delta", "head"}
     assert sum(trained.values()) != sum(sizes("prefix" if method == "lora" else "lora").values())
 
 
 @pytest.fixture(params=["lora", "dora"])
 def pair(request, torch):
-    """(peft's classifier, our encoder and head, our parameters, our delta and its own), all with the same random weights."""
+    """Return (peft's classifier, flat Flax parameters, delta, parameters of the delta), all with the same random weights."""
     options = {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"], "use_dora": request.param == "dora"}
-    model = theirs({k: v for k, v in tiny.CONFIG.items() if k != "model_type"}, "LoraConfig", options).eval()
+    model = torch_model({k: v for k, v in tiny.CONFIG.items() if k != "model_type"}, "LoraConfig", options).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "magnitude" in name:
                 parameter.mul_(1.0 + 0.2 * torch.rand_like(parameter))
             else:
                 parameter.normal_(float(name.endswith("LayerNorm.weight")), 0.2)
-    tensors, own = {}, {}
+    tensors, delta_params = {}, {}
     for name, parameter in model.named_parameters():
-        if place := place_of(name):
-            own[place] = parameter.detach().numpy().T
+        if flax_name := flax_name_of(name):
+            delta_params[flax_name] = parameter.detach().numpy().T
         else:
             name = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".modules_to_save.default", "")
             if ".original_module" not in name:
                 tensors[name] = parameter.detach().numpy()
-    ours = {name: jnp.asarray(array) for name, array in name_map.to_flax(tensors, tables.TABLES["bert"], "classifier").items()}
+    flax_params = {name: jnp.asarray(array) for name, array in name_map.to_flax(tensors, tables.TABLES["bert"], "classifier").items()}
     cls = Dora if request.param == "dora" else Lora
-    return model, ours, cls(rank=4, alpha=12.0, targets="attention/query,attention/value"), own
+    return model, flax_params, cls(rank=4, alpha=12.0, targets="attention/query,attention/value"), delta_params
 
 
-def place_of(name):
-    """Our name of a tensor that peft added, or None."""
+def flax_name_of(name):
+    """Return the Flax name of a tensor that peft added, or None."""
     pattern = r".*layer\.(\d+)\.attention\.self\.(\w+)\.lora_(A|B|magnitude_vector)\.default\.weight"
-    found = re.fullmatch(pattern, name)
+    match = re.fullmatch(pattern, name)
     leaves = {"A": "a", "B": "b", "magnitude_vector": "magnitude"}
-    return found and f"layer_{found[1]}/attention/{found[2]}/{leaves[found[3]]}"
+    return match and f"layer_{match[1]}/attention/{match[2]}/{leaves[match[3]]}"
 
 
-def test_forward_and_gradients_agree_with_the_same_weights(torch, pair):
-    model, ours, delta, own = pair
+def test_outputs_and_gradients_agree_with_peft_for_the_same_weights(torch, pair):
+    model, flax_params, delta, delta_params = pair
     labels, inputs = np.array([1, 0, 1]), tiny.inputs()
     out = model(**{name: torch.tensor(array) for name, array in inputs.items()}, labels=torch.tensor(labels))
     out.loss.backward()
     encoder, batch = families.build(tiny.CONFIG), weights.padded_batch(**inputs)
-    params = unflatten(ours)
+    params = unflatten(flax_params)
     flat = flatten(params["encoder"])
     head = Classifier(classes=2, pooling="pooler")
 
-    def logits(own):
-        interceptors = delta.interceptors(own, flat, batch, None, encoder.precision)
+    def logits(delta_params):
+        interceptors = delta.interceptors(delta_params, flat, batch, None, encoder.precision)
         with nn.intercept_methods(adapted_model.at(interceptors)):
             encoded = encoder.apply({"params": params["encoder"]}, batch)
         return head.apply({"params": params["head"]}, encoded, batch)[:, 0]
 
-    def loss(own):
-        return -jnp.mean(jax.nn.log_softmax(logits(own))[jnp.arange(3), labels])
+    def loss(delta_params):
+        return -jnp.mean(jax.nn.log_softmax(logits(delta_params))[jnp.arange(3), labels])
 
-    wanted = {place: p.grad.numpy().T for name, p in model.named_parameters() if (place := place_of(name))}
-    value, found = jax.jit(jax.value_and_grad(loss))(own)
-    np.testing.assert_allclose(logits(own), out.logits.detach().numpy(), atol=1e-5, rtol=0)
+    torch_grads = {key: p.grad.numpy().T for name, p in model.named_parameters() if (key := flax_name_of(name))}
+    value, flax_grads = jax.jit(jax.value_and_grad(loss))(delta_params)
+    np.testing.assert_allclose(logits(delta_params), out.logits.detach().numpy(), atol=1e-5, rtol=0)
     assert abs(float(value) - out.loss.item()) <= 1e-5
-    assert found.keys() == wanted.keys() and len(found) == 3 * 2 * (3 if delta.name == "dora" else 2)
-    for name, gradient in found.items():
-        np.testing.assert_allclose(gradient, wanted[name], atol=1e-5, rtol=0, err_msg=name)
-        assert np.abs(wanted[name]).max() > 1e-4, f"{name}: a gradient of zero compares nothing"
-    off = own | {"layer_0/attention/query/a": 1.1 * own["layer_0/attention/query/a"]}
-    assert np.abs(logits(off) - out.logits.detach().numpy()).max() > 1e-4
+    assert flax_grads.keys() == torch_grads.keys() and len(flax_grads) == 3 * 2 * (3 if delta.name == "dora" else 2)
+    for name, gradient in flax_grads.items():
+        np.testing.assert_allclose(gradient, torch_grads[name], atol=1e-5, rtol=0, err_msg=name)
+        assert np.abs(torch_grads[name]).max() > 1e-4, f"{name}: a gradient of zero compares nothing"
+    changed = delta_params | {"layer_0/attention/query/a": 1.1 * delta_params["layer_0/attention/query/a"]}
+    assert np.abs(logits(changed) - out.logits.detach().numpy()).max() > 1e-4

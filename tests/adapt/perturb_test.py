@@ -1,4 +1,4 @@
-"""Perturbed steps: each against its algorithm in NumPy on a linear model, and the same numbers however a batch is laid out."""
+"""Perturbation methods: each against its algorithm in NumPy on a linear model, with the same numbers for packed and padded batches."""
 
 import functools
 import types
@@ -22,34 +22,34 @@ LENGTHS = (3, 5, 2, 4)  # tokens of the four examples
 
 
 def batch(rows):
-    """The four examples, laid out as `rows` says (numbers of examples), in rows of 10 tokens with 3 places."""
-    found = {name: np.zeros((len(rows), 10), np.int32) for name in ("segments", "positions")}
-    found |= {name: np.zeros((len(rows), 3), np.int32) for name in ("example_starts", "examples", "labels")}
-    found["weights"] = np.zeros((len(rows), 3), np.float32)
+    """Return a batch of the four examples. `rows` lists the example numbers of each row, which holds 10 tokens and up to 3 examples."""
+    arrays = {name: np.zeros((len(rows), 10), np.int32) for name in ("segments", "positions")}
+    arrays |= {name: np.zeros((len(rows), 3), np.int32) for name in ("example_starts", "examples", "labels")}
+    arrays["weights"] = np.zeros((len(rows), 3), np.float32)
     for r, inside in enumerate(rows):
         at = 0
         for place, example in enumerate(inside):
             here = slice(at, at + LENGTHS[example])
-            found["segments"][r, here], found["positions"][r, here] = place + 1, np.arange(LENGTHS[example])
-            found["example_starts"][r, place], found["examples"][r, place], found["labels"][r, place] = at, example, example % C
-            found["weights"][r, place] = 1.0
+            arrays["segments"][r, here], arrays["positions"][r, here] = place + 1, np.arange(LENGTHS[example])
+            arrays["example_starts"][r, place], arrays["examples"][r, place], arrays["labels"][r, place] = at, example, example % C
+            arrays["weights"][r, place] = 1.0
             at += LENGTHS[example]
-    return jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(jnp.asarray, arrays)
 
 
 PACKED, PADDED = batch([[1, 0, 2], [3]]), batch([[0], [1], [2], [3]])
 
 
 def by_example(x, batch):
-    """Example -> what of x [B, L, ...] belongs to it."""
-    x, b, found = np.asarray(x), jax.tree.map(np.asarray, batch), {}
+    """Return example number -> the rows of x [B, L, ...] of its tokens."""
+    x, b, result = np.asarray(x), jax.tree.map(np.asarray, batch), {}
     for row, place in zip(*np.nonzero(b["weights"]), strict=True):
-        found[int(b["examples"][row, place])] = x[row, b["segments"][row] == place + 1]
-    return found
+        result[int(b["examples"][row, place])] = x[row, b["segments"][row] == place + 1]
+    return result
 
 
 @pytest.mark.parametrize("noise", [perturb.uniform, perturb.normal])
-def test_noise_belongs_to_the_token_of_an_example_wherever_it_stands(noise):
+def test_the_noise_of_a_token_does_not_depend_on_packing(noise):
     packed, padded = (by_example(noise(KEY, "n", b, D), b) for b in (PACKED, PADDED))
     for example, x in packed.items():
         np.testing.assert_array_equal(x, padded[example])
@@ -67,12 +67,12 @@ def test_noise_has_the_moments_of_its_distribution():
     assert abs(np.corrcoef(flat)[np.triu_indices(5, 1)]).max() < 0.03
 
 
-def test_sizes_are_those_of_examples():
+def test_norms_are_over_examples():
     x = np.random.default_rng(0).normal(size=(2, 10, D)).astype(np.float32) * np.asarray(PACKED["segments"] > 0)[:, :, None]
-    found = by_example(perturb.norm(jnp.asarray(x), PACKED), PACKED)
-    for example, own in by_example(x, PACKED).items():
-        np.testing.assert_allclose(found[example], np.full((LENGTHS[example], 1), np.linalg.norm(own)), rtol=1e-5)
-    assert found[0][0] != pytest.approx(np.linalg.norm(x[0]), rel=1e-3)
+    norms = by_example(perturb.norm(jnp.asarray(x), PACKED), PACKED)
+    for example, rows in by_example(x, PACKED).items():
+        np.testing.assert_allclose(norms[example], np.full((LENGTHS[example], 1), np.linalg.norm(rows)), rtol=1e-5)
+    assert norms[0][0] != pytest.approx(np.linalg.norm(x[0]), rel=1e-3)
 
 
 def softmax(z):
@@ -84,17 +84,20 @@ def kl(p, q):
     return (p * np.log(p / q)).sum(-1)
 
 
-def test_the_divergence_is_the_sum_of_both_ways_over_the_examples_that_are_there():
+def test_the_divergence_is_the_sum_of_both_kl_divergences_over_the_real_examples():
     z, y = (np.random.default_rng(i).normal(size=(2, 3, C)) * (1 + 2 * i) for i in range(2))
     p, q, w = softmax(z), softmax(y), np.asarray(PACKED["weights"])
-    found = float(classification.divergence(jnp.asarray(z), jnp.asarray(y), PACKED))
-    assert found == pytest.approx(((kl(p, q) + kl(q, p)) * w).sum(), rel=1e-5)
-    assert found != pytest.approx((2 * kl(p, q) * w).sum(), rel=1e-2)
+    divergence = float(classification.divergence(jnp.asarray(z), jnp.asarray(y), PACKED))
+    assert divergence == pytest.approx(((kl(p, q) + kl(q, p)) * w).sum(), rel=1e-5)
+    assert divergence != pytest.approx((2 * kl(p, q) * w).sum(), rel=1e-2)
     assert float(classification.divergence(jnp.asarray(z), jnp.asarray(z), PACKED)) == 0.0
 
 
 def linear(rate=0.3):
-    """A model whose logits are linear in the mean of an example's states x + nudge; dropout is decided by key and example."""
+    """Return a model and a table of states x. The logits are linear in the mean of x + noise over an example.
+
+    The dropout mask is a function of the key and the example.
+    """
     table = jnp.asarray(np.random.default_rng(5).normal(size=(4, 10, D)).astype(np.float32))
 
     def states(batch):
@@ -122,30 +125,30 @@ def linear(rate=0.3):
 TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astype(np.float32))}
 
 
-def test_rdrop_adds_the_loss_of_another_pass_and_how_far_the_two_are_apart():
+def test_rdrop_adds_the_loss_of_a_second_pass_and_the_divergence_between_both():
     model, _ = linear()
     first = model.logits(TRAINABLE, {}, PACKED, KEY)
-    again = model.logits(TRAINABLE, {}, PACKED, targets.keys_of(KEY, ["rdrop"])["rdrop"])
-    p, q, w = *(softmax(np.asarray(z, np.float64)) for z in (first, again)), np.asarray(PACKED["weights"])
+    second = model.logits(TRAINABLE, {}, PACKED, targets.keys_of(KEY, ["rdrop"])["rdrop"])
+    p, q, w = *(softmax(np.asarray(z, np.float64)) for z in (first, second)), np.asarray(PACKED["weights"])
     wanted = np.eye(C)[np.asarray(PACKED["labels"])] * 0.9 + 0.1 / C
-    nll, apart = -((wanted * np.log(q)).sum(-1) * w).sum(), ((kl(p, q) + kl(q, p)) / 2 * w).sum()
-    assert apart > 0.1
+    nll, divergence = -((wanted * np.log(q)).sum(-1) * w).sum(), ((kl(p, q) + kl(q, p)) / 2 * w).sum()
+    assert divergence > 0.1
     for alpha in (0.0, 1.0, 5.0):
-        found = float(perturb.RDrop(alpha).extra_loss(model, TRAINABLE, {}, PACKED, KEY, first))
-        assert found == pytest.approx(nll + alpha * apart, rel=1e-5)
-    same, _ = linear(rate=0.0)
-    still = same.logits(TRAINABLE, {}, PACKED, KEY)
-    assert float(perturb.RDrop(9.0).extra_loss(same, TRAINABLE, {}, PACKED, KEY, still)) == pytest.approx(
-        float(classification.loss_sum(still, PACKED, 0.1)), rel=1e-6
+        extra_loss = float(perturb.RDrop(alpha).extra_loss(model, TRAINABLE, {}, PACKED, KEY, first))
+        assert extra_loss == pytest.approx(nll + alpha * divergence, rel=1e-5)
+    undropped, _ = linear(rate=0.0)
+    logits = undropped.logits(TRAINABLE, {}, PACKED, KEY)
+    assert float(perturb.RDrop(9.0).extra_loss(undropped, TRAINABLE, {}, PACKED, KEY, logits)) == pytest.approx(
+        float(classification.loss_sum(logits, PACKED, 0.1)), rel=1e-6
     )
 
 
-def climb(x, w, delta, epsilon, step_size, steps):
-    """SMART's algorithm for one example x [l, D] in NumPy, with the gradient of the divergence written out."""
+def smart_penalty(x, w, delta, epsilon, step_size, steps):
+    """Return SMART's penalty for one example x [l, D] in NumPy, with an analytic gradient of the divergence."""
     p = softmax(x.mean(0) @ w)
     for _ in range(steps):
         q = softmax((x + delta).mean(0) @ w)
-        g = q - p + q * (np.log(q / p) - kl(q, p))  # of KL(p || q), and of KL(q || p), for the logits of q
+        g = q - p + q * (np.log(q / p) - kl(q, p))  # gradients of KL(p || q) and KL(q || p) with respect to the logits of q
         g = np.tile(w @ g / len(x), (len(x), 1))
         delta = np.clip(delta + step_size * g / abs(g).max(), -epsilon, epsilon)
     q = softmax((x + delta).mean(0) @ w)
@@ -154,25 +157,25 @@ def climb(x, w, delta, epsilon, step_size, steps):
 
 @pytest.mark.parametrize("layout", [PACKED, PADDED])
 @pytest.mark.parametrize(("epsilon", "steps"), [(0.2, 1), (0.5, 3)])
-def test_smart_climbs_from_noise_to_where_the_predictions_differ_most(layout, epsilon, steps):
+def test_smart_ascends_from_noise_to_the_largest_divergence(layout, epsilon, steps):
     model, table = linear(rate=0.0)
     method = perturb.Smart(weight=2.0, epsilon=epsilon, sigma=0.05, step_size=0.3, steps=steps)
     noise, w = by_example(0.05 * perturb.normal(KEY, "smart", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64)
-    expected = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.3, steps) for i, n in enumerate(LENGTHS))
-    found = float(method.extra_loss(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
-    assert found == pytest.approx(2 * expected, rel=1e-4)
-    still = sum(climb(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.0, 0) for i, n in enumerate(LENGTHS))
-    assert found > 10 * still
+    expected = sum(smart_penalty(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.3, steps) for i, n in enumerate(LENGTHS))
+    penalty = float(method.extra_loss(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
+    assert penalty == pytest.approx(2 * expected, rel=1e-4)
+    without_ascent = sum(smart_penalty(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.0, 0) for i, n in enumerate(LENGTHS))
+    assert penalty > 10 * without_ascent
 
 
-def test_what_is_dropped_is_not_taken_for_what_the_noise_does():
+def test_the_dropout_mask_does_not_count_as_an_effect_of_the_noise():
     model, _ = linear(rate=0.5)
     tiny = perturb.Smart(weight=1.0, epsilon=1e-3, sigma=1e-3, step_size=1e-3, steps=1)
     assert float(tiny.extra_loss(model, TRAINABLE, {}, PACKED, KEY, model.logits(TRAINABLE, {}, PACKED, KEY))) < 1e-4
 
 
-def descend(x, w, label, delta, o):
-    """FreeLB's algorithm for one example x [l, D] in NumPy: the mean gradient for w, and the last perturbation."""
+def freelb_gradient(x, w, label, delta, o):
+    """Return FreeLB's mean gradient of w and the last perturbation, for one example x [l, D] in NumPy."""
     total = np.zeros_like(w)
     for _ in range(o.steps):
         mean = (x + delta).mean(0)
@@ -187,13 +190,13 @@ def descend(x, w, label, delta, o):
 
 @pytest.mark.parametrize("layout", [PACKED, PADDED])
 @pytest.mark.parametrize("bound", [0.0, 0.6])
-def test_freelb_averages_the_gradients_on_its_way(layout, bound):
+def test_freelb_averages_the_gradients_of_all_ascent_steps(layout, bound):
     model, table = linear(rate=0.0)
     method = perturb.FreeLB(steps=4, step_size=0.3, init=0.5, norm=bound)
     noise, w, expected = by_example(perturb.uniform(KEY, "freelb", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64), 0.0
     for i, n in enumerate(LENGTHS):
         begin, x = 0.5 * noise[i] / np.sqrt(n * D), np.asarray(table[i, :n], np.float64)
-        total, last = descend(x, w, i % C, begin, method)
+        total, last = freelb_gradient(x, w, i % C, begin, method)
         expected = expected + total
         assert bound == 0 or np.linalg.norm(last) == pytest.approx(bound, rel=1e-4)
     gradient = jax.grad(model.loss, has_aux=True)
@@ -205,7 +208,7 @@ def test_freelb_averages_the_gradients_on_its_way(layout, bound):
 
 @pytest.mark.devices
 @pytest.mark.slow
-def test_sam_is_optaxs_on_one_device_and_on_several():
+def test_sam_equals_that_of_optax_on_one_device_and_on_several():
     data, rho = list(toy.batches(4)), 0.3
     trainable, frozen, _ = toy.setup()
     key = jax.random.key_data(jax.random.key(0))
@@ -217,9 +220,9 @@ def test_sam_is_optaxs_on_one_device_and_on_several():
         updates, state = oracle.update(mean(params, 0), state, params, grad_fn=mean)
         params = optax.apply_updates(params, updates)
 
-    def run(devices, parts, around):
+    def run(devices, parts, grad_transform):
         layout, tx = Layout(devices), optax.adam(0.01)
-        step = layout.compile(functools.partial(train_step, gradient=gradient, around=around, tx=tx))
+        step = layout.compile(functools.partial(train_step, gradient=gradient, grad_transform=grad_transform, tx=tx))
         state, rest, keys = (layout.replicate(x) for x in (init_state(trainable, tx), frozen, key))
         for b in data:
             state, _ = step(state, rest, split_microbatches(b, parts, layout), keys)
@@ -231,16 +234,17 @@ def test_sam_is_optaxs_on_one_device_and_on_several():
 
 
 def losses(method, steps=4, **changes):
-    e = experiments.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
-    layout, found, first = e.layout, [], None
-    state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.device_constants, e.dropout_key))
-    step, stream = loop.train_program(e), e.train.stream()
+    experiment = experiments.build(runs.config(method=method, total_steps=steps, precision="float32", learning_rate=0.003, **changes))
+    layout, rows, flops = experiment.layout, [], None
+    trees = init_state(experiment.model.trainable, experiment.tx), experiment.model.device_constants, experiment.dropout_key
+    state, frozen, key = map(layout.replicate, trees)
+    step, stream = loop.train_program(experiment), experiment.train.stream()
     for _ in range(steps):
-        state, totals = step(state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key)
+        state, totals = step(state, frozen, split_microbatches(next(stream), experiment.config.accumulate, layout), key)
         totals = layout.first(totals)
-        found.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
-        first = first or step.flops
-    return np.array(found), first
+        rows.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
+        flops = flops or step.flops
+    return np.array(rows), flops
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +262,7 @@ def plain():
         ("rdrop+mixout", {}, 2.0),
     ],
 )
-def test_devices_packing_and_parts_do_not_change_a_method_and_it_costs_what_it_says(plain, method, changes, passes):
+def test_devices_packing_and_microbatches_do_not_change_a_method_and_its_cost_is_as_predicted(plain, method, changes, passes):
     one, flops = losses(method, batch_size=16, **changes)
     other, _ = losses(method, batch_size=16, parallel="pmap", packing="padded", accumulate=2, **changes)
     assert np.abs(one - other)[:, 0].max() < 1e-5

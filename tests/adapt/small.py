@@ -1,4 +1,4 @@
-"""The tiny model with something added to it, for tests of deltas: built once for a method, and moved away from where it begins."""
+"""Tiny models with a method, for tests of deltas: built once for each method, with noise on the parameters."""
 
 import dataclasses
 import functools
@@ -18,8 +18,10 @@ from tests import runs
 
 @functools.cache
 def model(method: str, remat: bool = False, **options) -> AdaptedModel:
-    """The tiny model (or that of the option `weights__source`) in float32 as a run builds it, but that the encoder and the head are made
-    once for all methods, with noise on them: as they come, they give nearly the same logits whatever they read.
+    """Return the tiny model (or that of the option `weights__source`) in float32, as a run builds it.
+
+    Unlike in a run, all methods share one encoder and head with noise on the parameters: without noise, the logits are nearly equal for
+    all inputs.
     """
     config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
@@ -34,19 +36,19 @@ def model(method: str, remat: bool = False, **options) -> AdaptedModel:
 
 
 def noisy(tree: Tree, by: float, under: str = "", seed: int = 1) -> Tree:
-    """Parameters with noise on all whose names begin with `under`."""
+    """Return parameters with normal noise of deviation `by` on all whose names begin with `under`."""
     random = np.random.default_rng(seed)
     noise = lambda name, leaf: leaf + by * random.normal(size=leaf.shape).astype(np.float32) * name.startswith(under)  # noqa: E731
     return map_named(noise, tree)
 
 
 def moved(model: AdaptedModel, by: float = 0.3) -> Tree:
-    """The trainable half with noise on all that the deltas train."""
+    """Return the trainable parameters with noise on those of the deltas."""
     return noisy(model.trainable, by, under="delta/")
 
 
 def batch_of(model: AdaptedModel, layout: str = "packed", change: bool = False):
-    """12 texts of 4 to 15 letters in one batch, the sixth one perhaps with other letters in it."""
+    """Return one batch of 12 texts of 4 to 15 letters. With `change`, the sixth text has other letters."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(12))
     tokens = model.tokens(Examples(tuple(map(str, range(12))), texts, ()))
     if change:
@@ -57,18 +59,18 @@ def batch_of(model: AdaptedModel, layout: str = "packed", change: bool = False):
 
 
 def by_example(logits, batch) -> np.ndarray:
-    """Logits [B, E, C] as [n, C], in the order of the examples."""
-    there = batch["weights"] > 0
-    return np.asarray(logits)[there][np.argsort(batch["examples"][there])]
+    """Return logits [B, E, C] as [n, C], in the order of the examples."""
+    is_example = batch["weights"] > 0
+    return np.asarray(logits)[is_example][np.argsort(batch["examples"][is_example])]
 
 
 def logits(model: AdaptedModel, trainable: Tree, batch, key=None) -> np.ndarray:
-    """Logits [n, C] in the order of the examples. Not compiled: each method would be compiled anew, which takes longer than running it."""
+    """Return logits [n, C] in the order of the examples. Nothing is compiled: compiling each method takes longer than running it."""
     return by_example(model.logits(trainable, model.frozen, batch, key), batch)
 
 
 def at(model: AdaptedModel, trainable: Tree, batch, path: str):
-    """What the module at `path` is called with, and what comes of it with all deltas: (arguments, output), as arrays of NumPy."""
+    """Return (arguments, output) of the module at `path` as NumPy arrays: arguments before, and output after, all deltas."""
     params, seen = merge(trainable, model.frozen), {}
 
     def record(method, arguments, named, context):
@@ -77,17 +79,17 @@ def at(model: AdaptedModel, trainable: Tree, batch, path: str):
             seen.update(arguments=arguments, out=out)
         return out
 
-    with nn.intercept_methods(record), model.adapted(params, batch, None):  # the first is the outermost
+    with nn.intercept_methods(record), model.adapted(params, batch, None):  # the first interceptor is the outermost
         model.encoder.apply({"params": params["encoder"]}, batch)
     return jax.tree.map(np.asarray, (seen["arguments"], seen["out"]))
 
 
 def parts(model: AdaptedModel, trainable: Tree, name: str):
-    """(the delta's own parameters, the encoder's), flat, as arrays of NumPy."""
+    """Return (parameters of the delta `name`, parameters of the encoder), flat, as NumPy arrays."""
     params = merge(trainable, model.frozen)
     return [{name: np.asarray(leaf) for name, leaf in flatten(tree).items()} for tree in (params["delta"][name], params["encoder"])]
 
 
 def far(one, other, least: float = 1e-3) -> bool:
-    """Whether two arrays are so different that a test comparing them would fail."""
+    """Return whether two arrays differ by more than `least`, so that a comparison of them in a test would fail."""
     return float(np.abs(np.asarray(one) - np.asarray(other)).max()) > least

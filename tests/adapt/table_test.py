@@ -1,8 +1,7 @@
-"""What every method of the table must keep, on the tiny model: one test, for whatever stands in `methods.METHODS`.
+"""Properties of every method in `methods.METHODS`, in one test with runs on the tiny model.
 
-Most of its time is compiling, so programs are compiled with little optimisation, and once. A process that is really killed is in
-`job_test` and `phases_test`; here the disk is copied in the middle of a run, which is what a kill leaves, and the run goes on from
-the copy.
+Compiling takes most of the time, so each program is compiled once and with little optimisation. To test resuming, the workdir is copied in
+the middle of a run, as a killed process would leave it, and a second run resumes from the copy.
 """
 
 import hashlib
@@ -44,7 +43,7 @@ SMALL = {
 
 
 def changes_for(method: str) -> dict:
-    """A run of three steps for each phase, which is evaluated at its end and saved after every second step."""
+    """Return the config changes of a run of three steps for each phase, with evaluation at the end and a checkpoint every second step."""
     total = STEPS * max(len(runs.plan(method, **SMALL).phases), 1)
     steps = {"total_steps": total, "phase_steps": STEPS, "checkpoint_steps": 2, "eval_steps": total}
     return {"method": method, "precision": "float32", "learning_rate": 0.01, "warmup_percent": 0.0, **SMALL, **steps}
@@ -55,66 +54,66 @@ def copy(tree):
 
 
 class Watched(loop.PhaseRunner):
-    """A phase that remembers what was in it, and copies the workdir when the run comes to step `cut`."""
+    """A phase runner that records parameters and losses, and copies the workdir when the run reaches step `cut`."""
 
     seen, cut, workdir = [], None, None
 
-    def __init__(self, experiment, phase, whole, device_constants):
+    def __init__(self, experiment, phase, state, device_constants):
         if Watched.seen:
-            Watched.seen[-1].finish()  # this phase takes over the other's arrays
-        super().__init__(experiment, phase, whole, device_constants)
-        self.experiment, self.phase, self.first, self.losses = experiment, phase, int(whole.step), []
-        self.before, self.began = flatten(copy(self.whole().trainable)), names_in(self.state.opt_state)
+            Watched.seen[-1].finish()  # the next phase donates the arrays of this one
+        super().__init__(experiment, phase, state, device_constants)
+        self.experiment, self.phase, self.first, self.losses = experiment, phase, int(state.step), []
+        self.before, self.began = flatten(copy(self.full_state().trainable)), names_in(self.state.opt_state)
         Watched.seen.append(self)
 
     def finish(self):
-        self.after, self.ended = flatten(copy(self.whole().trainable)), names_in(self.state.opt_state)
+        self.after, self.ended = flatten(copy(self.full_state().trainable)), names_in(self.state.opt_state)
 
     def step(self, batch):
         if self.first + len(self.losses) == Watched.cut:
             shutil.copytree(Watched.workdir, Watched.workdir.with_name("cut"))
         totals = super().step(batch)
-        here = self.experiment.layout.first(totals)
-        self.losses.append(float(here["loss"] / here["count"]))
+        on_one_device = self.experiment.layout.first(totals)
+        self.losses.append(float(on_one_device["loss"] / on_one_device["count"]))
         return totals
 
 
 def watch(patch, cut=None, workdir=None):
-    patch.setattr(loop, "Running", Watched)
+    patch.setattr(loop, "PhaseRunner", Watched)
     Watched.seen, Watched.cut, Watched.workdir = [], cut, workdir
     return Watched.seen
 
 
 def names_in(opt_state) -> set[str]:
-    """The parameters that arrays of an optimizer's state are of; anything else that stands under a name is in it as it is."""
-    found = set()
+    """Return the names of the parameters that an optimizer state has arrays for, and the paths of other nested entries as they are."""
+    names = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
         keys = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
         if np.ndim(leaf) or len(keys) > 1:
             start = next((i for i, key in enumerate(keys) if key in ("encoder", "head", "delta")), 0)
-            found.add("/".join(keys[start:]))
-    return found
+            names.add("/".join(keys[start:]))
+    return names
 
 
 def check_what_moves(seen: list[Watched]) -> None:
     seen[-1].finish()
-    e, moved = seen[0].experiment, set()
-    trained, everything = set(e.model.plan.trained), flatten(merge(e.model.trainable, e.model.frozen))
-    assert e.model.plan.entries.keys() == everything.keys()
-    assert trained == flatten(e.model.trainable).keys() and trained.isdisjoint(flatten(e.model.frozen))
+    model, moved = seen[0].experiment.model, set()
+    trained, all_params = set(model.plan.trained), flatten(merge(model.trainable, model.frozen))
+    assert model.plan.entries.keys() == all_params.keys()
+    assert trained == flatten(model.trainable).keys() and trained.isdisjoint(flatten(model.frozen))
     for running in seen:
-        open_now = set(running.phase.plan.trained)
-        now = {name for name, leaf in running.after.items() if not np.array_equal(leaf, running.before[name])}
-        assert now <= open_now, f"closed, but moved: {now - open_now}"
+        trained_now = set(running.phase.plan.trained)
+        moved_now = {name for name, leaf in running.after.items() if not np.array_equal(leaf, running.before[name])}
+        assert moved_now <= trained_now, f"frozen, but changed: {moved_now - trained_now}"
         frozen = flatten(running._frozen)
-        assert all(np.array_equal(frozen[name], leaf) for name, leaf in flatten(e.model.frozen).items())
-        assert running.began == running.ended == open_now
-        moved |= now
-    assert moved == trained, f"open, but still: {trained - moved}"
+        assert all(np.array_equal(frozen[name], leaf) for name, leaf in flatten(model.frozen).items())
+        assert running.began == running.ended == trained_now
+        moved |= moved_now
+    assert moved == trained, f"trainable, but unchanged: {trained - moved}"
 
 
 def serve() -> None:
-    """Reads `[config changes, workdir]` lines; for each, prints the sha256 of the logits on dev of what was kept there."""
+    """Read `[config changes, workdir]` lines from standard input. For each, print the sha256 of the dev logits of the saved parameters."""
     layout, quickly = layouts.Layout(), runs.compile_quickly(pytest.MonkeyPatch(), sys.argv[1])
     quickly.__enter__()
     for line in sys.stdin:
@@ -128,15 +127,15 @@ def serve() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """A program that was compiled once is not compiled again in this module, nor in the other process."""
+    """Share compiled programs between all tests of this module and the other process."""
     folder = str(tmp_path_factory.mktemp("compiled"))
     with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, folder):
         yield folder
 
 
 @pytest.fixture(scope="module")
-def elsewhere(compiled):
-    """Asks another process for the logits of what is kept in a workdir."""
+def other_process(compiled):
+    """Return a function that asks another process for the sha256 of the logits of the parameters saved in a workdir."""
     command = [sys.executable, "-c", "from tests.adapt import table_test; table_test.serve()", compiled]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=runs.environment(8), cwd=runs.ROOT, text=True, **pipes) as process:
@@ -149,18 +148,18 @@ def elsewhere(compiled):
         process.stdin.close()
 
 
-USUAL = ("lora", "top_k")  # tried whenever the tests are run; the others take minutes
+USUAL = ("lora", "top_k")  # always tested; the other methods take minutes
 
 
 @pytest.mark.devices
 @pytest.mark.parametrize("method", [m if m in USUAL else pytest.param(m, marks=pytest.mark.slow) for m in sorted(methods.METHODS)])
-def test_a_method_keeps_what_all_methods_promise(method, tmp_path, monkeypatch, elsewhere):
-    check(method, tmp_path, monkeypatch, elsewhere)
+def test_a_method_has_the_properties_of_all_methods(method, tmp_path, monkeypatch, other_process):
+    check(method, tmp_path, monkeypatch, other_process)
 
 
-def check(method, tmp_path, monkeypatch, elsewhere):
+def check(method, tmp_path, monkeypatch, other_process):
     changes, logits = changes_for(method), []
-    total, whole = changes["total_steps"], tmp_path / "whole"
+    total, workdir = changes["total_steps"], tmp_path / "uninterrupted"
     monkeypatch.setattr(curves, "draw", lambda *_: None)
 
     def evaluated(*arguments):
@@ -168,35 +167,36 @@ def check(method, tmp_path, monkeypatch, elsewhere):
         logits.append(last)
         return scores, last
 
-    # 1. What is frozen stays, what trains moves, and only that has a state.
+    # 1. Frozen parameters do not change, trainable ones do, and only these have optimizer state.
     with monkeypatch.context() as patch:
-        seen = watch(patch, cut=total // 2 + 1, workdir=whole)
+        seen = watch(patch, cut=total // 2 + 1, workdir=workdir)
         patch.setattr(loop, "evaluate", evaluated)
-        result = modes.run(runs.config(**changes), whole, QUIET)
+        result = modes.run(runs.config(**changes), workdir, QUIET)
     losses = [loss for running in seen for loss in running.losses]
     assert len(losses) == total and result["selected_step"] == total
     check_what_moves(seen)
 
-    # 2. What was kept gives, in another process, the logits that it gave in this one.
-    assert elsewhere(changes, whole) == hashlib.sha256(logits[-1].tobytes()).hexdigest()
+    # 2. The saved parameters give the same logits in another process.
+    assert other_process(changes, workdir) == hashlib.sha256(logits[-1].tobytes()).hexdigest()
 
-    # 3. A run that was cut off goes on and ends with the same parameters.
+    # 3. An interrupted run resumes and ends with the same parameters.
     with monkeypatch.context() as patch:
-        again = watch(patch)
+        rerun = watch(patch)
         resumed = modes.run(runs.config(**changes), tmp_path / "cut", QUIET)
-    assert again[0].first == (total // 2 + 1) // 2 * 2
-    assert [loss for running in again for loss in running.losses] == losses[again[0].first :]
+    assert rerun[0].first == (total // 2 + 1) // 2 * 2
+    assert [loss for running in rerun for loss in running.losses] == losses[rerun[0].first :]
     assert resumed["params"]["sha256"] == result["params"]["sha256"]
     assert resumed["metrics"] == result["metrics"]
 
-    # 4. Four devices see the losses of one.
+    # 4. Four devices give the losses of one.
     with monkeypatch.context() as patch:
         patch.setattr(layouts, "layout", lambda mode: layouts.Layout(4))
-        e = experiments.build(runs.config(**changes))
-        state, several = State(np.zeros((), np.int32), e.model.trainable, ()), watch(patch)
-        for phase in e.phases:
-            running, stream = Watched(e, phase, state, e.layout.replicate(e.model.device_constants)), e.train.stream(phase.start)
+        experiment = experiments.build(runs.config(**changes))
+        state, several = State(np.zeros((), np.int32), experiment.model.trainable, ()), watch(patch)
+        for phase in experiment.phases:
+            running = Watched(experiment, phase, state, experiment.layout.replicate(experiment.model.device_constants))
+            stream = experiment.train.stream(phase.start)
             for _ in range(phase.start, phase.stop):
-                running.step(split_microbatches(next(stream), 1, e.layout))
-            state = running.whole()
+                running.step(split_microbatches(next(stream), 1, experiment.layout))
+            state = running.full_state()
     np.testing.assert_allclose([loss for running in several for loss in running.losses], losses, atol=1e-5)
