@@ -1,4 +1,4 @@
-"""The topic of news in four classes: AG News (Zhang et al. 2015).
+"""Topic classification of news in four classes: AG News (Zhang et al. 2015).
 
 python -m research.main --config=configs/ag_news.py                   # BERT-base, TensorFlow Datasets
 python -m research.main --config=configs/ag_news.py:model=minilm,data=files --config.data.path=FOLDER
@@ -8,7 +8,7 @@ from research.config import fields
 
 
 def get_config(arg: str = ""):
-    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    """Return the config. Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="bert-base", data="tfds")
     c = fields.base("ag_news", chosen)
     c.max_length = 128

@@ -1,6 +1,6 @@
-"""Sentiment of film reviews: IMDb (Maas et al. 2011), 25,000 + 25,000 reviews.
+"""Sentiment classification of film reviews: IMDb (Maas et al. 2011), 25,000 + 25,000 reviews.
 
-python -m research.main --config=configs/imdb.py:demo                 # the embedded default: a small model, made-up reviews
+python -m research.main --config=configs/imdb.py:demo                 # built-in demo: a small model, synthetic reviews
 python -m research.main --config=configs/imdb.py                      # BERT-base, IMDb from TensorFlow Datasets
 python -m research.main --config=configs/imdb.py:model=minilm,data=files --config.data.path=FOLDER
 
@@ -13,7 +13,7 @@ from research.config import fields
 
 
 def get_config(arg: str = ""):
-    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    """Return the config. Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="bert-base", data="tfds")
     c = fields.base("imdb", chosen)
     c.max_length = 256

@@ -1,4 +1,4 @@
-"""Whether two sentences say the same: MRPC (Dolan and Brockett 2005), a task of pairs.
+"""Paraphrase detection in sentence pairs: MRPC (Dolan and Brockett 2005).
 
 python -m research.main --config=configs/mrpc.py                      # BERT-base, TensorFlow Datasets
 python -m research.main --config=configs/mrpc.py:model=minilm,data=files --config.data.path=FOLDER
@@ -8,7 +8,7 @@ from research.config import fields
 
 
 def get_config(arg: str = ""):
-    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    """Return the config. Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="bert-base", data="tfds")
     c = fields.base("mrpc", chosen)
     return fields.finish(c, chosen)

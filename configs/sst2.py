@@ -1,4 +1,4 @@
-"""Sentiment of sentences: SST-2 (Socher et al. 2013).
+"""Sentiment classification of sentences: SST-2 (Socher et al. 2013).
 
 python -m research.main --config=configs/sst2.py                      # BERT-base, GLUE's phrases from TensorFlow Datasets
 python -m research.main --config=configs/sst2.py:model=minilm,data=files --config.data.path=FOLDER
@@ -11,7 +11,7 @@ from research.config import fields
 
 
 def get_config(arg: str = ""):
-    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    """Return the config. Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="bert-base", data="tfds")
     c = fields.base("sst2", chosen)
     c.max_length = 64

@@ -1,4 +1,4 @@
-"""What a question asks for, in six classes: TREC (Li and Roth 2002).
+"""Question classification by the kind of answer, in six classes: TREC (Li and Roth 2002).
 
 python -m research.main --config=configs/trec.py                      # BERT-base, TensorFlow Datasets
 python -m research.main --config=configs/trec.py:model=minilm,data=files --config.data.path=FOLDER
@@ -10,7 +10,7 @@ from research.config import fields
 
 
 def get_config(arg: str = ""):
-    """Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
+    """Return the config. Words: `model=`, `data=tfds|files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="bert-base", data="tfds")
     c = fields.base("trec", chosen)
     c.max_length = 64

@@ -1,5 +1,5 @@
-"""Where does LoRA need its parameters: in a higher rank or in more matrices? Hu et al. 2022 (tables 5 and 6) found rank 1 on queries and
-values enough for GPT-3, and more kinds of matrices better than more rank.
+"""Should LoRA spend its parameters on a higher rank or on more matrices? Hu et al. 2022 (tables 5 and 6) found that rank 1 on queries and
+values is enough for GPT-3, and that more kinds of matrices are better than a higher rank.
 
 python -m research.ablation --config=configs/ablations/lora.py:task=trec,path=FOLDER
 
@@ -14,14 +14,17 @@ TARGETS = ("attention/query", "attention/query,attention/value", "attention", "a
 
 
 def base(arg: str = ""):
-    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`."""
+    """Return the base config.
+
+    Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`.
+    """
     return ablations.base(ablations.words(arg))
 
 
 def sweep(arg: str = ""):
-    """Full fine-tuning, to which all are compared; then every rank in every set of matrices."""
+    """Return full fine-tuning, the setting that the others are compared to; then every rank in every set of matrices."""
     chosen = ablations.words(arg)
-    ranks = RANKS[:2] if chosen["smoke"] else RANKS  # the tiny model has no room for more
+    ranks = RANKS[:2] if chosen["smoke"] else RANKS  # the tiny model is too small for higher ranks
     targets = sweeps.over("lora.targets", ablations.few(chosen, TARGETS))
     lora = sweeps.product([{"method": "lora"}], targets, sweeps.over("lora.rank", ranks))
     return sweeps.product(sweeps.chain([{"method": "full"}], lora), ablations.seeds(chosen))

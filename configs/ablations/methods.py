@@ -1,4 +1,4 @@
-"""Every method on one task, with the same budget of examples: what each is worth, and what it costs.
+"""How well does each method work on one task, and what does it cost? All methods have the same budget of training examples.
 
 python -m research.ablation --config=configs/ablations/methods.py:task=trec,path=FOLDER
 """
@@ -47,10 +47,13 @@ METHODS = (
 
 
 def base(arg: str = ""):
-    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`."""
+    """Return the base config.
+
+    Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`.
+    """
     return ablations.base(ablations.words(arg))
 
 
 def sweep(arg: str = ""):
-    """All methods, each with as many seeds."""
+    """Return all methods with all seeds."""
     return sweeps.product(sweeps.over("method", METHODS), ablations.seeds(ablations.words(arg)))

@@ -1,9 +1,9 @@
-"""What of the last states should a classifier read: the pooler that pretraining left, the first token, the mean or the maximum? And does
-that depend on how much of the encoder trains?
+"""What should a classifier read from the last hidden states: the pretrained pooler's output, the first token, the mean or the maximum? Does
+the answer depend on how much of the encoder is trained?
 
 python -m research.ablation --config=configs/ablations/pooling.py:task=trec,path=FOLDER
 
-57 runs: 4 poolings x 4 methods, and 3 poolings of a learnt mean of all layers, which no pooler has seen; 3 seeds.
+57 runs: 4 poolings x 4 methods, and 3 poolings with a learned mean of all layers, which the pooler was not pretrained on; 3 seeds.
 """
 
 from configs import ablations
@@ -14,12 +14,15 @@ METHODS = ("full", "top_k", "lora", "linear_probe")
 
 
 def base(arg: str = ""):
-    """Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`."""
+    """Return the base config.
+
+    Words: `task=trec|sst2|...`, `path=FOLDER`, `model=`, `data=`, `seeds=3`, `examples=8192` (the budget), `demo`, `smoke`.
+    """
     return ablations.base(ablations.words(arg))
 
 
 def sweep(arg: str = ""):
-    """Every pooling with every method that it goes with."""
+    """Return every pooling with every method that supports it."""
     chosen = ablations.words(arg)
     methods = sweeps.product(sweeps.over("method", ablations.few(chosen, METHODS)), sweeps.over("pooling", POOLINGS))
     mixed = sweeps.product([{"method": "scalar_mix"}], sweeps.over("pooling", POOLINGS[1:]))

@@ -1,4 +1,4 @@
-"""Does speed cost accuracy? bfloat16 products and packed rows beside float32 and a row for each example, on the recipe of a task.
+"""Does faster training cost accuracy? bfloat16 matrix products with packed batches against float32 with one example per row.
 
 python -m research.ablation --config=configs/ablations/precision.py:task=sst2,path=FOLDER
 """
@@ -15,7 +15,11 @@ def _words(arg: str) -> dict[str, str]:
 
 
 def base(arg: str = ""):
-    """Words: `task=` (a config of configs/), `path=FOLDER`, `model=`, `data=`, `seeds=3`, `epochs=` (the recipe's), `demo`, `smoke`."""
+    """Return the base config.
+
+    Words: `task=` (a config of configs/), `path=FOLDER`, `model=`, `data=`, `seeds=3`, `epochs=` (by default the recipe's), `demo`,
+    `smoke`.
+    """
     chosen = _words(arg)
     recipe = importlib.import_module(f"configs.{chosen['task']}")
     c = recipe.get_config(f"model={chosen['model']},data={chosen['data']}")
@@ -26,7 +30,7 @@ def base(arg: str = ""):
 
 
 def sweep(arg: str = ""):
-    """Fast and exact, with as many seeds."""
+    """Return the fast and the exact setting with all seeds."""
     fast = {"precision": "bfloat16", "packing": "packed"}
     exact = {"precision": "float32", "packing": "padded"}
     return sweeps.product([fast, exact], ablations.seeds(_words(arg)))

@@ -1,8 +1,8 @@
-"""Tables of papers: what they published, and the sweeps that would reproduce it. `research.ablation.report.published` says what a file has.
+"""Tables of papers: published numbers, and sweeps that would reproduce them. `research.ablation.report.published` documents the format.
 
-Every table's words are `seeds=`, `path=FOLDER` (data=tfds: its data_dir; data=files: the task's folder, or of several tasks the folder
-that holds one for each), `model=`, `data=tfds|files`, `demo`, `smoke`. Without words it is what the paper did; with a stand-in for
-its model or data the table says so.
+The words of every table are `seeds=`, `path=FOLDER` (data=tfds: the data_dir; data=files: the task's folder, or for several tasks a folder
+with one subfolder per task), `model=`, `data=tfds|files`, `demo`, `smoke`. Without words, a sweep has the paper's setup. With a stand-in
+for the paper's model or data, the verdict in the results table is "shape only".
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from configs import ablations
 from research.ablation import sweep as sweeps
 from research.config import fields
 
-# Task -> split -> how many examples the published data have (Maas et al. 2011; Wang et al. 2019); a test split is the catalog's.
+# Task -> split -> number of examples in the published data (Maas et al. 2011; Wang et al. 2019). "test" is our catalog's test split.
 EXAMPLES = {
     "imdb": {"train": 25_000, "test": 25_000},
     "sst2": {"train": 67_349, "test": 872},
@@ -20,12 +20,12 @@ EXAMPLES = {
 
 
 def words(arg: str, model: str, seeds: int = 5) -> dict[str, str]:
-    """The words of a table whose paper has this model."""
+    """Parse the words of a table; `model` and `seeds` are the paper's."""
     return fields.words(arg, model=model, data="tfds", path="", seeds=str(seeds))
 
 
 def base(chosen: dict[str, str], task: str, **recipe) -> ConfigDict:
-    """The paper's recipe for `task`; a double underscore in a name stands for a dot. A smoke run is one of two steps all the same."""
+    """Return the config of `task` with the paper's recipe (`__` in a name stands for a dot). A smoke run still has only two steps."""
     c = fields.base(task, chosen)
     c.data.path = chosen["path"]
     fields.override(c, {name.replace("__", "."): value for name, value in recipe.items()})
@@ -33,12 +33,12 @@ def base(chosen: dict[str, str], task: str, **recipe) -> ConfigDict:
 
 
 def seeded(chosen: dict[str, str], settings: list[sweeps.Overrides]) -> list[sweeps.Overrides]:
-    """Each setting with as many seeds as the words say; settings that have a task find its files in a folder of its name."""
+    """Return each setting with all seeds. With data=files, a setting with a task reads the subfolder named after the task."""
     if chosen["data"] == "files":
-        settings = [one | ({"data.path": f"{chosen['path']}/{one['task']}"} if "task" in one else {}) for one in settings]
+        settings = [setting | ({"data.path": f"{chosen['path']}/{setting['task']}"} if "task" in setting else {}) for setting in settings]
     return sweeps.product(settings, ablations.seeds(chosen))
 
 
 def recipes(chosen: dict[str, str], settings: list[tuple[sweeps.Overrides, sweeps.Overrides]]) -> list[sweeps.Overrides]:
-    """Settings with the recipe of each; a smoke run has its own."""
-    return [name | ({} if chosen["smoke"] else recipe) for name, recipe in settings]
+    """Return each setting joined with its recipe, or without the recipe in a smoke run."""
+    return [setting | ({} if chosen["smoke"] else recipe) for setting, recipe in settings]

@@ -1,4 +1,4 @@
-"""How large adapters must be: the figures in the text of Houlsby et al. 2019. They wait."""
+"""How large adapters must be: numbers in the text of Houlsby et al. 2019. No cell can be run yet."""
 
 from configs.papers import houlsby2019_table1 as houlsby
 from research.ablation.report.published import PublishedCell, Table
@@ -17,9 +17,9 @@ CELLS = (
         for row, value in (("size 64", 90.4), ("size 2", 89.9), ("fine-tuning", 90.7))
     ),
 )
-NOTES = ("What the paper's ± in the text is of is not said there; it is not taken for a deviation.",)
+NOTES = ("The paper does not say what the ± in the text measures; it is not treated as a standard deviation.",)
 
 
 def published() -> Table:
-    """Accuracies, and F1 for SQuAD."""
+    """Return the table: accuracies, and F1 for SQuAD."""
     return Table("Houlsby et al. 2019", houlsby.TITLE, "sections 3.4 to 3.6, adapter size", "accuracy", 0.5, CELLS, notes=NOTES)

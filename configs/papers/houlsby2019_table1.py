@@ -1,6 +1,6 @@
-"""Adapters beside fine-tuning on GLUE, BERT-large: Houlsby et al. 2019, table 1.
+"""Adapters against full fine-tuning on GLUE with BERT-large: Houlsby et al. 2019, table 1.
 
-python -m research.ablation --config=configs/papers/houlsby2019_table1.py                 # MRPC and SST-2; the other tasks wait
+python -m research.ablation --config=configs/papers/houlsby2019_table1.py                 # MRPC and SST-2; the other tasks are missing
 """
 
 from configs import papers
@@ -8,10 +8,10 @@ from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019.'
 NOTES = (
-    "The paper chooses rate (3e-5, 3e-4, 3e-3) and epochs (3, 20) on dev for each task, the best of 5 runs, and does not print what it "
-    "chose; here adapters have 3e-4, and 20 epochs on MRPC, 3 on SST-2.",
-    "The numbers of fine-tuning are those of Devlin et al. 2019, the best of four rates on dev; here it is 2e-5, of these four.",
-    "Layer norms train beside the adapters, as in the paper.",
+    "The paper selects the learning rate (3e-5, 3e-4, 3e-3) and the epochs (3, 20) on dev for each task, takes the best of 5 runs, and "
+    "does not print the selected values. Here adapters train with 3e-4, for 20 epochs on MRPC and 3 on SST-2.",
+    "The fine-tuning numbers are from Devlin et al. 2019, with the best of four learning rates on dev; here the rate is 2e-5, one of them.",
+    "Layer norms are trained together with the adapters, as in the paper.",
 )
 COLUMNS = ("CoLA", "SST", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "Total")
 METRICS = ("matthews", "accuracy", "f1", "spearman", "f1", "accuracy", "accuracy", "accuracy", "accuracy", "average")
@@ -22,8 +22,8 @@ ROWS = {
 }
 METHODS = {"BERT-large": {"method": "full"}, "Adapters (64)": {"method": "houlsby+layernorm"}}
 TASKS = {"SST": "sst2", "MRPC": "mrpc"}
-HIDDEN = "the paper's SST-2 test labels are hidden; ours is GLUE's dev split"
-WAITS = {
+HIDDEN = "the paper's SST-2 test labels are hidden; the test split here is GLUE's dev split"
+MISSING = {
     "CoLA": "the task CoLA",
     "STS-B": "the task STS-B (regression)",
     "QQP": "the task QQP",
@@ -36,14 +36,14 @@ WAITS = {
 
 
 def base(arg: str = ""):
-    """Words: see `configs.papers`."""
+    """Return the base config. Words: see `configs.papers`."""
     return papers.base(
         papers.words(arg, "bert-large"), "mrpc", batch_size=32, learning_rate=2e-5, pooling="pooler", warmup_percent=10.0, houlsby__size=64
     )
 
 
 def sweep(arg: str = ""):
-    """Fine-tuning and adapters of size 64 on the tasks that are there."""
+    """Return fine-tuning and adapters of size 64 on the available tasks."""
     chosen, settings = papers.words(arg, "bert-large"), []
     for task, epochs in (("mrpc", 20.0), ("sst2", 3.0)):
         settings.append(({"task": task, "method": "full"}, {"learning_rate": 2e-5, "total_epochs": 3.0}))
@@ -52,14 +52,16 @@ def sweep(arg: str = ""):
 
 
 def published() -> Table:
-    """GLUE's test split, as its server scored it."""
+    """Return the table: scores on GLUE's test split from the GLUE server."""
     cells = []
     for row, values in ROWS.items():
         for column, metric, value in zip(COLUMNS, METRICS, values, strict=True):
-            state = {"blocked_by": (WAITS[column],)} if column in WAITS else {"blocked_by": ("the best of several settings by dev",)}
+            arguments = (
+                {"blocked_by": (MISSING[column],)} if column in MISSING else {"blocked_by": ("selection of the best setting on dev",)}
+            )
             if column in TASKS and row in METHODS:
-                state = {"setting": {"task": TASKS[column], **METHODS[row]}, "known_deviation": HIDDEN if column == "SST" else ""}
-            cells.append(PublishedCell(f"{row}, {column}", value, f"Table 1, {row}, {column}", metric=metric, **state))
+                arguments = {"setting": {"task": TASKS[column], **METHODS[row]}, "known_deviation": HIDDEN if column == "SST" else ""}
+            cells.append(PublishedCell(f"{row}, {column}", value, f"Table 1, {row}, {column}", metric=metric, **arguments))
     return Table(
         "Houlsby et al. 2019", TITLE, "table 1, adapters on GLUE", "accuracy", 1.0, tuple(cells), examples=papers.EXAMPLES, notes=NOTES
     )

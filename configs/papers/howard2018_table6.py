@@ -1,11 +1,11 @@
-"""What fine-tuning of the language model is worth: Howard and Ruder 2018, table 6. It waits."""
+"""Benefit of fine-tuning the language model: Howard and Ruder 2018, table 6. No cell can be run yet."""
 
 from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.'
 TASKS = ("IMDb", "TREC-6", "AG")
-WAITS = ("a pretrained AWD-LSTM language model",)
-NOTES = ("Errors on the validation split, of one model (forward); the paper gives neither deviations nor a number of runs.",)
+MISSING = ("a pretrained AWD-LSTM language model",)
+NOTES = ("Errors on the validation split, of one (forward) model. The paper gives no standard deviations and no number of runs.",)
 ROWS = {
     "No LM fine-tuning": (6.99, 6.38, 6.09),
     "Full": (5.86, 6.54, 5.61),
@@ -15,15 +15,15 @@ ROWS = {
 
 
 def table(number: int, name: str, rows: dict[str, tuple[float, ...]]) -> Table:
-    """Validation errors on the three tasks."""
+    """Return table `number`: validation errors on the three tasks."""
     cells = [
         PublishedCell(f"{row}, {task}", value, f"Table {number}, {row}, {task}", split="dev")
         for row, values in rows.items()
         for task, value in zip(TASKS, values, strict=True)
     ]
-    return Table("Howard and Ruder 2018", TITLE, f"table {number}, {name}", "error", 0.5, tuple(cells), blocked_by=WAITS, notes=NOTES)
+    return Table("Howard and Ruder 2018", TITLE, f"table {number}, {name}", "error", 0.5, tuple(cells), blocked_by=MISSING, notes=NOTES)
 
 
 def published() -> Table:
-    """Of ways to fine-tune the language model."""
+    """Return the table of methods to fine-tune the language model."""
     return table(6, "language-model fine-tuning", ROWS)

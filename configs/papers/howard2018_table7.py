@@ -1,4 +1,4 @@
-"""How the classifier should be fine-tuned: Howard and Ruder 2018, table 7. It waits."""
+"""Methods to fine-tune the classifier: Howard and Ruder 2018, table 7. No cell can be run yet."""
 
 from configs.papers import howard2018_table6 as howard
 from research.ablation.report.published import Table
@@ -18,5 +18,5 @@ ROWS = {
 
 
 def published() -> Table:
-    """Of ways to fine-tune the classifier."""
+    """Return the table of methods to fine-tune the classifier."""
     return howard.table(7, "classifier fine-tuning", ROWS)

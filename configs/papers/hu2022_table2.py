@@ -1,6 +1,6 @@
-"""LoRA beside fine-tuning on GLUE, RoBERTa-base: Hu et al. 2022, table 2.
+"""LoRA against full fine-tuning on GLUE with RoBERTa-base: Hu et al. 2022, table 2.
 
-python -m research.ablation --config=configs/papers/hu2022_table2.py                      # SST-2 and MRPC; the other tasks wait
+python -m research.ablation --config=configs/papers/hu2022_table2.py                      # SST-2 and MRPC; the other tasks are missing
 """
 
 from configs import papers
@@ -9,10 +9,10 @@ from research.ablation.report.published import PublishedCell, Table
 
 TITLE = 'Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.'
 NOTES = (
-    "The recipe of LoRA is that of the authors' scripts (rank 8, alpha 16, weight decay 0.1); their 16 examples are of each device.",
-    "The numbers of fine-tuning are those of Liu et al. 2019; the recipe is the one that fairseq gives for RoBERTa-large.",
-    "Both papers print the median of 5 runs, each at its best epoch on GLUE's dev split, which is what is reported. On MRPC the same is "
-    "done here, and means are compared; on SST-2 the checkpoint is chosen on a tenth that is cut from train.",
+    "LoRA's recipe is from the authors' scripts (rank 8, alpha 16, weight decay 0.1); their batch size of 16 is per device.",
+    "The fine-tuning numbers are from Liu et al. 2019; the recipe is fairseq's for RoBERTa-large.",
+    "Both papers report the median of 5 runs on GLUE's dev split, each at its best epoch on the same split. Here the runs on MRPC also "
+    "report their best epoch on dev, but means are compared; on SST-2 the checkpoint is selected on a tenth of train.",
 )
 COLUMNS = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")
 METRICS = ("accuracy", "accuracy", "accuracy", "matthews", "accuracy", "accuracy", "accuracy", "pearson")
@@ -21,8 +21,8 @@ ROWS = {
     "LoRA": ((87.5, 0.3), (95.1, 0.2), (89.7, 0.7), (63.4, 1.2), (93.3, 0.3), (90.8, 0.1), (86.6, 0.7), (91.5, 0.2)),
 }
 METHODS = {"FT": "full", "LoRA": "lora"}
-TASKS = {"SST-2": ("sst2", "test"), "MRPC": ("mrpc", "dev")}  # where GLUE's dev split is, in the catalog
-FROM_MNLI = "the paper's LoRA on MRPC begins with the one it trained on MNLI"
+TASKS = {"SST-2": ("sst2", "test"), "MRPC": ("mrpc", "dev")}  # our split that is GLUE's dev split
+FROM_MNLI = "the paper's LoRA on MRPC starts from LoRA parameters trained on MNLI"
 
 ROBERTA = {"learning_rate": 1e-5, "total_epochs": 10.0, "beta2": 0.98, "epsilon": 1e-6, "clip_norm": 0.0}
 SETTINGS = [
@@ -34,7 +34,7 @@ SETTINGS = [
 
 
 def base(arg: str = ""):
-    """Words: see `configs.papers`."""
+    """Return the base config. Words: see `configs.papers`."""
     return papers.base(
         papers.words(arg, "roberta-base"),
         "sst2",
@@ -49,23 +49,23 @@ def base(arg: str = ""):
 
 
 def sweep(arg: str = "") -> list[sweeps.Overrides]:
-    """Both methods on the tasks that are there, each with its own recipe."""
+    """Return both methods on the available tasks, each with its recipe."""
     chosen = papers.words(arg, "roberta-base")
     return papers.seeded(chosen, papers.recipes(chosen, SETTINGS))
 
 
 def published() -> Table:
-    """GLUE's dev split."""
+    """Return the table: scores on GLUE's dev split."""
     cells = []
     for row, values in ROWS.items():
         for column, metric, (value, sd) in zip(COLUMNS, METRICS, values, strict=True):
             task, split = TASKS.get(column, ("", "dev"))
-            state = {"setting": {"task": task, "method": METHODS[row]}} if task else {"blocked_by": (f"the task {column}",)}
+            arguments = {"setting": {"task": task, "method": METHODS[row]}} if task else {"blocked_by": (f"the task {column}",)}
             known_deviation = FROM_MNLI if (row, column) == ("LoRA", "MRPC") else ""
             source = f"Table 2, RoBERTa-base ({row}), {column}"
             cells.append(
                 PublishedCell(
-                    f"{row}, {column}", value, source, sd=sd, n=5, metric=metric, split=split, known_deviation=known_deviation, **state
+                    f"{row}, {column}", value, source, sd=sd, n=5, metric=metric, split=split, known_deviation=known_deviation, **arguments
                 )
             )
     return Table("Hu et al. 2022", TITLE, "table 2, LoRA on GLUE", "accuracy", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=NOTES)

@@ -11,16 +11,16 @@ from research.config import fields
 
 TITLE = 'Sun, Qiu, Xu and Huang, "How to Fine-Tune BERT for Text Classification?", CCL 2019.'
 NOTES = (
-    "The recipe is that of sections 5.1 and 5.2; the optimizer, BERT's own without correction of the bias, is that of the authors' code.",
-    "The paper gives neither deviations nor a number of runs.",
-    "The authors' code evaluates on the test split after each epoch; here the checkpoint is chosen on a tenth that is cut from train.",
-    "The authors' code clips the gradient of each parameter by itself, here it is clipped as a whole.",
+    "The recipe is from sections 5.1 and 5.2; the optimizer, BERT's original one without bias correction, is from the authors' code.",
+    "The paper gives no standard deviations and no number of runs.",
+    "The authors' code evaluates on the test split after each epoch; here the checkpoint is selected on a tenth of train.",
+    "The authors' code clips the gradient norm of each parameter separately; here the global norm is clipped.",
 )
 
 
 def recipe(chosen: dict[str, str], **changes):
-    """What tables 2 to 4 have in common: BERT-base on IMDb, 512 tokens."""
-    with_recorded_values = {
+    """Return the config that tables 2 to 4 share, with `changes`: BERT-base on IMDb, 512 tokens."""
+    defaults = {
         "max_length": 512,
         "batch_size": 24,
         "learning_rate": 2e-5,
@@ -31,17 +31,17 @@ def recipe(chosen: dict[str, str], **changes):
         "epsilon": 1e-6,
         "bias_correction": False,
     }
-    c = papers.base(chosen, "imdb", **(with_recorded_values | changes))
+    c = papers.base(chosen, "imdb", **(defaults | changes))
     return fields.override(c, {"truncation_head": 8}) if chosen["smoke"] else c
 
 
 def base(arg: str = ""):
-    """Words: see `configs.papers`."""
+    """Return the base config. Words: see `configs.papers`."""
     return recipe(papers.words(arg, "bert-base"), truncation_head=128)
 
 
 def sweep(arg: str = ""):
-    """The three truncations."""
+    """Return the three truncations."""
     return papers.seeded(papers.words(arg, "bert-base"), sweeps.over("truncation", ("head", "tail", "head_tail")))
 
 
@@ -56,12 +56,12 @@ ROWS = (
 
 
 def published() -> Table:
-    """Test errors on IMDb and Sogou."""
+    """Return the table: test errors on IMDb and Sogou."""
     hierarchical = ("a hierarchical encoder of long texts",)
     cells = []
     for row, imdb, sogou, truncation in ROWS:
-        runs = {"setting": {"truncation": truncation}} if truncation else {"blocked_by": hierarchical}
-        cells.append(PublishedCell(f"{row}, IMDb", imdb, f"Table 2, {row}, IMDb", **runs))
+        arguments = {"setting": {"truncation": truncation}} if truncation else {"blocked_by": hierarchical}
+        cells.append(PublishedCell(f"{row}, IMDb", imdb, f"Table 2, {row}, IMDb", **arguments))
         blocked_by = ("the task Sogou News", "a Chinese BERT", *(() if truncation else hierarchical))
         cells.append(PublishedCell(f"{row}, Sogou", sogou, f"Table 2, {row}, Sogou", blocked_by=blocked_by))
     return Table("Sun et al. 2019", TITLE, "table 2, truncation", "error", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=NOTES)

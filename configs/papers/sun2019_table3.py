@@ -1,8 +1,8 @@
-"""Which layer's states say most of a text, when BERT is fine-tuned: Sun et al. 2019, table 3.
+"""Which layer's hidden states are best for classification when BERT is fine-tuned: Sun et al. 2019, table 3.
 
 python -m research.ablation --config=configs/papers/sun2019_table3.py
 
-The classifier reads the first token's state in a layer; what stands above it does nothing, and is frozen.
+The classifier reads the hidden state of the first token in one layer. The layers above it are unused, and frozen.
 """
 
 from configs import papers
@@ -10,7 +10,7 @@ from configs.papers import sun2019_table2 as sun
 from research.ablation import sweep as sweeps
 from research.ablation.report.published import PublishedCell, Table
 
-LAYERS = (11.07, 9.81, 9.29, 8.66, 7.83, 6.83, 6.83, 6.41, 6.04, 5.70, 5.46, 5.42)  # the paper's layer 0 is the one above the embeddings
+LAYERS = (11.07, 9.81, 9.29, 8.66, 7.83, 6.83, 6.83, 6.41, 6.04, 5.70, 5.46, 5.42)  # layer 0 is the first above the embeddings
 JOINED = {
     "First 4 Layers + concat": 8.69,
     "First 4 Layers + mean": 9.09,
@@ -24,12 +24,12 @@ LAST4 = {"method": "full+last4_concat"}
 
 
 def base(arg: str = ""):
-    """Words: see `configs.papers`."""
+    """Return the base config. Words: see `configs.papers`."""
     return sun.recipe(papers.words(arg, "bert-base"), truncation="head_tail", truncation_head=128, pooling="first")
 
 
 def sweep(arg: str = "") -> list[sweeps.Overrides]:
-    """Each layer, and the last four joined."""
+    """Return each layer, and the concatenation of the last four."""
     chosen = papers.words(arg, "bert-base")
     count = 2 if chosen["smoke"] else len(LAYERS)
     settings = [_layer(number) | {"freeze": _above(number, count)} for number in range(count)]
@@ -45,11 +45,12 @@ def _above(number: int, count: int) -> str:
 
 
 def published() -> Table:
-    """Test errors on IMDb."""
+    """Return the table: test errors on IMDb."""
     cells = [PublishedCell(f"Layer-{i}", error, f"Table 3, Layer-{i}", _layer(i)) for i, error in enumerate(LAYERS)]
     for row, error in JOINED.items():
-        runs = {"setting": LAST4} if row == "Last 4 Layers + concat" else {"blocked_by": ("a reader of those layers, joined or pooled",)}
-        cells.append(PublishedCell(row, error, f"Table 3, {row}", **runs))
+        missing = ("a classifier on these layers with this pooling",)
+        arguments = {"setting": LAST4} if row == "Last 4 Layers + concat" else {"blocked_by": missing}
+        cells.append(PublishedCell(row, error, f"Table 3, {row}", **arguments))
     return Table(
         "Sun et al. 2019", sun.TITLE, "table 3, layer choice", "error", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=sun.NOTES
     )

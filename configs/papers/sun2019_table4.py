@@ -1,4 +1,4 @@
-"""How fast learning rates should fall with depth: Sun et al. 2019, table 4.
+"""Layer-wise learning rate decay: Sun et al. 2019, table 4.
 
 python -m research.ablation --config=configs/papers/sun2019_table4.py
 """
@@ -13,18 +13,18 @@ ERRORS = {2.5e-5: (5.52, 5.46, 5.44, 5.58), 2.0e-5: (5.42, 5.40, 5.52, 5.65)}
 
 
 def base(arg: str = ""):
-    """Words: see `configs.papers`."""
+    """Return the base config. Words: see `configs.papers`."""
     return sun.recipe(papers.words(arg, "bert-base"), method="llrd", truncation="head_tail", truncation_head=128)
 
 
 def sweep(arg: str = ""):
-    """Every rate of the last layer with every decay from layer to layer."""
+    """Return every learning rate of the top layer with every decay from layer to layer."""
     settings = sweeps.product(sweeps.over("learning_rate", ERRORS), sweeps.over("llrd_decay", DECAYS))
     return papers.seeded(papers.words(arg, "bert-base"), settings)
 
 
 def published() -> Table:
-    """Test errors on IMDb."""
+    """Return the table: test errors on IMDb."""
     cells = [
         PublishedCell(
             f"{rate:g}, decay {decay:.2f}", error, f"Table 4, {rate:.1e}, {decay:.2f}", {"learning_rate": rate, "llrd_decay": decay}
@@ -32,7 +32,7 @@ def published() -> Table:
         for rate, errors in ERRORS.items()
         for decay, error in zip(DECAYS, errors, strict=True)
     ]
-    notes = (*sun.NOTES, "Here what stands above the last layer has the full rate; the paper does not say.")
+    notes = (*sun.NOTES, "Here the parameters above the last layer have the full learning rate; the paper does not say.")
     return Table(
         "Sun et al. 2019", sun.TITLE, "table 4, layer-wise decay", "error", 0.5, tuple(cells), examples=papers.EXAMPLES, notes=notes
     )

@@ -1,4 +1,4 @@
-"""The table of a sweep in the terminal, while its cells fill in."""
+"""A live table of a sweep's results in the terminal."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ from research.ablation.report import tables
 from research.ablation.runs import Run
 from research.tracking.writer import duration
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 
 
 class Board:
-    """Shows the runs that `look` finds. Use it as a context. Where the console is no terminal, only what is said is shown."""
+    """Live table of the runs that `load_runs` returns. Use it as a context manager. Without a terminal it prints only messages."""
 
-    def __init__(self, look: Callable[[], Sequence[Run]], console: Console):
-        self._look, self._start = look, time.monotonic()
-        self._before = self._ended(look())
+    def __init__(self, load_runs: Callable[[], Sequence[Run]], console: Console):
+        self._load_runs, self._start = load_runs, time.monotonic()
+        self._ended_before = self._ended(load_runs())
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._console = console
 
@@ -32,35 +32,35 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self.refresh()  # the last picture is the end
+            self.refresh()  # the last table stays in the terminal, so it must show the final state
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line above the table."""
+        """Print a line above the table."""
         self._console.print(text)
 
     def refresh(self) -> None:
-        """Looks again."""
+        """Load the runs again and redraw the table."""
         if self._live:
-            self._live.update(self.picture(self._look()), refresh=True)
+            self._live.update(self._render(self._load_runs()), refresh=True)
 
-    def picture(self, runs: Sequence[Run]) -> Group:
-        """The table now, and under it how far the sweep is and how long the rest should take."""
+    def _render(self, runs: Sequence[Run]) -> Group:
+        """Return the table of the current results, with progress and estimated time left under it."""
         settings = tables.settings(runs)
-        names = list(dict.fromkeys(name for one in settings for name in one.values))
+        names = list(dict.fromkeys(name for setting in settings for name in setting.values))
         table = Table(*names, "n", "test", "dev")
-        for one in settings[:MOST_ROWS]:
-            n = len(one.results)
-            scores = [tables.mean(list(one.scores(split).values())) if n else "" for split in ("test", "dev")]
-            said = scores if n or not one.errors else [Text("failed", style="red"), ""]
-            table.add_row(*(str(one.values.get(name, "")) for name in names), f"{n} of {len(one.runs)}", *said)
-        more = [Text(f"and {len(settings) - MOST_ROWS} more settings")] if len(settings) > MOST_ROWS else []
+        for setting in settings[:MAX_ROWS]:
+            n = len(setting.results)
+            scores = [tables.mean(list(setting.scores(split).values())) if n else "" for split in ("test", "dev")]
+            cells = scores if n or not setting.errors else [Text("failed", style="red"), ""]
+            table.add_row(*(str(setting.values.get(name, "")) for name in names), f"{n} of {len(setting.runs)}", *cells)
+        more = [Text(f"and {len(settings) - MAX_ROWS} more settings")] if len(settings) > MAX_ROWS else []
         return Group(table, *more, Text(self._progress(runs)))
 
     def _progress(self, runs: Sequence[Run]) -> str:
         ended, failed = self._ended(runs), sum(run.status == "failed" for run in runs)
-        seconds, now = time.monotonic() - self._start, ended - self._before
-        left = f", about {duration(seconds / now * (len(runs) - ended))} left" if now and ended < len(runs) else ""
+        seconds, ended_here = time.monotonic() - self._start, ended - self._ended_before
+        left = f", about {duration(seconds / ended_here * (len(runs) - ended))} left" if ended_here and ended < len(runs) else ""
         return f"{ended} of {len(runs)} runs ended{f', {failed} failed' if failed else ''}; {duration(seconds)}{left}"
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A run of a sweep, as the tables and pages see it."""
+"""The runs of a sweep: their ids, selection, grouping into tasks, and results on disk."""
 
 import re
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from research.experiment import workdir as workdirs
 
 @dataclass(frozen=True)
 class Run:
-    """What a run sets, its whole config, its workdir, and what became of it: what is in `result.json`, or what went wrong.
+    """A run with its overrides, full config, workdir `folder` and outcome: the content of `result.json`, or an error message.
 
-    `outdated`: it finished, but on other data than the runs beside it, so its result is left out and `error` says why."""
+    `outdated`: the run finished, but on other data than the newest run; `result` is then None and `error` gives the reason."""
 
     id: str
     overrides: Overrides
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished`, `failed`, `outdated`, `unfinished` (begun, or broken off without a word) or `not run`."""
+        """Return `finished`, `failed`, `outdated`, `unfinished` (started, without a result or an error) or `not run`."""
         if self.outdated:
             return "outdated"
         if self.result or self.error:
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def finished_at(self) -> float:
-        """When its result was written, in seconds since 1970; 0 where it is not on disk."""
+        """Return when the result was written, in seconds since 1970; 0 without a result on disk."""
         path = self.folder / "result.json"
         return path.stat().st_mtime if path.exists() else 0.0
 
@@ -50,46 +50,47 @@ RunSpec = tuple[Overrides, ConfigDict]
 
 
 def identify(cells: Sequence[RunSpec]) -> dict[str, RunSpec]:
-    """Run id -> run. Raises InputError where two runs are the same, or where a method is not known."""
-    found: dict[str, RunSpec] = {}
+    """Return run id -> run spec. Raises InputError if two runs have the same config, or if a method is not known."""
+    runs: dict[str, RunSpec] = {}
     for overrides, config in cells:
         methods.resolve(config)
         run_id = workdirs.config_hash(config)[:12]
-        if run_id in found:
-            raise InputError(f"the sweep has one run twice: {found[run_id][0]} and {overrides} are the same config")
-        found[run_id] = overrides, config
-    return found
+        if run_id in runs:
+            raise InputError(f"the sweep has one run twice: {runs[run_id][0]} and {overrides} are the same config")
+        runs[run_id] = overrides, config
+    return runs
 
 
-def chosen(runs: dict[str, RunSpec], only: str) -> dict[str, RunSpec]:
-    """The runs whose overrides, written as `name=value name=value`, have the regular expression `only` in them.
+def select(runs: dict[str, RunSpec], only: str) -> dict[str, RunSpec]:
+    """Return the runs whose label (`name=value name=value`) contains a match of the regular expression `only`.
 
-    Raises InputError where there is none, or where `only` is no regular expression."""
+    Raises InputError if no run matches, or if `only` is not a regular expression."""
     try:
-        found = {run_id: cell for run_id, cell in runs.items() if re.search(only, label(cell[0]))}
+        matches = {run_id: cell for run_id, cell in runs.items() if re.search(only, label(cell[0]))}
     except re.error as error:
-        raise InputError(f"--only={only} is no regular expression: {error}") from None
-    if not found:
-        raise InputError(f"--only={only} matches no run; they are {'; '.join(label(cell[0]) for cell in list(runs.values())[:5])}; ...")
-    return found
+        raise InputError(f"--only={only} is not a regular expression: {error}") from None
+    if not matches:
+        labels = "; ".join(label(cell[0]) for cell in list(runs.values())[:5])
+        raise InputError(f"--only={only} matches no run; the runs are {labels}; ...")
+    return matches
 
 
 def tasks(runs: dict[str, RunSpec], fleets: bool, index: str) -> list[list[str]]:
-    """What is to be done, as lists of run ids, those of one list together; where `index` is "I/N", every N-th list from the I-th, from 0.
+    """Return the tasks of the workers, as lists of run ids. With `fleets`, runs of one list are trained together; without, each is alone.
 
-    Raises InputError on an index that is not of that form.
+    With `index` "I/N", return only every N-th list, starting at the I-th (from 0). Raises InputError on an index of another form.
     """
-    found = grouping.groups({run_id: config for run_id, (_, config) in runs.items()}) if fleets else [[run_id] for run_id in runs]
+    groups = grouping.groups({run_id: config for run_id, (_, config) in runs.items()}) if fleets else [[run_id] for run_id in runs]
     if not index:
-        return found
-    place = re.fullmatch(r"(\d+)/(\d+)", index)
-    if not place or not int(place[1]) < int(place[2]):
+        return groups
+    match = re.fullmatch(r"(\d+)/(\d+)", index)
+    if not match or not int(match[1]) < int(match[2]):
         raise InputError(f"--index={index} is not I/N with I from 0 to N - 1")
-    return found[int(place[1]) :: int(place[2])]
+    return groups[int(match[1]) :: int(match[2])]
 
 
-def own(workdir: Path, path: str) -> None:
-    """Makes the folder that of the sweep in the file `path`. Raises InputError where it is another sweep's."""
+def claim(workdir: Path, path: str) -> None:
+    """Record in `workdir` that it holds the sweep in the file `path`. Raises InputError if it already holds another sweep."""
     mark, name = workdir / "sweep.txt", path.partition(":")[0]
     if mark.exists() and (other := mark.read_text().strip()) != Path(name).name:
         raise InputError(f"{workdir} holds the runs of {other}, not of {Path(name).name}; give another --workdir")
@@ -97,16 +98,16 @@ def own(workdir: Path, path: str) -> None:
 
 
 def label(overrides: Overrides) -> str:
-    """`method=lora seed=1`."""
+    """Return the overrides as text: `method=lora seed=1`."""
     return " ".join(f"{name}={value}" for name, value in overrides.items())
 
 
 def results(runs: dict[str, RunSpec], workdir: Path) -> list[Run]:
-    """The runs with what is there of them in `workdir`."""
-    found = []
+    """Return the runs with the results and errors that `workdir` has of them."""
+    loaded = []
     for run_id, (overrides, config) in runs.items():
         folder = workdir / run_id
         result, error = folder / "result.json", folder / "error.txt"
         done = storage.read_json(result, "metrics", "selection", "speed", "params") if result.exists() else None
-        found.append(Run(run_id, overrides, config, folder, done, error.read_text().strip() if error.exists() and not done else ""))
-    return found
+        loaded.append(Run(run_id, overrides, config, folder, done, error.read_text().strip() if error.exists() and not done else ""))
+    return loaded

@@ -1,4 +1,4 @@
-"""A sweep from its file to its tables."""
+"""Run a sweep: read its file, train its runs, write tables and a page of the results."""
 
 import importlib
 import shlex
@@ -25,107 +25,111 @@ from research.experiment import build as experiments
 
 
 class Study:
-    """The runs of the sweep in the file `path` (with its words) that have `only` in their labels, in `workdir`.
+    """The runs in `workdir` of the sweep in the file `path` (FILE.py[:WORDS]) whose labels match the regular expression `only`.
 
-    `fleets`: whether runs that can be trained together are; `index`: "I/N" for an array job's share; `changes`: arguments like
-    `--config.NAME=VALUE` for the base. Raises InputError on whatever of this cannot be used.
+    `fleets`: train compatible runs together. `index`: "I/N", the share of an array job. `changes`: arguments `--config.NAME=VALUE` that
+    change the base config. Raises InputError on an invalid argument.
     """
 
     def __init__(self, path: str, workdir: Path, only: str = "", fleets: bool = True, index: str = "", changes: Sequence[str] = ()):
         self._path, self._workdir, self._changes = path, workdir, changes
         self._base, overrides = sweep.load(path, changes)
-        self._runs = sweep_runs.chosen(sweep_runs.identify(sweep.configs(self._base, overrides)), only)
+        self._runs = sweep_runs.select(sweep_runs.identify(sweep.configs(self._base, overrides)), only)
         self._tasks = sweep_runs.tasks(self._runs, fleets, index)
 
     def plan(self) -> str:
-        """A line for each run: its id, whether it is finished, what it sets, and how many are trained together with it."""
+        """Return a line for each run: its id, `finished` or `to do`, its overrides, and the number of runs trained together with it."""
         lines = []
         for task in self._tasks:
-            company = f" (one of {len(task)} together)" if len(task) > 1 else ""
+            group = f" (one of {len(task)} trained together)" if len(task) > 1 else ""
             for run_id in task:
                 state = "finished" if (self._workdir / run_id / "result.json").exists() else "to do"
-                lines.append(f"{run_id} {state} {sweep_runs.label(self._runs[run_id][0])}{company}\n")
+                lines.append(f"{run_id} {state} {sweep_runs.label(self._runs[run_id][0])}{group}\n")
         return "".join(lines)
 
     def check(self) -> None:
-        """Raise InputError, once, where the base cannot be run and its runs cannot for the same reason: nothing is begun then.
+        """Raise InputError before any training if the base config and the runs are invalid for the same reason.
 
-        The first and the last run stand for all: what the sweep itself sets may mend a base.
+        Only the first and the last run are checked. A base alone may be invalid, since the overrides of the sweep may correct it.
         """
         todo = [self._runs[run_id][1] for task in self._todo() for run_id in task]
         if not todo:
             return
         base = self._base()
         methods.resolve(base)
-        reason = _objection(base)
-        if reason and all(_objection(config) == reason for config in (todo[0], todo[-1])):
+        reason = _config_error(base)
+        if reason and all(_config_error(config) == reason for config in (todo[0], todo[-1])):
             raise InputError(f"all {len(todo)} runs of the sweep would fail: {reason}")
 
     def remove_outdated(self, console: Console) -> None:
-        """Remove the finished runs that read other data than there are now."""
+        """Delete finished runs whose data differ from the current data."""
         current = {}
-        for run in self._found():
+        for run in self._results():
             if run.result and remarks.data_of(run) not in current:
                 current[remarks.data_of(run)] = experiments.load_data(run.config).raw_fingerprint
-        for run in remarks.without_outdated(self._found(), current):
+        for run in remarks.without_outdated(self._results(), current):
             if run.outdated:
                 shutil.rmtree(run.folder)
-                console.print(f"{run.id} {sweep_runs.label(run.overrides)}: removed, as its data have changed")
+                console.print(f"{run.id} {sweep_runs.label(run.overrides)}: deleted, because its data have changed")
 
-    def own(self) -> None:
-        """Makes the workdir this sweep's. Raises InputError where it is another's."""
-        sweep_runs.own(self._workdir, self._path)
+    def claim(self) -> None:
+        """Record in the workdir that it holds this sweep. Raises InputError if it holds another sweep."""
+        sweep_runs.claim(self._workdir, self._path)
 
     def run(self, jobs: int, console: Console) -> None:
-        """Does what is not finished, in `jobs` processes; what failed before is tried again."""
+        """Train the unfinished runs in `jobs` processes, including runs that failed before."""
         for task in self._tasks:
             for run_id in task:
                 (self._workdir / run_id / "error.txt").unlink(missing_ok=True)
         if not (todo := self._todo()):
             return
-        with Board(self._look, console) as board, Supervisor(self._path, self._workdir, todo, jobs, board.say, self._changes) as supervisor:
-            page.plotter()  # now, while the workers start, what takes the report time to load
+        with (
+            Board(self._current_results, console) as board,
+            Supervisor(self._path, self._workdir, todo, jobs, board.say, self._changes) as supervisor,
+        ):
+            page.plotter()  # load what the report needs while the workers start
             importlib.import_module("scipy.stats")
             while not supervisor.wait(1.0):
                 board.refresh()
 
     def report(self) -> str:
-        """Writes `table.md`, `table.csv`, `table.tex` and `page.html` from what is there; gives the first. Where the sweep's file has what
-        a paper published, `table.md` says how ours compares."""
-        found, published = self._look(), read(self._path)
-        beside = f"\n{reproduction.markdown(published, found)}" if published else ""
-        written = {
-            "table.md": tables.markdown(found) + beside,
-            "table.csv": tables.comma_separated(found),
-            "table.tex": tables.latex(found),
-            "page.html": page.html(found, Path(self._path.partition(":")[0]).stem, self._replay, sweep.question(self._path)),
+        """Write `table.md`, `table.csv`, `table.tex` and `page.html` from the current results, and return the text of `table.md`.
+
+        If the sweep's file has published numbers, `table.md` compares the results with them."""
+        runs, published = self._current_results(), read(self._path)
+        comparison = f"\n{reproduction.markdown(published, runs)}" if published else ""
+        texts = {
+            "table.md": tables.markdown(runs) + comparison,
+            "table.csv": tables.comma_separated(runs),
+            "table.tex": tables.latex(runs),
+            "page.html": page.html(runs, Path(self._path.partition(":")[0]).stem, self._replay_command, sweep.question(self._path)),
         }
-        for name, text in written.items():
+        for name, text in texts.items():
             storage.write_text(self._workdir / name, text)
-        return written["table.md"]
+        return texts["table.md"]
 
     def _todo(self) -> list[list[str]]:
-        """The tasks with a run that is not finished."""
+        """Return the tasks that have an unfinished run."""
         return [task for task in self._tasks if any(not (self._workdir / run_id / "result.json").exists() for run_id in task)]
 
-    def _found(self) -> list[Run]:
+    def _results(self) -> list[Run]:
         return sweep_runs.results(self._runs, self._workdir)
 
-    def _look(self) -> list[Run]:
-        """The runs as tables have them: without results on data that have changed since."""
-        found = self._found()
-        return remarks.without_outdated(found, remarks.newest(found))
+    def _current_results(self) -> list[Run]:
+        """Return the runs, without the results of runs on data that have changed since."""
+        runs = self._results()
+        return remarks.without_outdated(runs, remarks.newest(runs))
 
-    def _replay(self, run: Run) -> str:
+    def _replay_command(self, run: Run) -> str:
         return shlex.join(
             ["python", "-m", "research.ablation", f"--config={self._path}", f"--workdir={self._workdir}", f"--replay={run.id}"]
         )
 
 
-def _objection(config: ConfigDict) -> str:
-    """Return why this run cannot be trained, as far as can be told without computing anything; "" if it may.
+def _config_error(config: ConfigDict) -> str:
+    """Return the error of building the run without computing anything; "" if there is none.
 
-    This process leaves accelerators to its workers, so how the run uses its devices is not looked at."""
+    This process leaves accelerators to its workers, so it does not check how the run uses its devices."""
     jax.config.update("jax_platforms", "cpu")
     try:
         experiments.plan_of(fields.override(config.copy_and_resolve_references(), {"parallel": "jit"}))

@@ -1,4 +1,4 @@
-"""A sweep is a list of flat dicts of what differs from run to run; these functions write such lists. Imports no jax."""
+"""Functions that build sweeps: lists with one flat dict of config overrides per run. Imports no jax."""
 
 import functools
 import importlib.util
@@ -20,82 +20,83 @@ Overrides = dict[str, Any]
 
 
 def product(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """Every combination of one dict of each sweep. Raises InputError where two of them set the same field."""
+    """Return every combination of one dict from each sweep. Raises InputError if two sweeps set the same field."""
     return [_joined(dicts) for dicts in itertools.product(*sweeps)]
 
 
 def zip_(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """The first dicts joined, the second dicts joined, ... Raises InputError where the sweeps differ in length."""
+    """Join the i-th dicts of all sweeps, for each i. Raises InputError if the sweeps differ in length."""
     if len({len(sweep) for sweep in sweeps}) > 1:
-        raise InputError(f"zip_ joins sweeps of one length, not of {', '.join(str(len(sweep)) for sweep in sweeps)}")
+        raise InputError(f"zip_ needs sweeps of the same length, not of {', '.join(str(len(sweep)) for sweep in sweeps)}")
     return [_joined(dicts) for dicts in zip(*sweeps, strict=True)]
 
 
 def chain(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """One sweep after the other."""
+    """Concatenate the sweeps."""
     return [dict(overrides) for sweep in sweeps for overrides in sweep]
 
 
 def over(field: str, values: Iterable[Any]) -> list[Overrides]:
-    """`field` takes each of the values."""
+    """Return a sweep that sets `field` to each of the values."""
     return [{field: value} for value in values]
 
 
 def seeds(count: int) -> list[Overrides]:
-    """Seeds 0 to `count` - 1."""
+    """Return a sweep over the seeds 0 to `count` - 1."""
     return over("seed", range(count))
 
 
 def _joined(dicts: Iterable[Overrides]) -> Overrides:
     joined: Overrides = {}
     for overrides in dicts:
-        if both := joined.keys() & overrides.keys():
-            raise InputError(f"the sweep sets {sorted(both)[0]} twice in one run")
+        if repeated := joined.keys() & overrides.keys():
+            raise InputError(f"the sweep sets {sorted(repeated)[0]} twice in one run")
         joined |= overrides
     return joined
 
 
 def module(path: str) -> tuple[ModuleType, str]:
-    """The module in FILE.py of `FILE.py[:WORDS]`, and the words. Raises InputError where there is no such file."""
+    """Import FILE.py of `path` = `FILE.py[:WORDS]` and return the module and the words. Raises InputError if the file does not exist."""
     file, _, words = path.partition(":")
     if not Path(file).is_file():
-        raise InputError(f"ablation file {file!r} is not there; the ready ones are in configs/ablations/ and configs/papers/")
+        raise InputError(f"ablation file {file!r} does not exist; ready ablations are in configs/ablations/ and configs/papers/")
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", Path(file).stem), file)
-    found = importlib.util.module_from_spec(spec)
+    imported = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        spec.loader.exec_module(found)
+        spec.loader.exec_module(imported)
     finally:
         sys.path.pop(0)
-    return found, words
+    return imported, words
 
 
 def question(path: str) -> str:
-    """The first paragraph of what the sweep's file says of itself."""
+    """Return the first paragraph of the docstring of the sweep's file."""
     return " ".join((module(path)[0].__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def load(path: str, changes: Sequence[str] = ()) -> tuple[Callable[[], ConfigDict], list[Overrides]]:
-    """What makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
+    """Return a function that makes the base config, and the sweep, of FILE.py[:WORDS], which defines `base(words)` and `sweep(words)`.
 
-    `changes` are arguments like `--config.NAME=VALUE` that change the base. Raises InputError where the file cannot be read or lacks one
-    of the functions, and on a change that is not understood, or of a field that the sweep itself sets.
+    `changes` are arguments of the form `--config.NAME=VALUE` that change the base config. Raises InputError if the file does not exist or
+    lacks one of the functions, and on a change of a field that the sweep sets. The returned function raises it on an invalid change.
     """
-    file, (found, words) = path.partition(":")[0], module(path)
+    file, (imported, words) = path.partition(":")[0], module(path)
     for name in ("base", "sweep"):
-        if not hasattr(found, name) and hasattr(found, "published"):
-            raise InputError(f"{file}: nothing of this table can run yet; it waits for {', '.join(found.published().blocked_by)}")
-        if not hasattr(found, name):
-            raise InputError(f"{file}: no function {name}(words) there; an ablation has base(words) and sweep(words)")
-    sweep, base = found.sweep(words), functools.partial(found.base, words)
+        if not hasattr(imported, name) and hasattr(imported, "published"):
+            missing = ", ".join(imported.published().blocked_by)
+            raise InputError(f"{file}: no cell of this table can be run yet; the project lacks {missing}")
+        if not hasattr(imported, name):
+            raise InputError(f"{file}: function {name}(words) is missing; an ablation file defines base(words) and sweep(words)")
+    sweep, base = imported.sweep(words), functools.partial(imported.base, words)
     for name in _names(changes):
         if any(name in overrides for overrides in sweep):
-            raise InputError(f"--config.{name}: the sweep of {file} sets {name} itself; leave it out, or choose runs with --only")
-    return (functools.partial(changed, base, tuple(changes)) if changes else base), sweep
+            raise InputError(f"--config.{name}: the sweep of {file} sets {name} itself; remove the flag, or select runs with --only")
+    return (functools.partial(with_changes, base, tuple(changes)) if changes else base), sweep
 
 
-def changed(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDict:
-    """The base config with changes like `--config.NAME=VALUE`. Raises InputError on one that is not understood."""
+def with_changes(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDict:
+    """Return the base config with `changes` of the form `--config.NAME=VALUE`. Raises InputError on an invalid change."""
     config, values = base(), flags.FlagValues()
     for name in _names(changes):
         fields.check_field(config, name)
@@ -110,9 +111,10 @@ def changed(base: Callable[[], ConfigDict], changes: Sequence[str]) -> ConfigDic
 
 
 def _names(changes: Iterable[str]) -> list[str]:
+    """Return the config fields that the changes set."""
     return [change.lstrip("-").partition("=")[0].removeprefix("no").removeprefix("config.") for change in changes]
 
 
 def configs(base: Callable[[], ConfigDict], sweep: Iterable[Overrides]) -> list[tuple[Overrides, ConfigDict]]:
-    """Each run's overrides and its whole config. Raises InputError on a field that is not known."""
+    """Return the overrides and the full config of each run. Raises InputError on an unknown field."""
     return [(overrides, fields.override(base(), overrides)) for overrides in sweep]

@@ -1,4 +1,4 @@
-"""The command of a sweep in processes of its own, to look at and to kill."""
+"""Start the sweep command in a subprocess, and inspect and kill its processes."""
 
 import contextlib
 import os
@@ -15,32 +15,33 @@ TINY = "tests/ablation/tiny.py"
 
 
 def start(*flags: str, **options) -> subprocess.Popen:
-    """`python -m research.ablation` with the flags, in a process group of its own, where Ctrl-C works, even if these tests were started
-    in the background, where it does not."""
+    """Start `python -m research.ablation` with the flags in a new process group.
+
+    `env` restores the default handling of SIGINT, which a shell disables for processes that it starts in the background."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = ["env", "--default-signal=INT", sys.executable, "-m", "research.ablation", *flags]
     return subprocess.Popen(command, env=runs.environment(), cwd=runs.ROOT, process_group=0, **pipes | options)
 
 
 def run(*flags: str) -> subprocess.CompletedProcess:
-    """The same to its end."""
+    """Run the command as `start` does, and wait for its end."""
     with start(*flags) as process:
         out, errors = process.communicate()
     return subprocess.CompletedProcess(flags, process.returncode, out, errors)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started."""
-    found = []
+    """Return the process ids of the children of `pid`."""
+    pids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
+                pids.append(int(stat.parent.name))
+    return pids
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, which has not ended."""
+    """Return whether the process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -48,14 +49,14 @@ def alive(pid: int) -> bool:
 
 
 def kill(*pids: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """Those of them that are still there."""
+    """Send the signal `by` to the processes; ignore processes that no longer exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, by)
 
 
 def wait(until: Callable[[], bool], seconds: float = 60) -> None:
-    """Raises TimeoutError where it does not come true."""
+    """Wait until the condition `until` holds. Raises TimeoutError after `seconds`."""
     end = time.monotonic() + seconds
     while not until():
         if time.monotonic() > end:

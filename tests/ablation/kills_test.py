@@ -1,4 +1,4 @@
-"""A sweep that is killed again and again ends as one that is left alone: the small version of tests/benchmarks/kills.py."""
+"""A sweep that is killed repeatedly ends with the same results as an undisturbed one: a small version of tests/benchmarks/kills.py."""
 
 import json
 
@@ -8,14 +8,14 @@ from tests.benchmarks import kills
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_ends_as_if_nothing_had_happened(tmp_path):
-    sweep, found, expected, _ = kills.compare(tmp_path, runs=12, steps=24, kills=3, seed=0)
+def test_a_killed_sweep_has_the_same_results_as_an_undisturbed_one(tmp_path):
+    sweep, cells, expected, _ = kills.compare(tmp_path, runs=12, steps=24, kills=3, seed=0)
     assert len(sweep.kills) == 3 and "worker" in {way for _, way in sweep.kills} and len(expected) == 12
-    assert found == expected
+    assert cells == expected
 
 
 @pytest.mark.parametrize("name", ["result.json", *kills.FILES])
-def test_cells_that_differ_anywhere_are_not_equal(name, tmp_path):
+def test_cells_with_any_difference_are_not_equal(name, tmp_path):
     sweep = kills.Study(tmp_path, 1, 1)
     assert sweep.cells() == {} and sweep.lines() == 0
     for file in kills.FILES:

@@ -1,4 +1,4 @@
-"""Workers that die, and what becomes of the tasks. Most of these are scripts that speak the protocol and do as the run ids say."""
+"""Supervisor: distribution of tasks, and death of workers. Most workers here are scripts whose behaviour depends on the run id."""
 
 import json
 import sys
@@ -16,8 +16,8 @@ from pathlib import Path
 workdir = Path(sys.argv[2])
 for line in sys.stdin:
     task = json.loads(line)
-    with (workdir / "tasks.txt").open("a") as told:
-        print(os.getpid(), *task, file=told)
+    with (workdir / "tasks.txt").open("a") as log:
+        print(os.getpid(), *task, file=log)
     for run_id in task:
         (workdir / run_id).mkdir(exist_ok=True)
         if run_id == "killed" or run_id == "flaky" and not (workdir / "flaky" / "tried").exists():
@@ -36,15 +36,15 @@ for line in sys.stdin:
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """Has the tasks done by workers like the above; gives what was said, and the tasks as they were handed out."""
+    """Return a function that runs tasks with WORKER and returns the messages, and the tasks in the order the workers received them."""
     monkeypatch.setattr(pool.Supervisor, "command", (sys.executable, "-c", WORKER))
 
     def serve(*tasks: list[str], jobs: int = 1) -> tuple[list[str], list[str]]:
-        said = []
-        with pool.Supervisor("any.py", tmp_path, tasks, jobs, said.append) as found:
-            while not found.wait(0.1):
+        messages = []
+        with pool.Supervisor("any.py", tmp_path, tasks, jobs, messages.append) as supervisor:
+            while not supervisor.wait(0.1):
                 pass
-        return said, [line.split(" ", 1)[1] for line in (tmp_path / "tasks.txt").read_text().splitlines()]
+        return messages, [line.split(" ", 1)[1] for line in (tmp_path / "tasks.txt").read_text().splitlines()]
 
     return serve
 
@@ -53,38 +53,40 @@ def errors(folder) -> dict[str, str]:
     return {path.parent.name: path.read_text() for path in folder.glob("*/error.txt")}
 
 
-def test_one_worker_does_all_where_nothing_happens(serve, tmp_path):
-    said, tasks = serve(["a"], ["b", "c"], ["d"])
-    assert said == ["a is done", "b is done", "c is done", "d is done"] and tasks == ["a", "b c", "d"]
+def test_one_worker_runs_all_tasks_if_it_does_not_die(serve, tmp_path):
+    messages, tasks = serve(["a"], ["b", "c"], ["d"])
+    assert messages == ["a is done", "b is done", "c is done", "d is done"] and tasks == ["a", "b c", "d"]
     assert len({line.split()[0] for line in (tmp_path / "tasks.txt").read_text().splitlines()}) == 1
     assert not errors(tmp_path)
 
 
-def test_a_run_whose_worker_is_killed_is_marked_with_one_line_and_the_rest_goes_on(serve, tmp_path):
-    said, tasks = serve(["a"], ["killed"], ["b"])
-    why = "its process was killed (SIGKILL), most likely for want of memory"
-    assert said == ["a is done", f"killed: failed: {why}", "b is done"] and tasks == ["a", "killed", "b"]
-    assert errors(tmp_path) == {"killed": f"{why}\n"}
+def test_a_run_whose_worker_is_killed_fails_with_one_line_and_the_other_runs_continue(serve, tmp_path):
+    messages, tasks = serve(["a"], ["killed"], ["b"])
+    reason = "its process was killed (SIGKILL), probably because memory ran out"
+    assert messages == ["a is done", f"killed: failed: {reason}", "b is done"] and tasks == ["a", "killed", "b"]
+    assert errors(tmp_path) == {"killed": f"{reason}\n"}
 
 
-def test_a_worker_that_ends_by_itself_is_told_by_its_exit_code_and_its_log(serve, tmp_path):
-    said, _ = serve(["broken"], ["b"])
+def test_the_error_of_a_worker_that_exits_names_its_exit_code_and_log(serve, tmp_path):
+    messages, _ = serve(["broken"], ["b"])
     log = tmp_path / "worker-0.log"
-    assert said == [f"broken: failed: its process ended with exit code 1; the end of {log} may say why", "b is done"]
+    assert messages == [f"broken: failed: its process ended with exit code 1; see the end of {log}", "b is done"]
     assert "no such library" in log.read_text()
 
 
-def test_a_fleet_goes_on_together_once_and_then_one_by_one(serve, tmp_path):
-    said, tasks = serve(["a", "killed", "b"], ["c"])
+def test_a_fleet_is_retried_together_once_and_then_one_by_one(serve, tmp_path):
+    messages, tasks = serve(["a", "killed", "b"], ["c"])
     assert tasks == ["a killed b", "a killed b", "killed", "b", "c"]
-    assert [line.split(";")[-1] for line in said if "together" in line] == [" now once more", " now one by one"]
-    assert list(errors(tmp_path)) == ["killed"] and said[-1] == "c is done"
+    ends = [line.split(";")[-1] for line in messages if "together" in line]
+    assert ends == [" retrying them together", " retrying them one by one"]
+    assert list(errors(tmp_path)) == ["killed"] and messages[-1] == "c is done"
 
 
-def test_a_fleet_whose_worker_died_of_something_else_stays_together(serve, tmp_path):
-    said, tasks = serve(["a", "flaky", "b"])
+def test_a_fleet_whose_worker_dies_only_once_stays_together(serve, tmp_path):
+    messages, tasks = serve(["a", "flaky", "b"])
     assert tasks == ["a flaky b", "a flaky b"] and not errors(tmp_path)
-    assert said.count("2 runs together: its process was killed (SIGKILL), most likely for want of memory; now once more") == 1
+    reason = "its process was killed (SIGKILL), probably because memory ran out"
+    assert messages.count(f"2 runs trained together: {reason}; retrying them together") == 1
 
 
 def test_several_workers_share_the_tasks(serve, tmp_path):
@@ -93,23 +95,23 @@ def test_several_workers_share_the_tasks(serve, tmp_path):
     assert len(list(tmp_path.glob("*/result.json"))) == 40 and list(errors(tmp_path)) == ["killed"]
 
 
-def test_the_end_of_the_context_is_the_end_of_the_workers(tmp_path, monkeypatch):
+def test_leaving_the_context_kills_the_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.Supervisor, "command", (sys.executable, "-c", WORKER))
-    said = []
-    with pool.Supervisor("any.py", tmp_path, [["a"], ["slow"], ["b"]], 1, said.append) as found:
+    messages = []
+    with pool.Supervisor("any.py", tmp_path, [["a"], ["slow"], ["b"]], 1, messages.append) as supervisor:
         commands.wait((tmp_path / "slow").exists)
-        assert not found.wait(0)
+        assert not supervisor.wait(0)
         worker = int((tmp_path / "tasks.txt").read_text().split()[0])
         assert commands.alive(worker)
-        began = time.monotonic()
-    assert time.monotonic() - began < 10 and not commands.alive(worker)
-    assert said == ["a is done"] and not errors(tmp_path), "a run that is broken off has not failed"
+        start = time.monotonic()
+    assert time.monotonic() - start < 10 and not commands.alive(worker)
+    assert messages == ["a is done"] and not errors(tmp_path), "an interrupted run has not failed"
 
 
-def test_what_goes_wrong_in_the_supervisor_itself_is_raised(tmp_path, monkeypatch):
+def test_exceptions_of_the_supervisors_threads_are_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.Supervisor, "command", (str(tmp_path / "none"),))
-    with pool.Supervisor("any.py", tmp_path, [["a"]], 1, print) as found, pytest.raises(FileNotFoundError, match="none"):
-        while not found.wait(0.1):
+    with pool.Supervisor("any.py", tmp_path, [["a"]], 1, print) as supervisor, pytest.raises(FileNotFoundError, match="none"):
+        while not supervisor.wait(0.1):
             pass
 
 

@@ -1,4 +1,4 @@
-"""The board of a sweep, on a console that is recorded."""
+"""The live table of a sweep, on a recorded console."""
 
 import dataclasses
 import io
@@ -14,9 +14,9 @@ from research.tracking import writer
 from tests.ablation import sweeps
 
 
-def board(found: list[Run], terminal: bool = True, width: int = 120) -> tuple[progress.Board, Console]:
+def board(runs: list[Run], terminal: bool = True, width: int = 120) -> tuple[progress.Board, Console]:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width, height=60, color_system=None, highlight=False, markup=False)
-    return progress.Board(lambda: found, console), console
+    return progress.Board(lambda: runs, console), console
 
 
 def shown(console: Console) -> str:
@@ -24,93 +24,93 @@ def shown(console: Console) -> str:
 
 
 def cells(console: Console, method: str) -> list[str]:
-    """Of the last line that there was for it."""
+    """Return the cells of the last printed line of the method."""
     line = [line for line in shown(console).splitlines() if f" {method} " in line][-1]
     return [cell.strip() for cell in line.strip().strip("│").split("│")]
 
 
 @pytest.fixture
-def found(tmp_path) -> list[Run]:
-    """Two methods of three seeds, none of which was run."""
+def runs(tmp_path) -> list[Run]:
+    """Return runs of two methods with three seeds, none of which was run."""
     return [Run(f"{m}{s}", {"method": m, "seed": s}, ConfigDict(), tmp_path / f"{m}{s}") for m in ("full", "lora") for s in range(3)]
 
 
-def end(found: list[Run], i: int, test: float | None = None) -> None:
-    """Run `i` is finished with this accuracy, or has failed."""
+def end(runs: list[Run], i: int, test: float | None = None) -> None:
+    """Mark run `i` as finished with the test accuracy, or as failed if there is none."""
     result = sweeps.result(test, dev=test + 0.01) if test else None
-    found[i] = dataclasses.replace(found[i], result=result, error="" if test else "OSError: no space")
+    runs[i] = dataclasses.replace(runs[i], result=result, error="" if test else "OSError: no space")
 
 
-def test_cells_fill_in(found):
-    with board(found)[0] as there:
-        console = there._console
+def test_cells_show_results_as_they_arrive(runs):
+    with board(runs)[0] as live:
+        console = live._console
         assert cells(console, "full") == ["full", "0 of 3", "", ""] and "0 of 6 runs ended; 0 s" in shown(console)
-        end(found, 0, 0.90)
-        there.refresh()
+        end(runs, 0, 0.90)
+        live.refresh()
         assert cells(console, "full") == ["full", "1 of 3", "90.0", "91.0"]
-        end(found, 1, 0.94)
-        there.refresh()
+        end(runs, 1, 0.94)
+        live.refresh()
         assert cells(console, "full") == ["full", "2 of 3", "92.0 ± 2.8", "93.0 ± 2.8"]
         assert cells(console, "lora") == ["lora", "0 of 3", "", ""]
 
 
-def test_failed_runs_are_told_and_hide_no_scores(found):
-    there, console = board(found)
-    with there:
-        end(found, 3)
-        there.refresh()
+def test_failed_runs_are_shown_and_hide_no_scores(runs):
+    live, console = board(runs)
+    with live:
+        end(runs, 3)
+        live.refresh()
         assert cells(console, "lora") == ["lora", "0 of 3", "failed", ""] and "1 of 6 runs ended, 1 failed;" in shown(console)
-        end(found, 4, 0.5)
-        there.refresh()
+        end(runs, 4, 0.5)
+        live.refresh()
         assert cells(console, "lora") == ["lora", "1 of 3", "50.0", "51.0"]
         assert "failed" not in cells(console, "full")
 
 
-def test_the_time_left_is_by_the_runs_that_ended_here(found, monkeypatch):
+def test_the_time_left_is_estimated_from_the_runs_that_ended_in_this_process(runs, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    end(found, 0, 0.9)  # in an earlier process
-    there, console = board(found)
-    with there:
+    end(runs, 0, 0.9)  # in an earlier process
+    live, console = board(runs)
+    with live:
         now += 50
-        there.refresh()
+        live.refresh()
         assert "1 of 6 runs ended; 50 s\n" in shown(console).replace("\r", "\n") + "\n" and "left" not in shown(console)
-        end(found, 1, 0.9)
-        there.refresh()
+        end(runs, 1, 0.9)
+        live.refresh()
         assert "2 of 6 runs ended; 50 s, about 3 min left" in shown(console)  # 4 of 50 s each
         for i in range(2, 6):
-            end(found, i, 0.9)
-        there.refresh()
+            end(runs, i, 0.9)
+        live.refresh()
     assert shown(console).count("left") == 1 and "6 of 6 runs ended; 50 s" in shown(console)
 
 
-def test_the_last_picture_is_the_end_and_stays(found):
-    there, console = board(found)
-    with there:
+def test_the_last_table_shows_the_final_state_and_stays(runs):
+    live, console = board(runs)
+    with live:
         for i in range(6):
-            end(found, i, 0.9)
+            end(runs, i, 0.9)
     assert cells(console, "lora") == ["lora", "3 of 3", "90.0 ± 0.0", "91.0 ± 0.0"] and "6 of 6 runs ended" in shown(console)
-    assert "\x1b[2K" not in console.file.getvalue().rpartition("6 of 6 runs ended")[2], "it is not wiped out"
+    assert "\x1b[2K" not in console.file.getvalue().rpartition("6 of 6 runs ended")[2], "the last table must not be erased"
 
 
-def test_many_settings_are_cut(tmp_path):
-    many = [Run(str(i), {"learning_rate": i}, ConfigDict(), tmp_path) for i in range(progress.MOST_ROWS + 3)]
-    with board(many)[0] as there:
-        assert "and 3 more settings" in shown(there._console)
-    with board(many[: progress.MOST_ROWS])[0] as there:
-        assert "more settings" not in shown(there._console)
+def test_long_tables_are_cut(tmp_path):
+    many = [Run(str(i), {"learning_rate": i}, ConfigDict(), tmp_path) for i in range(progress.MAX_ROWS + 3)]
+    with board(many)[0] as live:
+        assert "and 3 more settings" in shown(live._console)
+    with board(many[: progress.MAX_ROWS])[0] as live:
+        assert "more settings" not in shown(live._console)
 
 
-def test_without_a_terminal_there_is_what_is_said_and_nothing_else(found):
+def test_without_a_terminal_only_messages_are_printed(runs):
     for terminal in (False, True):
-        there, console = board(found, terminal)
-        with there:
-            end(found, 0, 0.9)
-            there.refresh()
-            there.say("full seed=0: [done]")
+        live, console = board(runs, terminal)
+        with live:
+            end(runs, 0, 0.9)
+            live.refresh()
+            live.say("full seed=0: [done]")
         assert ("full seed=0: [done]\n" == shown(console)) is not terminal
         assert "full seed=0: [done]" in shown(console)
 
 
-def test_durations_for_people():
+def test_durations_have_readable_units():
     assert [writer.duration(s) for s in (0.4, 99, 100, 5999, 6000, 90000)] == ["0 s", "99 s", "2 min", "100 min", "1.7 h", "25.0 h"]

@@ -1,4 +1,4 @@
-"""The ready ablations: each varies what its question names, and nothing else; its numbers of runs are those that it says."""
+"""The ready ablations: each varies only the fields of its question, and has the number of runs that its docstring says."""
 
 import collections
 import re
@@ -52,7 +52,7 @@ def values(name, field, words=""):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_differs_is_what_the_question_names(name):
+def test_only_the_fields_of_the_question_vary(name):
     _, overrides = load(name)
     assert {field for run in overrides for field in run} == VARIES[name] | {"seed"}
     for field in VARIES[name]:  # a field that takes one value in all runs belongs to the base
@@ -62,24 +62,24 @@ def test_what_differs_is_what_the_question_names(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_number_of_runs_is_that_of_the_docstring_and_few_in_smoke(name):
-    said = re.search(r"^(\d+) runs", (FOLDER / f"{name}.py").read_text(), re.MULTILINE)
+def test_the_number_of_runs_is_as_documented_and_small_in_a_smoke_run(name):
+    documented = re.search(r"^(\d+) runs", (FOLDER / f"{name}.py").read_text(), re.MULTILINE)
     count = len(load(name)[1])
-    assert count == (int(said[1]) if said else {"freezing": 40, "methods": 108, "precision": 6}[name])
+    assert count == (int(documented[1]) if documented else {"freezing": 40, "methods": 108, "precision": 6}[name])
     assert len(load(name, "smoke,seeds=1")[1]) <= (len(methods.METHODS) if name == "methods" else 14)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_value_is_one_that_the_code_knows(name):
+def test_every_value_is_valid(name):
     for config in configs(name):
         assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
         assert config.pooling in ("auto", *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
-        methods.resolve(config)  # raises where a method is not known
+        methods.resolve(config)  # raises if a method is not known
         fields.check_ranges(config)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_words_that_are_no_numbers_are_refused(name):
+def test_words_that_are_not_positive_numbers_are_an_error(name):
     for word, value in (
         ("seeds", "0"),
         ("seeds", "many"),
@@ -91,7 +91,7 @@ def test_words_that_are_no_numbers_are_refused(name):
 
 
 @pytest.mark.parametrize("name", ["methods", "rate_batch", "pooling"])
-def test_the_budget_is_the_same_for_a_model_from_nothing_whose_own_recipe_is_longer(name):
+def test_the_budget_is_the_same_for_a_model_from_scratch_whose_recipe_is_longer(name):
     budgets = [(c.total_examples, c.total_steps, c.total_epochs) for c in configs(name, "model=textcnn,seeds=1,examples=640")]
     assert set(budgets) == {(640, None, None)} and runs.config("trec", "model=textcnn").total_epochs == 10
 
@@ -104,46 +104,43 @@ def test_lora_is_compared_to_full_fine_tuning_at_one_alpha():
 
 
 @pytest.mark.parametrize("model", ["minilm", "bert-large"])
-def test_every_schedule_has_room_for_its_phases_and_ends_where_it_should(model):
+def test_the_last_phase_of_every_schedule_starts_where_it_should(model):
     layers = ablations.LAYERS[model]
     stages = ("embeddings", *(f"layer_{i}" for i in range(layers)))
     ends = collections.defaultdict(list)
     for config in configs("unfreezing", f"model={model},seeds=1"):
         phases = max(len(part.phases) for part in methods.recipe(stages, config).parts)
         ends[config.method, config.unfreeze_layers].append(config.phase_percent * (phases - 1))
-    for (method, at_once), found in ends.items():
-        assert found == pytest.approx([0] if method in ("full", "top_k") else [25, 50, 75], abs=1.5), (method, at_once)
+    for (method, at_once), percents in ends.items():
+        assert percents == pytest.approx([0] if method in ("full", "top_k") else [25, 50, 75], abs=1.5), (method, at_once)
     assert len(ends) == 6 and ("gradual_unfreezing", layers + 1) in ends
-    with pytest.raises(InputError, match="how many layers 'roberta-base' has is not known here; add layers=N"):
+    with pytest.raises(InputError, match="the number of layers of 'roberta-base' is not known; add layers=N"):
         load("unfreezing", "model=roberta-base")
 
 
-def test_decay_at_one_is_full_fine_tuning_at_the_same_rates():
-    found = configs("layerwise_decay", "seeds=1")
-    assert {config.method for config in found} == {"llrd"} and len({(c.llrd_decay, c.base_learning_rate) for c in found}) == 15
-    assert {c.base_learning_rate for c in found if c.llrd_decay == 1.0} == {5e-5, 1e-4, 2e-4}
-    plain = runs.plan("llrd", llrd_decay=1.0)
-    assert (
-        {entry.treatment for entry in plain.entries.values()}
-        == {plans.Treatment()}
-        != {e.treatment for e in runs.plan("llrd").entries.values()}
+def test_a_decay_of_one_is_full_fine_tuning_at_the_same_rates():
+    decays = configs("layerwise_decay", "seeds=1")
+    assert {config.method for config in decays} == {"llrd"} and len({(c.llrd_decay, c.base_learning_rate) for c in decays}) == 15
+    assert {c.base_learning_rate for c in decays if c.llrd_decay == 1.0} == {5e-5, 1e-4, 2e-4}
+    treatments, with_decay = (
+        {entry.treatment for entry in plan.entries.values()} for plan in (runs.plan("llrd", llrd_decay=1.0), runs.plan("llrd"))
     )
+    assert treatments == {plans.Treatment()} != with_decay
 
 
-def test_batches_of_other_sizes_see_as_many_examples():
-    found = configs("rate_batch", "seeds=1")
-    assert {config.total_examples for config in found} == {8192} and len({(c.batch_size, c.base_learning_rate) for c in found}) == 16
-    with_recorded_values = configs("rate_batch", "seeds=1,method=lora")
-    for config in with_recorded_values:
+def test_all_batch_sizes_train_on_the_same_number_of_examples():
+    grid = configs("rate_batch", "seeds=1")
+    assert {config.total_examples for config in grid} == {8192} and len({(c.batch_size, c.base_learning_rate) for c in grid}) == 16
+    for config in configs("rate_batch", "seeds=1,method=lora"):
         methods.resolve(config)
         assert config.learning_rate == pytest.approx(40 * config.base_learning_rate)
 
 
-def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev():
-    found = configs("few_shot")
-    assert {config.total_steps for config in found} == {256} and {config.total_epochs for config in found} == {None}
-    assert {config.eval_percent for config in found} == {100.0}
-    for config in found:
+def test_few_shot_runs_have_equal_steps_examples_by_seed_and_no_selection_on_dev():
+    few_shot = configs("few_shot")
+    assert {config.total_steps for config in few_shot} == {256} and {config.total_epochs for config in few_shot} == {None}
+    assert {config.eval_percent for config in few_shot} == {100.0}
+    for config in few_shot:
         methods.resolve(config)
         assert config.data.seed == config.seed
     sizes = values("few_shot", "data.train_examples")
@@ -153,20 +150,20 @@ def test_few_shots_have_equal_steps_examples_of_their_own_and_no_choice_on_dev()
 
 def test_only_runs_with_the_same_examples_train_together():
     for name, together in (("few_shot", False), ("pooling", True)):
-        found = dict(enumerate(configs(name, "seeds=3")))
-        for config in found.values():
+        by_number = dict(enumerate(configs(name, "seeds=3")))
+        for config in by_number.values():
             methods.resolve(config)
-        assert (max(map(len, grouping.groups(found))) > 1) == together
+        assert (max(map(len, grouping.groups(by_number))) > 1) == together
 
 
-def test_a_quarter_of_both_ends_is_of_the_beginning():
-    found = configs("truncation", "seeds=1")
-    assert {(c.max_length, c.truncation) for c in found} == {(n, cut) for n in (64, 128, 256, 512) for cut in encode.TRUNCATIONS}
-    assert all(4 * c.truncation_head == c.max_length for c in found if c.truncation == "head_tail")
+def test_with_head_tail_a_quarter_of_the_tokens_is_from_the_head():
+    grid = configs("truncation", "seeds=1")
+    assert {(c.max_length, c.truncation) for c in grid} == {(n, cut) for n in (64, 128, 256, 512) for cut in encode.TRUNCATIONS}
+    assert all(4 * c.truncation_head == c.max_length for c in grid if c.truncation == "head_tail")
     assert all(config.max_length <= 32 for config in configs("truncation", "smoke"))
 
 
-def test_at_each_size_augmentation_is_compared_to_none():
+def test_augmentation_is_compared_to_none_at_each_size():
     _, overrides = load("augmentation", "seeds=1")
     first = [run["data.augment"] for run in overrides[::7]]
     assert first == ["", "", ""] and all(run["data.augment"] for i, run in enumerate(overrides) if i % 7)
@@ -174,38 +171,38 @@ def test_at_each_size_augmentation_is_compared_to_none():
     assert {config.data.seed for config in configs("augmentation")} == {0}
 
 
-def test_no_reader_meets_a_pooler():
+def test_methods_that_mix_layers_do_not_use_the_pooler():
     pairs = {(run["method"], run["pooling"]) for run in load("pooling")[1]}
     assert {pooling for method, pooling in pairs if method == "full"} == {"pooler", "first", "mean", "max"}
     assert {pooling for method, pooling in pairs if method == "scalar_mix"} == {"first", "mean", "max"}
 
 
-def test_stability_has_the_optimizer_of_the_papers_with_and_without_each():
-    found = configs("stability")
-    counts = collections.Counter((c.warmup_percent, c.bias_correction) for c in found)
+def test_stability_has_the_optimizer_of_the_papers_in_all_four_combinations():
+    grid = configs("stability")
+    counts = collections.Counter((c.warmup_percent, c.bias_correction) for c in grid)
     assert counts == {(10.0, True): 25, (10.0, False): 25, (0.0, True): 25, (0.0, False): 25}
-    assert {(c.task, c.epsilon, c.batch_size, c.optimizer) for c in found} == {("mrpc", 1e-6, 16, "adamw")}
+    assert {(c.task, c.epsilon, c.batch_size, c.optimizer) for c in grid} == {("mrpc", 1e-6, 16, "adamw")}
 
 
-def test_what_begins_with_nothing_has_a_recipe_of_its_own_for_every_size():
-    found = collections.defaultdict(list)
+def test_models_from_scratch_have_a_longer_recipe_at_every_size():
+    by_model = collections.defaultdict(list)
     for config in configs("scratch", "seeds=1"):
-        found[config.model, config.weights.source].append(config)
-    assert set(found) == {("minilm", ""), ("minilm", "scratch"), ("bilstm", ""), ("textcnn", "")}
-    for (model, source), four in found.items():
+        by_model[config.model, config.weights.source].append(config)
+    assert set(by_model) == {("minilm", ""), ("minilm", "scratch"), ("bilstm", ""), ("textcnn", "")}
+    for (model, source), four in by_model.items():
         assert [config.data.train_examples for config in four] == [128, 512, 2048, 0]
         assert {config.total_steps for config in four} == {256 if (model, source) == ("minilm", "") else 1024}
     recipe = runs.config("trec", "model=textcnn")
-    for baseline in (found["bilstm", ""], found["textcnn", ""]):
+    for baseline in (by_model["bilstm", ""], by_model["textcnn", ""]):
         for field in ("learning_rate", "dropout"):
             assert {config[field] for config in baseline} == {recipe[field]}
         assert {config.no_decay.norm for config in baseline} == {recipe.no_decay.norm} == {""}
-    assert found["minilm", ""][0].learning_rate is None and found["minilm", ""][0].no_decay.norm
+    assert by_model["minilm", ""][0].learning_rate is None and by_model["minilm", ""][0].no_decay.norm
     small = configs("scratch", "smoke,seeds=1")
     assert {config.textcnn.filters for config in small} == {8} and fields.base("trec", fields.words("")).textcnn.filters == 100
 
 
-def test_rates_are_half_the_default_of_each_method_itself_and_its_double():
+def test_rates_are_half_the_default_the_default_and_its_double():
     assert values("rates", "method") == list(METHODS) and values("rates", "method", "method=lora") == ["lora"]
     chosen = configs("rates", "method=lora,seeds=1")
     for config in chosen:
@@ -214,5 +211,5 @@ def test_rates_are_half_the_default_of_each_method_itself_and_its_double():
     assert [config.learning_rate / default for config in chosen] == [0.5, 1, 2]
 
 
-def test_every_row_of_what_methods_want_has_a_rate():
-    assert all(want["rate"] > 0 and set(want) <= {"rate", "pooling"} for want in methods.WANTS.values())
+def test_every_row_of_method_defaults_has_a_rate():
+    assert all(row["rate"] > 0 and set(row) <= {"rate", "pooling"} for row in methods.WANTS.values())

@@ -1,4 +1,4 @@
-"""Runs done once more: alone, in the company they had, and where something is not what it was."""
+"""Replay of runs: trained alone, trained together, and with a changed environment."""
 
 import io
 import json
@@ -15,28 +15,28 @@ from tests import runs
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A workdir, and the ids of a run that was alone in it and of two that were not."""
+    """Yield a workdir, the id of a run that was trained alone, and the ids of two runs that were trained together."""
     folder = tmp_path_factory.mktemp("sweep")
     alone = {"method": "linear_probe", "data.seed": 1}
     overrides = [alone, *sweep.product([{"method": "linear_probe"}], sweep.seeds(2))]
-    found = sweep_runs.identify(
+    specs = sweep_runs.identify(
         [(one, runs.config("trec", **{name.replace(".", "__"): value for name, value in one.items()})) for one in overrides]
     )
     with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, str(tmp_path_factory.mktemp("compiled"))):
-        tasks = sweep_runs.tasks(found, True, "")
+        tasks = sweep_runs.tasks(specs, True, "")
         for task in tasks:
-            worker.do({run_id: found[run_id] for run_id in task}, folder, lambda text: None)
+            worker.do({run_id: specs[run_id] for run_id in task}, folder, lambda text: None)
         assert [len(task) for task in tasks] == [1, 2]
-        yield folder, *found
+        yield folder, *specs
 
 
-def again(folder, wanted) -> tuple[bool, str]:
+def run_replay(folder, prefix) -> tuple[bool, str]:
     console = Console(file=io.StringIO(), width=300, highlight=False, soft_wrap=True, markup=False)
-    return replay.replay(folder, wanted, console), console.file.getvalue()
+    return replay.replay(folder, prefix, console), console.file.getvalue()
 
 
-def changed(folder, run_id, part, **values):
-    """The result as it would be, had it been like this; gives what was there."""
+def change_result(folder, run_id, part, **values):
+    """Change `values` in `part` of the run's result.json, and return the file's path and original text."""
     path = folder / run_id / "result.json"
     text = path.read_text()
     result = json.loads(text)
@@ -45,44 +45,44 @@ def changed(folder, run_id, part, **values):
     return path, text
 
 
-def test_a_run_that_was_alone_gives_the_same_parameters_again(done):
+def test_a_run_trained_alone_is_reproduced(done):
     folder, alone, *_ = done
     sha = json.loads((folder / alone / "result.json").read_text())["params"]["sha256"]
     before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
-    good, said = again(folder, alone[:6])
-    assert good and f"{alone}: once more\n" in said and said.endswith(f"{alone}: the same parameters again, sha256 {sha}\n")
-    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before, "the run itself is not touched"
+    same, output = run_replay(folder, alone[:6])
+    assert same and f"{alone}: training it again\n" in output and output.endswith(f"{alone}: the parameters are the same, sha256 {sha}\n")
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before, "a replay leaves the run's files unchanged"
 
 
-def test_a_member_of_a_fleet_is_replayed_with_the_others(done):
+def test_a_member_of_a_fleet_is_replayed_together_with_the_others(done):
     folder, _, first, second = done
     for run_id in (first, second):
-        good, said = again(folder, run_id)
-        assert good and "once more, one of 2 together as it was\n" in said and "2 runs as one program" in said
+        same, output = run_replay(folder, run_id)
+        assert same and "training it again, as one of 2 runs trained together\n" in output and "2 runs as one program" in output
 
 
-def test_other_parameters_are_reported_with_what_differs(done):
+def test_different_parameters_are_reported_with_other_differences(done):
     folder, alone, *_ = done
     for part, values, line in (
-        ("environment", {"jax": "0.1.0"}, "  jax: 0."),
-        ("data", {"fingerprint": "other"}, "  fingerprint: "),
-        ("weights", {"sha256": "other"}, "  sha256: "),
+        ("environment", {"jax": "0.1.0"}, "  jax: is 0."),
+        ("data", {"fingerprint": "other"}, "  fingerprint: is "),
+        ("weights", {"sha256": "other"}, "  sha256: is "),
     ):
-        undo = [changed(folder, alone, "params", sha256="feed"), changed(folder, alone, part, **values)]
+        (path, text), _ = change_result(folder, alone, "params", sha256="feed"), change_result(folder, alone, part, **values)
         try:
-            good, said = again(folder, alone)
+            same, output = run_replay(folder, alone)
         finally:
-            undo[0][0].write_text(undo[0][1])
-        (*_, verdict, differs) = said.splitlines()
-        assert not good and f"{alone}: other parameters: sha256 " in verdict and verdict.endswith("but feed then")
-        assert differs.startswith(line) and differs.endswith(f"now, {next(iter(values.values()))} then")
+            path.write_text(text)
+        (*_, verdict, difference) = output.splitlines()
+        assert not same and f"{alone}: the parameters differ: sha256 is " in verdict and verdict.endswith("now, was feed")
+        assert difference.startswith(line) and difference.endswith(f"now, was {next(iter(values.values()))}")
 
 
-def test_a_run_that_is_not_there_is_refused_by_the_nearest(done, tmp_path):
+def test_the_error_for_an_unknown_run_names_the_nearest_id(done, tmp_path):
     folder, alone, first, second = done
     with pytest.raises(InputError, match=f"--replay={alone[:-1]}!: did you mean '{alone}'. in {folder}"):
-        again(folder, f"{alone[:-1]}!")
-    with pytest.raises(InputError, match="--replay=: 3 finished runs begin so in "):
-        again(folder, "")
+        run_replay(folder, f"{alone[:-1]}!")
+    with pytest.raises(InputError, match="--replay=: 3 finished runs have ids that begin so in "):
+        run_replay(folder, "")
     with pytest.raises(InputError, match="--replay=abc: known: none in "):
-        again(tmp_path, "abc")
+        run_replay(tmp_path, "abc")

@@ -1,4 +1,4 @@
-"""The command: from a sweep's file to its tables, also when it is stopped, and what it says to bad input."""
+"""The sweep command: from a sweep's file to its tables, after an interruption, and with bad input."""
 
 import csv
 import json
@@ -17,14 +17,14 @@ SIX = f"--config={commands.TINY}:runs=6,steps=4"
 
 
 def done(*flags: str) -> str:
-    """What the command prints, after checking that it ended well."""
+    """Return the standard output of the command, after checking that it succeeded."""
     process = commands.run(*flags)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
 def refused(*flags: str) -> str:
-    """The one line that it ends in, after checking that it is one."""
+    """Return the error line of the command, after checking that it failed with one line."""
     process = commands.run(*flags)
     assert (process.returncode, process.stdout) == (2, ""), process.stderr
     (line,) = process.stderr.splitlines()
@@ -38,10 +38,10 @@ def statuses(folder) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A finished sweep of a fleet and a single run; the last of its runs failed before."""
+    """Return the workdir of a finished sweep of a fleet and single runs; its last run had failed before."""
     folder = tmp_path_factory.mktemp("sweep")
     ids = [line.split()[0] for line in done(SIX, f"--workdir={folder}", "--dry_run").splitlines()]
-    assert not list(folder.iterdir()), "a dry run leaves nothing"
+    assert not list(folder.iterdir()), "a dry run writes nothing"
     for run_id in ids[-1:]:
         (folder / run_id).mkdir()
         (folder / run_id / "error.txt").write_text("OSError: no space left\n")
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_what_failed_before_is_tried_again_and_the_tables_are_of_all_that_is_there(folder):
+def test_failed_runs_are_trained_again_and_the_tables_have_all_results(folder):
     assert not list(folder.glob("*/error.txt")) and statuses(folder) == ["finished"] * 4
     assert {"table.md", "table.csv", "table.tex", "page.html", "sweep.txt"} < {path.name for path in folder.iterdir()}
     shown = done(SIX, f"--workdir={folder}", "--only=data.seed|linear_probe seed")
@@ -58,7 +58,7 @@ def test_what_failed_before_is_tried_again_and_the_tables_are_of_all_that_is_the
     assert r"\toprule" in (folder / "table.tex").read_text()
 
 
-def test_a_dry_run_says_what_is_done_and_what_is_trained_together(folder):
+def test_a_dry_run_lists_finished_and_missing_runs(folder):
     lines = done(SIX, f"--workdir={folder}", "--dry_run").splitlines()
     assert [re.sub(r"^\w{12} ", "", line) for line in lines] == [
         "finished method=linear_probe seed=0",
@@ -70,7 +70,7 @@ def test_a_dry_run_says_what_is_done_and_what_is_trained_together(folder):
     ]
 
 
-def test_a_sweep_that_is_stopped_leaves_tables_and_goes_on(tmp_path):
+def test_an_interrupted_sweep_writes_tables_and_can_be_resumed(tmp_path):
     flags = f"--config={commands.TINY}:runs=6,steps=100", f"--workdir={tmp_path}", "--only=linear_probe"
     with commands.start(*flags) as process:
         commands.wait(lambda: list(tmp_path.glob("*/result.json")), 180)
@@ -80,12 +80,12 @@ def test_a_sweep_that_is_stopped_leaves_tables_and_goes_on(tmp_path):
     assert process.returncode == 130 and errors.endswith("Interrupted. Run the same command again to resume from the latest checkpoint.\n")
     assert "Traceback" not in errors + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     assert not commands.alive(worker) and not list(tmp_path.glob("*/error.txt"))
-    there = [path.parent.name for path in tmp_path.glob("*/result.json")]
-    assert out == (tmp_path / "table.md").read_text() and 0 < statuses(tmp_path).count("finished") == len(there) < 4
-    before = {name: (tmp_path / name / "result.json").stat().st_mtime_ns for name in there}
+    finished = [path.parent.name for path in tmp_path.glob("*/result.json")]
+    assert out == (tmp_path / "table.md").read_text() and 0 < statuses(tmp_path).count("finished") == len(finished) < 4
+    before = {name: (tmp_path / name / "result.json").stat().st_mtime_ns for name in finished}
     done(*flags)
     assert statuses(tmp_path) == ["finished"] * 4
-    assert {name: (tmp_path / name / "result.json").stat().st_mtime_ns for name in there} == before
+    assert {name: (tmp_path / name / "result.json").stat().st_mtime_ns for name in finished} == before
 
 
 def test_a_share_of_an_array_job_writes_no_tables(tmp_path):
@@ -106,14 +106,14 @@ FREEZING = "configs/ablations/freezing.py:smoke,seeds=1"
         (["--config.schedule=warmup"], "warmup"),
     ],
 )
-def test_an_error_that_all_runs_share_is_one_line_before_the_first(changes, words, tmp_path):
+def test_an_error_of_all_runs_is_raised_once_before_training(changes, words, tmp_path):
     sweep = study.Study(FREEZING, tmp_path / "runs", changes=changes)
     with pytest.raises(InputError, match=rf"^all \d+ runs of the sweep would fail: .*{words}") as error:
         sweep.check()
     assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
 
 
-def test_an_error_of_some_runs_stops_none_of_the_others(tmp_path):
+def test_an_error_of_some_runs_does_not_stop_the_others(tmp_path):
     (tmp_path / "some.py").write_text(
         "from configs import trec\n\ndef base(_):\n    return trec.get_config('smoke')\n\n"
         "def sweep(_):\n    return [{'max_length': 16}, {'max_length': 3_000}]\n"
@@ -122,10 +122,10 @@ def test_an_error_of_some_runs_stops_none_of_the_others(tmp_path):
     study.Study(FREEZING, tmp_path / "runs").check()
 
 
-def test_changes_of_the_base_are_those_of_every_run(tmp_path):
-    plain = study.Study(FREEZING, tmp_path).plan().splitlines()
+def test_changes_of_the_base_config_apply_to_every_run(tmp_path):
+    unchanged = study.Study(FREEZING, tmp_path).plan().splitlines()
     sixteen = study.Study(FREEZING, tmp_path, changes=["--config.batch_size=16", "--config.total_epochs=2"])
-    assert len(sixteen.plan().splitlines()) == len(plain) and not {line.split()[0] for line in plain} & set(sixteen._runs)
+    assert len(sixteen.plan().splitlines()) == len(unchanged) and not {line.split()[0] for line in unchanged} & set(sixteen._runs)
     for _, config in sixteen._runs.values():
         assert (config.batch_size, config.total_epochs, config.total_steps) == (16, 2.0, None)
     for change, words in (
@@ -138,7 +138,7 @@ def test_changes_of_the_base_are_those_of_every_run(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_runs_on_data_that_have_changed_are_left_out_and_removed_on_request(tmp_path):
+def test_runs_on_changed_data_are_left_out_and_removed_on_request(tmp_path):
     for split, texts in (("train", 400), ("test", 24)):
         rows = "".join(f"text {i} of {split}\t{'yes' if i % 2 else 'no'}\n" for i in range(texts))
         (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + rows)
@@ -149,7 +149,7 @@ def test_runs_on_data_that_have_changed_are_left_out_and_removed_on_request(tmp_
         (tmp_path / "runs" / run_id).mkdir(parents=True)
         result = sweeps.result(0.5) | {"data": {"raw_fingerprint": data}}
         (tmp_path / "runs" / run_id / "result.json").write_text(json.dumps(result))
-    assert [run.status for run in sweep._look()][:2] == ["outdated", "finished"]
+    assert [run.status for run in sweep._current_results()][:2] == ["outdated", "finished"]
     assert "Left out: 1 run on other data than the newest run" in sweep.report()
     old, new = list(sweep._runs)[:2]
     sweep.remove_outdated(Console(quiet=True))
@@ -161,7 +161,7 @@ def test_runs_on_data_that_have_changed_are_left_out_and_removed_on_request(tmp_
 def test_a_run_is_replayed_by_its_id(folder):
     run_id = next(folder.glob("*/result.json")).parent.name
     process = commands.run(SIX, f"--workdir={folder}", f"--replay={run_id}")
-    assert process.returncode == 0 and f"{run_id}: the same parameters again" in process.stderr and "Traceback" not in process.stderr
+    assert process.returncode == 0 and f"{run_id}: the parameters are the same" in process.stderr and "Traceback" not in process.stderr
     path = folder / run_id / "result.json"
     text = path.read_text()
     result = json.loads(text)
@@ -169,7 +169,7 @@ def test_a_run_is_replayed_by_its_id(folder):
     path.write_text(json.dumps(result))
     process = commands.run(SIX, f"--workdir={folder}", f"--replay={run_id}")
     path.write_text(text)
-    assert process.returncode == 1 and "other parameters" in process.stderr
+    assert process.returncode == 1 and "the parameters differ" in process.stderr
 
 
 SWEEPS = {
@@ -187,7 +187,7 @@ SWEEPS = {
         ("method.py", "did you mean 'lora'"),
     ],
 )
-def test_a_sweep_that_makes_no_sense_is_one_line(name, words, tmp_path):
+def test_an_invalid_sweep_fails_with_one_line(name, words, tmp_path):
     (tmp_path / name).write_text(
         f"from configs import trec\n\ndef base(_):\n    return trec.get_config('smoke')\n\ndef sweep(_):\n    return {SWEEPS[name]}\n"
     )
@@ -198,20 +198,20 @@ def test_a_sweep_that_makes_no_sense_is_one_line(name, words, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--only=nothing"], "--only=nothing matches no run; they are method=linear_probe seed=0; "),
+        (["--only=nothing"], "--only=nothing matches no run; the runs are method=linear_probe seed=0; "),
         (["--index=3"], "--index=3 is not I/N with I from 0 to N - 1"),
         (["--replay=nothing"], "--replay=nothing: known: "),
         (["--jobs=0"], "jobs"),
         (["--fleet"], "fleet"),
     ],
 )
-def test_flags_that_make_no_sense_are_one_line(flags, words, folder):
+def test_invalid_flags_fail_with_one_line(flags, words, folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert words in refused(SIX, f"--workdir={folder}", *flags)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_the_workdir_of_another_sweep_is_refused_and_left_alone(folder):
+def test_the_workdir_of_another_sweep_is_an_error_and_stays_unchanged(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     line = refused("--config=configs/ablations/freezing.py:smoke", f"--workdir={folder}")
     assert line == f"error: {folder} holds the runs of tiny.py, not of freezing.py; give another --workdir"

@@ -1,4 +1,4 @@
-"""A made-up sweep on disk, as real ones leave it: results, curves, predictions; also runs that failed, are not finished or never began."""
+"""A synthetic sweep on disk with results, curves and predictions, including failed and unfinished runs and a run that never started."""
 
 import dataclasses
 import json
@@ -21,24 +21,26 @@ STRANGE = 'InputError: "</script><script>document.title = 1</script>" is not kno
 
 
 def made_up(folder: Path, seeds: int = 5, steps: int = 600, examples: int = 500) -> list[Run]:
-    """20 settings of `seeds` seeds. Run 0 never began, 1 failed after half its steps, 6 has come as far, the last failed at once."""
+    """Write 20 settings with `seeds` seeds each and return their runs.
+
+    Run 0 never started, run 1 failed after half its steps, run 6 is unfinished after half its steps, the last run failed at once."""
     rng = np.random.default_rng(0)
     cells = [(overrides, runs.config("trec", "smoke", **overrides)) for overrides in sweep.product(SETTINGS, sweep.seeds(seeds))]
-    found = [Run(workdirs.config_hash(config)[:12], overrides, config, folder / str(i)) for i, (overrides, config) in enumerate(cells)]
-    skills = 0.75 + 0.01 * np.arange(len(found)) / seeds + rng.normal(0, 0.01, len(found))
-    for i in range(1, len(found) - 1):
-        write_metrics(found[i].folder, skills[i], steps, rng, upto=steps // 2 if i in (1, 6) else None)
-        (found[i].folder / "config.json").write_text("{}")
-    for i in {*range(2, len(found) - 1)} - {6}:
-        accuracy = write_predictions(found[i].folder, rng.random(examples) < skills[i])
-        found[i] = dataclasses.replace(found[i], result=result(accuracy, dev=skills[i], size=i // seeds))
+    made = [Run(workdirs.config_hash(config)[:12], overrides, config, folder / str(i)) for i, (overrides, config) in enumerate(cells)]
+    skills = 0.75 + 0.01 * np.arange(len(made)) / seeds + rng.normal(0, 0.01, len(made))
+    for i in range(1, len(made) - 1):
+        write_metrics(made[i].folder, skills[i], steps, rng, upto=steps // 2 if i in (1, 6) else None)
+        (made[i].folder / "config.json").write_text("{}")
+    for i in {*range(2, len(made) - 1)} - {6}:
+        accuracy = write_predictions(made[i].folder, rng.random(examples) < skills[i])
+        made[i] = dataclasses.replace(made[i], result=result(accuracy, dev=skills[i], size=i // seeds))
     for i, error in ((1, "FloatingPointError: the loss is not finite"), (-1, STRANGE)):
-        found[i] = dataclasses.replace(found[i], error=error)
-    return found
+        made[i] = dataclasses.replace(made[i], error=error)
+    return made
 
 
 def write_metrics(folder: Path, skill: float, steps: int, rng: np.random.Generator, upto: int | None = None) -> None:
-    """`metrics.jsonl` of so many steps, dev scores ten times; broken off after `upto` it ends with a loss that is no number."""
+    """Write `metrics.jsonl` for `steps` steps with ten dev scores; with `upto` it stops there, with a NaN loss in the next step."""
     lines: list[dict[str, float]] = []
     for step in range(1, (upto or steps) + 1):
         done = 1 - np.exp(-5 * step / steps)
@@ -52,7 +54,9 @@ def write_metrics(folder: Path, skill: float, steps: int, rng: np.random.Generat
 
 
 def write_predictions(folder: Path, right: np.ndarray, labels: tuple[str, str] = ("no", "yes")) -> float:
-    """`predictions/test.jsonl`, of whose examples those of `right` [n] are right; the texts have what breaks careless readers."""
+    """Write `predictions/test.jsonl`, correct where `right` [n] is true, and return the accuracy.
+
+    The texts contain quotes and unusual line separators, which a naive reader would split."""
     path = folder / "predictions" / "test.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -64,7 +68,7 @@ def write_predictions(folder: Path, right: np.ndarray, labels: tuple[str, str] =
 
 
 def result(test: float, dev: float = 0.5, size: int = 0) -> dict[str, Any]:
-    """What tables and pages read of `result.json`, with these accuracies."""
+    """Return the entries of `result.json` that tables and pages read, with these accuracies."""
     return {
         "metrics": {"dev": {"accuracy": dev}, "test": {"accuracy": test}},
         "selection": {"split": "dev", "metric": "accuracy"},

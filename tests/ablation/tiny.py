@@ -1,4 +1,4 @@
-"""A sweep of tiny runs in which all there is occurs: some differ in the seed, some in the learning rate, some in both, some go alone."""
+"""A sweep of tiny runs of every kind: runs that differ in the seed, the learning rate or both, and runs that are trained alone."""
 
 from research.ablation import sweep as sweeps
 from research.config import fields
@@ -7,7 +7,7 @@ RATES = sweeps.over("learning_rate", [1e-4, 3e-4, 1e-3, 3e-3])
 
 
 def base(arg: str = ""):
-    """Words: `runs=100`, `steps=24` (of each run)."""
+    """Return the base config. Words: `runs=100`, `steps=24` (of each run)."""
     chosen = _words(arg)
     c = fields.finish(fields.base("trec", chosen), chosen | {"smoke": "yes"})
     steps = int(chosen["steps"])
@@ -15,13 +15,13 @@ def base(arg: str = ""):
 
 
 def sweep(arg: str = ""):
-    """About as many runs: of each part its share."""
+    """Return about `runs` runs, with the same share of each of the four parts."""
     probes = sweeps.product([{"method": "linear_probe"}], sweeps.seeds(16))
     loras = sweeps.product([{"method": "lora"}], sweeps.seeds(6), RATES)
-    wholes = sweeps.product([{"method": "full"}], sweeps.over("learning_rate", [k * 1e-4 for k in range(1, 17)]))
+    fulls = sweeps.product([{"method": "full"}], sweeps.over("learning_rate", [k * 1e-4 for k in range(1, 17)]))
     alone = sweeps.product([{"method": "linear_probe"}], sweeps.over("data.seed", range(1, 45)))
     share = int(_words(arg)["runs"]) / 100
-    return sweeps.chain(*(part[: max(1, round(share * len(part)))] for part in (probes, loras, wholes, alone)))
+    return sweeps.chain(*(part[: max(1, round(share * len(part)))] for part in (probes, loras, fulls, alone)))
 
 
 def _words(arg: str) -> dict[str, str]:

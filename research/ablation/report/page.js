@@ -7,16 +7,16 @@ const hues = { range: data.settings.map((_, i) => `hsl(${(i * 360) / count}, 60%
 const palette = count <= 10 ? { scheme: "tableau10" } : hues;
 const color = { field: "setting", type: "nominal", legend: null, scale: { domain: data.settings, ...palette } };
 const visible = "!length(chosen) || indexof(chosen, datum.setting) >= 0";
-const tested = `test ${data.metric} (%)`;
-const said = [
-  { field: "setting" }, { field: "n", title: "seeds" }, { field: "mean", title: tested, format: ".2f" },
+const testScore = `test ${data.metric} (%)`;
+const tooltip = [
+  { field: "setting" }, { field: "n", title: "seeds" }, { field: "mean", title: testScore, format: ".2f" },
   { field: "interval", title: "95% interval" }, { field: "trainable", title: "trainable parameters", format: "," },
   { field: "tflop", title: "training TFLOP", format: ",.3~f" }, { field: "seconds", title: "training s", format: ",.3~f" },
 ];
-// Of a single seed, interval and band are of no width: drawn, but not seen.
+// With a single seed the interval and the band have zero width, so they are drawn but invisible.
 const scores = data.scores.map(({ low, high, ...one }) => ({
   ...one, low: low ?? one.mean, high: high ?? one.mean,
-  interval: low === undefined ? "none of one seed" : `${low.toFixed(1)} to ${high.toFixed(1)}`,
+  interval: low === undefined ? "none for a single seed" : `${low.toFixed(1)} to ${high.toFixed(1)}`,
 }));
 
 function numeric(field, title, more = {}) {
@@ -24,7 +24,7 @@ function numeric(field, title, more = {}) {
   return { field, type: "quantitative", title, scale: { nice: true, ...(scale ?? { zero: false }) }, axis: { tickCount: 6, ...axis }, ...rest };
 }
 
-/** Draws Vega-Lite layers where the element is; without data there is no such element. */
+/** Draw Vega-Lite layers in the element `id`; do nothing if the page has no such element, because there are no data for it. */
 async function draw(id, spec, height = 300) {
   const place = document.getElementById(id);
   if (!place) return;
@@ -38,16 +38,16 @@ async function draw(id, spec, height = 300) {
   views.push(view);
 }
 
-/** The scale of percentages: as wide as what is shown, never beyond 0 and 100. */
+/** Return a scale for percentages that fits the values and never extends beyond 0 and 100. */
 function percent(values) {
-  const known = values.filter(Number.isFinite);
-  const low = Math.min(...known), high = Math.max(...known), room = Math.max(1, 0.06 * (high - low));
-  return { scale: { domain: [Math.max(0, Math.floor(low - room)), Math.min(100, Math.ceil(high + room))], nice: false, zero: false } };
+  const finite = values.filter(Number.isFinite);
+  const low = Math.min(...finite), high = Math.max(...finite), margin = Math.max(1, 0.06 * (high - low));
+  return { scale: { domain: [Math.max(0, Math.floor(low - margin)), Math.min(100, Math.ceil(high + margin))], nice: false, zero: false } };
 }
 
-const ends = percent(scores.flatMap((one) => [one.low, one.high, ...one.seeds.map((seed) => seed.score)]));
+const scoreScale = percent(scores.flatMap((one) => [one.low, one.high, ...one.seeds.map((seed) => seed.score)]));
 
-/** Costs are ratios: on a logarithmic axis, away from its ends, a probe is a mark of its own and not part of the axis. */
+/** Plot score against a cost on a logarithmic axis, with padding so that marks at the ends do not overlap the axis. */
 function cost(field, title) {
   const log = scores.every((one) => one[field] > 0);
   const type = log ? { type: "log" } : { zero: false };
@@ -55,14 +55,15 @@ function cost(field, title) {
   return {
     data: { values: scores },
     transform: [{ filter: visible }],
-    encoding: { x, color, tooltip: said },
+    encoding: { x, color, tooltip },
     layer: [
-      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y: numeric("low", tested, ends), y2: { field: "high" } } },
-      { mark: { type: "point", filled: true, opacity: 1, size: 70, cursor: "pointer" }, encoding: { y: numeric("mean", tested, ends) } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { y: numeric("low", testScore, scoreScale), y2: { field: "high" } } },
+      { mark: { type: "point", filled: true, opacity: 1, size: 70, cursor: "pointer" }, encoding: { y: numeric("mean", testScore, scoreScale) } },
     ],
   };
 }
 
+/** Plot learning curves; `points`: values are percentages at single evaluation steps. */
 function learning(curves, title, points) {
   const [least, most] = points ? [0, 100] : [-Infinity, Infinity];
   const values = curves.flatMap((one) => one.step.map((step, i) => ({
@@ -89,10 +90,10 @@ function strip() {
     data: { values: scores },
     encoding: { y, color, opacity: { condition: { test: visible, value: 1 }, value: 0.1 } },
     layer: [
-      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { x: numeric("low", tested, ends), x2: { field: "high" }, tooltip: said } },
+      { mark: { type: "rule", strokeWidth: 1.5 }, encoding: { x: numeric("low", testScore, scoreScale), x2: { field: "high" }, tooltip } },
       { data: { values: seeds }, mark: { type: "point", size: 36, strokeWidth: 1.5, fill: "white", cursor: "pointer" },
-        encoding: { x: numeric("score", tested, ends), tooltip: [{ field: "setting" }, { field: "seed" }, { field: "score", title: tested, format: ".2f" }] } },
-      { mark: { type: "tick", thickness: 2.5, size: 14 }, encoding: { x: numeric("mean", tested, ends), tooltip: said } },
+        encoding: { x: numeric("score", testScore, scoreScale), tooltip: [{ field: "setting" }, { field: "seed" }, { field: "score", title: testScore, format: ".2f" }] } },
+      { mark: { type: "tick", thickness: 2.5, size: 14 }, encoding: { x: numeric("mean", testScore, scoreScale), tooltip } },
     ],
   };
 }
@@ -109,7 +110,7 @@ function best() {
   };
 }
 
-/** Takes a setting into what is shown, or out of it; without a name, shows everything. */
+/** Add a setting to the chosen ones, or remove it; without an argument, clear the choice and show all settings. */
 function toggle(setting) {
   if (setting === undefined) chosen.clear();
   else if (!chosen.delete(setting)) chosen.add(setting);
@@ -127,22 +128,22 @@ for (const button of buttons) {
 }
 document.getElementById("all")?.addEventListener("click", () => toggle());
 
-/** The resolved config of a run, its own fields first, when it is opened. */
-function resolve(details) {
-  const own = data.own[details.dataset.run];
-  const fields = [...Object.entries(own), ...Object.entries(data.shared).sort()];
+/** Fill in the config of an opened run, with the fields that differ between runs first. */
+function showConfig(details) {
+  const differing = data.differing[details.dataset.run];
+  const fields = [...Object.entries(differing), ...Object.entries(data.shared).sort()];
   details.querySelector(".config").replaceChildren(...fields.map(([name, value]) => {
     const line = document.createElement("div"), label = document.createElement("span");
     label.textContent = `${name} = `;
     label.className = "name";
-    line.className = Object.hasOwn(own, name) ? "own" : "";
+    line.className = Object.hasOwn(differing, name) ? "differing" : "";
     line.append(label, value === "" ? '""' : value);
     return line;
   }));
 }
 
 const runs = [...document.querySelectorAll("details[data-run]")];
-for (const details of runs) details.addEventListener("toggle", () => details.open && resolve(details));
+for (const details of runs) details.addEventListener("toggle", () => details.open && showConfig(details));
 document.getElementById("find").addEventListener("input", (event) => {
   const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const details of runs) {
@@ -150,7 +151,7 @@ document.getElementById("find").addEventListener("input", (event) => {
     details.hidden = !words.every((word) => text.includes(word));
   }
   const left = runs.filter((details) => !details.hidden).length;
-  document.getElementById("found").textContent = words.length ? `${left} of ${runs.length}` : "";
+  document.getElementById("matches").textContent = words.length ? `${left} of ${runs.length}` : "";
 });
 
 await draw("trainable", cost("trainable", "trainable parameters"));

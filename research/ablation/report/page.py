@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs neither network nor server: its table, plots, and how each of its runs is run again."""
+"""A self-contained HTML page of a sweep: the results table, plots, and the command that trains each run again."""
 
 import datetime
 import functools
@@ -18,31 +18,30 @@ FACTS = ("task", "model", "method", "data.source", "data.path", "precision")
 
 
 def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str], question: str = "") -> str:
-    """The page of `runs`, of which there is at least one; `replay` gives the command that runs one of them again, `question` is what the
-    runs are to answer. The page is titled with task and model, too, where the runs share them, and has links into the runs' folders
-    beside it.
+    """Return the page of at least one run. `replay` returns the command that trains a run again; `question` is the sweep's question.
 
-    Everything is in it: the plots are Vega-Lite's, whose program (0.9 MB) is most of the page. The page's own policy forbids it to load
-    or send anything.
+    The title also has the task and the model if all runs share them. Links lead to files in the runs' folders, which lie beside the page.
+    The page includes the Vega-Lite program (0.9 MB) that draws the plots, and its content security policy forbids it to load or send
+    anything.
     """
     import jinja2
 
-    every = tables.settings(runs)
-    shared, own = configs(runs)
+    settings = tables.settings(runs)
+    shared, differing = configs(runs)
     data = {
-        "settings": plots.labels(every),
-        "metric": plots.metric(every),
-        "scores": plots.scores(every),
-        "curves": plots.curves(every),
-        "best": plots.expected_best(every),
+        "settings": plots.labels(settings),
+        "metric": plots.metric(settings),
+        "scores": plots.scores(settings),
+        "curves": plots.curves(settings),
+        "best": plots.expected_best(settings),
         "shared": shared,
-        "own": own,
+        "differing": differing,
     }
-    tidy = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, **tidy)
+    options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, **options)
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     header, *lines = tables.rows(runs)
-    names = len(header) - len(tables.COLUMNS) - 1  # the page has them in one column
+    names = len(header) - len(tables.COLUMNS) - 1  # these columns become one column of the page
     return templates.get_template("page.html.jinja").render(
         title=" · ".join([title, *(str(shared[name]) for name in ("task", "model") if shared.get(name))]),
         question=question,
@@ -50,7 +49,7 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str], question
         facts=_facts(runs, shared),
         counts=Counter(run.status for run in runs),
         columns=header[names:],
-        settings=[(name, one, line[names:]) for name, one, line in zip(data["settings"], every, lines, strict=True)],
+        settings=[(name, setting, line[names:]) for name, setting, line in zip(data["settings"], settings, lines, strict=True)],
         notes=tables.notes(runs).strip().split("\n\n"),
         runs=[(run, replay(run), _score(run), [name for name in FILES if (run.folder / name).exists()]) for run in runs],
         data=data,
@@ -62,28 +61,28 @@ def html(runs: Sequence[Run], title: str, replay: Callable[[Run], str], question
 
 @functools.cache
 def plotter() -> str:
-    """The program that draws the plots: Vega-Lite, for a script element. It takes a second or two to make."""
+    """Return the JavaScript of Vega-Lite for a script element. The first call takes a second or two."""
     import vl_convert
 
     return vl_convert.javascript_bundle()
 
 
 def configs(runs: Sequence[Run]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The fields that all runs share, and for each run the others: dotted name -> value as Python writes it. Together, its config."""
-    every = [{name: _written(value) for name, value in recorded.flat(run.config.to_dict()).items()} for run in runs]
-    shared = {name: value for name, value in every[0].items() if all(one.get(name) == value for one in every)}
-    return shared, [{name: value for name, value in one.items() if name not in shared} for one in every]
+    """Return the config fields with the same value in all runs, and the other fields of each run: dotted name -> value as text."""
+    flat = [{name: _to_text(value) for name, value in recorded.flat(run.config.to_dict()).items()} for run in runs]
+    shared = {name: value for name, value in flat[0].items() if all(config.get(name) == value for config in flat)}
+    return shared, [{name: value for name, value in config.items() if name not in shared} for config in flat]
 
 
 def _facts(runs: Sequence[Run], shared: dict[str, str]) -> dict[str, str]:
-    """What the page says at its head of all runs: fields they share, and on what the first that finished ran."""
+    """Return the facts for the page's header: fields that all runs share, and the environment of the first finished run."""
     environment = next((run.result.get("environment") for run in runs if run.result), None) or {}
     facts = {name: shared.get(name) for name in FACTS} | {name: environment.get(name) for name in ("python", "jax")}
     facts["devices"] = ", ".join(sorted(set(environment.get("devices", ()))))
     return {name: value for name, value in facts.items() if value}
 
 
-def _written(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 

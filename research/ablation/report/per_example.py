@@ -1,4 +1,4 @@
-"""Which test examples the runs of a setting get right, and how far two settings differ over them."""
+"""Compare two settings by which test examples their runs predict correctly."""
 
 import functools
 import json
@@ -11,43 +11,47 @@ from research.ablation.report import statistics
 from research.ablation.runs import Run
 from research.errors import InputError
 
-LEAST = 50  # examples under a bootstrap interval
+MIN_EXAMPLES = 50  # for a bootstrap interval
 
 
 def difference(a: Sequence[Run], b: Sequence[Run]) -> statistics.Estimate | None:
-    """Accuracy on test of the runs of a less that of b's, in percent, over the same examples, each averaged over its seeds.
+    """Return the test accuracy of the runs `a` minus that of the runs `b`, in percent, on the same examples, averaged over seeds.
 
-    Of several seeds the interval is the bootstrap's over examples; of a single seed each there is McNemar's p and no interval. None
-    where predictions are not there, are of other examples, or are too few for an interval. Raises InputError on a file that is broken.
+    With several seeds the interval is the bootstrap interval over examples. With a single seed each there is McNemar's p and no interval.
+    Returns None if predictions are missing, belong to different examples, or are too few for an interval. Raises InputError on a
+    malformed file.
     """
-    x, y = _share_right(a), _share_right(b)
+    x, y = _mean_correct(a), _mean_correct(b)
     if x is None or y is None or x[0] != y[0] or not x[1].size:
         return None
-    apart = 100 * (x[1] - y[1])
+    differences = 100 * (x[1] - y[1])
     if len(a) == len(b) == 1:
-        return statistics.Estimate(float(apart.mean()), -np.inf, np.inf, statistics.mcnemar_p(np.ones(len(apart)), x[1], y[1]))
-    return statistics.bootstrap_interval(apart) if len(apart) >= LEAST else None
+        p = statistics.mcnemar_p(np.ones(len(differences)), x[1], y[1])
+        return statistics.Estimate(float(differences.mean()), -np.inf, np.inf, p)
+    return statistics.bootstrap_interval(differences) if len(differences) >= MIN_EXAMPLES else None
 
 
-def _share_right(runs: Sequence[Run]) -> tuple[int, np.ndarray] | None:
-    """What examples they are, and for each [n] the share of the runs that get it right; None unless all runs have the same."""
+def _mean_correct(runs: Sequence[Run]) -> tuple[int, np.ndarray] | None:
+    """Return a hash of the examples, and for each example [n] the share of the runs that predict it correctly.
+
+    Returns None unless all runs have predictions on the same examples."""
     paths = [run.folder / "predictions" / "test.jsonl" for run in runs]
     if not paths or not all(path.exists() for path in paths):
         return None
-    which, right = zip(*(_right(path, path.stat().st_mtime_ns) for path in paths), strict=True)
-    return (which[0], np.mean(right, 0)) if len(set(which)) == 1 else None
+    hashes, correct = zip(*(_correct(path, path.stat().st_mtime_ns) for path in paths), strict=True)
+    return (hashes[0], np.mean(correct, 0)) if len(set(hashes)) == 1 else None
 
 
 @functools.cache
-def _right(path: Path, changed: int) -> tuple[int, np.ndarray]:
-    """A number for the ids and labels of the file's examples, in order, and for each [n] whether the prediction is the label.
+def _correct(path: Path, changed: int) -> tuple[int, np.ndarray]:
+    """Return a hash of the ids and labels of the file's examples, in order, and for each example [n] whether the prediction is correct.
 
-    Kept, as several tables ask, until the file has `changed`.
+    The result is cached, because several tables need it. `changed`, the file's modification time, is part of the cache key.
     """
     try:
-        with path.open(encoding="utf8") as lines:  # not splitlines, which also breaks at signs that texts may have
+        with path.open(encoding="utf8") as lines:  # splitlines would also split at other line separators inside the texts
             rows = [json.loads(line) for line in lines]
-        which = hash(tuple((row["id"], row["label"]) for row in rows))
-        return which, np.array([row["prediction"] == row["label"] for row in rows])
+        examples = hash(tuple((row["id"], row["label"]) for row in rows))
+        return examples, np.array([row["prediction"] == row["label"] for row in rows])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not JSON lines with id, label and prediction; remove {path.parents[1]} and run again") from None

@@ -1,9 +1,9 @@
-"""What papers published: the cells of their tables, where each is printed, and which of our runs would reproduce it. Imports no jax.
+"""Published results: the cells of papers' tables, their sources, and the runs that would reproduce them. Imports no jax.
 
-`configs/papers/<paper>_<table>.py` has `published()`, which returns a `Table`, beside the `base(words)` and `sweep(words)` of an ablation,
-which with their default words run what the paper did. `research.ablation.report.reproduction` compares the runs with the table.
+`configs/papers/<paper>_<table>.py` defines `published()`, which returns a `Table`, and the `base(words)` and `sweep(words)` of an ablation,
+which by default have the paper's setup. `research.ablation.report.reproduction` compares the runs with the table.
 
-python -m research.ablation.report.published    # a line for each table: what can run, what waits, and for what
+python -m research.ablation.report.published    # one line per table: how many cells can be run, and what the others need
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from research.ablation.sweep import Overrides
 from research.config import fields, files
 from research.errors import InputError, nearest
 
-# Metric of a table -> how it is made of what a run reports, in percent. Others may stand in cells that wait.
+# Metric of a table -> function from a run's metrics to percent. Cells that cannot be run yet may have other metrics.
 METRICS = {
     "accuracy": lambda scores: 100 * scores["accuracy"],
     "error": lambda scores: 100 * (1 - scores["accuracy"]),
@@ -28,12 +28,12 @@ METRICS = {
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """A published number, as printed: `value` and `sd` in percent, `sd` over `n` runs; None is what the paper does not say.
+    """A published number as printed: mean `value` and standard deviation `sd` over `n` runs, in percent; None if the paper does not say.
 
-    `row`: what the paper calls it. `source`: table, row and column, or the passage. `setting`: overrides that its runs in the sweep have
-    in common, and no other setting has. `split` and `metric` are of the run; an empty metric is the table's. `blocked_by`: what the project
-    does not have yet; then there is no setting. `known_deviation`: a difference between our runs and the paper's that matters and that no
-    config can mend. `config`: what the paper ran, filled in by `read`.
+    `row`: the paper's name for it. `source`: table, row and column, or passage. `setting`: overrides that select exactly one setting of
+    the sweep. `split` and `metric`: what the run reports; an empty metric stands for the table's metric. `blocked_by`: features that the
+    project lacks; such a cell has no setting. `known_deviation`: an important difference from the paper that no config can remove.
+    `config`: the paper's config, set by `read`.
     """
 
     row: str
@@ -51,10 +51,10 @@ class PublishedCell:
 
 @dataclass(frozen=True)
 class Table:
-    """A paper's table. `margin`: a difference of so many points is none. `blocked_by`: what all its cells wait for.
+    """A table of a paper. `margin`: differences up to so many points count as equal. `blocked_by`: missing features that all cells need.
 
-    `examples`: task -> split -> how many the paper had; where it names no dev split, ours is cut from train. `notes`: how far the recipe
-    is known, and smaller differences.
+    `examples`: task -> split -> number of examples in the paper; without a dev split there, dev is split off train here. `notes`: how much
+    of the recipe is known, and minor differences.
     """
 
     paper: str
@@ -68,29 +68,30 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def waiting(self, cell: PublishedCell) -> tuple[str, ...]:
-        """What `cell` waits for; empty where it can run."""
+        """Return the missing features that `cell` needs; empty if it can be run."""
         return (*self.blocked_by, *cell.blocked_by)
 
     def metric_of(self, cell: PublishedCell) -> str:
-        """The metric that `cell` is in."""
+        """Return the metric of `cell`."""
         return cell.metric or self.metric
 
 
 def of_setting(setting: Overrides, overrides: Overrides) -> bool:
-    """Whether a run with these overrides is one of the setting."""
+    """Return whether a run with these overrides belongs to the setting."""
     return all(name in overrides and overrides[name] == value for name, value in setting.items())
 
 
 def read(path: str) -> Table | None:
-    """The table in FILE.py[:WORDS], each cell that can run with the config of the paper; None where the file has no `ledger`.
+    """Return the table in FILE.py[:WORDS], with the paper's config in each cell that can be run; None if the file has no `published`.
 
-    Raises InputError on a cell without a source, one whose setting is not one of the sweep, or one that another has claimed.
+    Raises InputError on an invalid cell: without a source, with a setting that does not select exactly one setting of the sweep, or with
+    the same setting, split and metric as another cell.
     """
     file = path.partition(":")[0]
-    found, _ = sweeps.module(file)
-    if not hasattr(found, "published"):
+    imported, _ = sweeps.module(file)
+    if not hasattr(imported, "published"):
         return None
-    table = found.published()
+    table = imported.published()
     for cell in table.cells:
         _check(file, table, cell)
     if all(table.waiting(cell) for cell in table.cells):
@@ -102,7 +103,7 @@ def read(path: str) -> Table | None:
             setting = _setting(file, cell, settings)
             key = repr(setting), cell.split, table.metric_of(cell)
             if key in claimed:
-                raise InputError(f"{file}: {claimed[key]!r} and {cell.row!r} claim one setting, {setting}")
+                raise InputError(f"{file}: the cells {claimed[key]!r} and {cell.row!r} have the same setting, {setting}")
             claimed[key] = cell.row
             cell = dataclasses.replace(cell, config=fields.override(base(), setting))
         cells.append(cell)
@@ -111,44 +112,44 @@ def read(path: str) -> Table | None:
 
 def _check(file: str, table: Table, cell: PublishedCell) -> None:
     if not cell.source.strip():
-        raise InputError(f"{file}: the cell {cell.row!r} has no source; say which table, row and column it is printed in")
+        raise InputError(f"{file}: the cell {cell.row!r} has no source; give the table, row and column where it is printed")
     if cell.sd is not None and (cell.n is None or cell.n < 2):
-        raise InputError(f"{file}: the cell {cell.row!r} has a deviation, but not the number of runs that it is of, at least 2")
+        raise InputError(f"{file}: the cell {cell.row!r} has a standard deviation sd, but no number of runs n of at least 2")
     metric = table.metric_of(cell)
     if metric not in METRICS and not table.waiting(cell):
         raise InputError(f"{file}: the metric {metric!r} of {cell.row!r} is not known; {nearest(metric, METRICS)}")
     if table.waiting(cell) and cell.setting:
-        raise InputError(f"{file}: the cell {cell.row!r} waits for {', '.join(table.waiting(cell))}, but has a setting")
+        raise InputError(f"{file}: the cell {cell.row!r} is blocked by {', '.join(table.waiting(cell))}, but has a setting")
 
 
 def _settings(sweep: Iterable[Overrides]) -> list[Overrides]:
-    """What runs that differ in nothing but the seed have in common, each once."""
-    found = []
+    """Return the distinct overrides of the sweep without the seed."""
+    settings = []
     for overrides in sweep:
         setting = {name: value for name, value in overrides.items() if name != "seed"}
-        if setting not in found:
-            found.append(setting)
-    return found
+        if setting not in settings:
+            settings.append(setting)
+    return settings
 
 
 def _setting(file: str, cell: PublishedCell, settings: list[Overrides]) -> Overrides:
-    """The one setting of the sweep that is the cell's."""
-    there = [setting for setting in settings if of_setting(cell.setting, setting)]
-    if len(there) != 1:
-        count = "no setting" if not there else f"{len(there)} settings"
-        raise InputError(f"{file}: the cell {cell.row!r} is for {cell.setting}, and the sweep has {count} of that; give what one alone has")
-    return there[0]
+    """Return the only setting of the sweep that the cell's setting selects."""
+    matches = [setting for setting in settings if of_setting(cell.setting, setting)]
+    if len(matches) != 1:
+        count = "no setting" if not matches else f"{len(matches)} settings"
+        raise InputError(f"{file}: the cell {cell.row!r} must select one setting, but {cell.setting} matches {count} of the sweep")
+    return matches[0]
 
 
 def overview(paths: Iterable[str]) -> str:
-    """Markdown: a line for each file with a table, how many of its cells can run, how many wait, and what for."""
+    """Return a Markdown table: for each file, how many cells can be run, how many are blocked, and the features that those need."""
     lines = ["| table | paper | cells that run | waiting | for |", "|---|---|---|---|---|"]
     for path in paths:
         if (table := read(str(path))) is None:
             continue
         waiting = [table.waiting(cell) for cell in table.cells if table.waiting(cell)]
-        wanted = dict.fromkeys(what for blocked_by in waiting for what in blocked_by)
-        cells = str(len(table.cells) - len(waiting)), str(len(waiting) or ""), "; ".join(wanted)
+        missing = dict.fromkeys(feature for blocked_by in waiting for feature in blocked_by)
+        cells = str(len(table.cells) - len(waiting)), str(len(waiting) or ""), "; ".join(missing)
         lines.append(f"| `{os.path.relpath(path)}` | {table.paper}, {table.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

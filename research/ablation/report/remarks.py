@@ -1,4 +1,4 @@
-"""What a reader of a table must know of its runs: which failed, which saw other data, and in what else they differ. Imports no jax."""
+"""Remarks under a table: failed runs, runs on outdated data, and differences beside the settings. Imports no jax."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -11,34 +11,34 @@ RERUN = "--rerun_outdated trains them again"
 
 
 def data_of(run: Run) -> tuple[str, str, str]:
-    """Return what names the data of a run: its task, its source and its path."""
+    """Return the task, data source and data path of a run, which identify its data."""
     return run.config.task, run.config.data.source, run.config.data.path
 
 
 def fingerprint(run: Run) -> str:
-    """Return the digest of the data that a finished run read; "" of runs of versions that did not record it."""
+    """Return the digest of the data that a finished run read; "" if an older version did not record it."""
     return run.result.get("data", {}).get("raw_fingerprint", "")
 
 
 def newest(runs: Sequence[Run]) -> dict[Hashable, str]:
-    """Return the fingerprint of the data, by what names them, as the run that finished last read them."""
+    """Return a dict from `data_of` to the data fingerprint of the run that finished last."""
     finished = sorted((run for run in runs if run.result), key=lambda run: run.finished_at)
     return {data_of(run): fingerprint(run) for run in finished}
 
 
 def without_outdated(runs: Sequence[Run], current: Mapping[Hashable, str]) -> list[Run]:
-    """Return the runs; those that read other data than the `current` ones are marked as outdated and have no result."""
-    found = []
+    """Return the runs; runs whose data fingerprint is not the `current` one are marked as outdated and lose their result."""
+    marked = []
     for run in runs:
         if run.result and (before := fingerprint(run)) != (now := current.get(data_of(run), fingerprint(run))):
-            why = f"it read other data ({before[:12] or 'not recorded'}) than the newest run ({now[:12] or 'not recorded'})"
-            run = dataclasses.replace(run, result=None, error=why, outdated=True)
-        found.append(run)
-    return found
+            reason = f"it read other data ({before[:12] or 'not recorded'}) than the newest run ({now[:12] or 'not recorded'})"
+            run = dataclasses.replace(run, result=None, error=reason, outdated=True)
+        marked.append(run)
+    return marked
 
 
 def remarks(runs: Sequence[Run]) -> str:
-    """Return a line for each error with the runs that had it, one for outdated runs, and one for what differs beside the settings."""
+    """Return a line for each error with the runs that had it, a line for outdated runs, and a line for other differences of the runs."""
     lines = [*_failures(runs), *_outdated(runs), *_differences([run for run in runs if run.result])]
     return "".join(f"\n{line}\n" for line in lines)
 
@@ -52,14 +52,15 @@ def _failures(runs: Sequence[Run]) -> list[str]:
 
 
 def _outdated(runs: Sequence[Run]) -> list[str]:
-    old = [run for run in runs if run.outdated]
-    if not old:
+    outdated = [run for run in runs if run.outdated]
+    if not outdated:
         return []
-    return [f"Left out: {_count(old)} on other data than the newest run of the same task, source and path ({_names(old)}); {RERUN}."]
+    names = _names(outdated)
+    return [f"Left out: {_count(outdated)} on other data than the newest run of the same task, source and path ({names}); {RERUN}."]
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-    """Return a line on commit, jax, precision and kind of device where finished runs differ in them."""
+    """Return a line if finished runs differ in commit, jax version, precision or kind of device."""
     facts: dict[str, list[str]] = {name: [] for name in ("commit", "jax", "precision", "device")}
     for run in runs:
         environment: dict[str, Any] = run.result.get("environment", {})
@@ -68,9 +69,9 @@ def _differences(runs: Sequence[Run]) -> list[str]:
         facts["device"].append(", ".join(sorted(set(environment.get("devices", ())))) or "not recorded")
         if "precision" not in run.overrides:
             facts["precision"].append(run.config.get("precision", ""))
-    apart = {name: Counter(values) for name, values in facts.items() if len(set(values)) > 1}
-    said = (f"{name} {', '.join(f'{value[:18]} ({_plural(n)})' for value, n in counts.items())}" for name, counts in apart.items())
-    return [f"Beside their settings, the runs differ in: {'; '.join(said)}."] if apart else []
+    differing = {name: Counter(values) for name, values in facts.items() if len(set(values)) > 1}
+    parts = (f"{name} {', '.join(f'{value[:18]} ({_plural(n)})' for value, n in counts.items())}" for name, counts in differing.items())
+    return [f"Apart from their settings, the runs differ in: {'; '.join(parts)}."] if differing else []
 
 
 def _count(runs: Sequence[Run]) -> str:
@@ -82,5 +83,5 @@ def _plural(count: int) -> str:
 
 
 def _names(runs: Sequence[Run], most: int = 10) -> str:
-    """Name the runs by their ids."""
+    """Return the ids of the runs, at most `most` of them."""
     return ", ".join(run.id for run in runs[:most]) + (f" and {len(runs) - most} more" if len(runs) > most else "")

@@ -1,4 +1,4 @@
-"""Whether a number is said to be reproduced: by hand, by SciPy, by simulation; and never by a stand-in."""
+"""Verdicts on published numbers, checked by hand, against SciPy and by simulation; stand-ins never count as a reproduction."""
 
 import copy
 import dataclasses
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.ablation.report import reproduction as verdicts
-from research.ablation.report import statistics
+from research.ablation.report import reproduction, statistics
 from research.ablation.report.published import PublishedCell, Table
 from research.ablation.report.reproduction import judge, markdown
 from research.ablation.runs import Run
@@ -22,36 +21,37 @@ TABLE = Table("A. Author 2020", "A title.", "table 1", "accuracy", 0.5, (CELL,),
 
 
 def runs(scores, sizes=SIZES, method: str = "full", **changes) -> list[Run]:
-    """Runs with test accuracies `scores` in percent for the seeds 0, 1, ..., whose config has these changes (`__` is a dot)."""
-    found = []
+    """Return runs with test accuracies `scores` in percent for the seeds 0, 1, ..., and these changes of the config (`__` is a dot)."""
+    made = []
     for seed, score in enumerate(scores):
         c = fields.override(copy.deepcopy(CONFIG), {name.replace("__", "."): value for name, value in changes.items()})
         c.seed = seed
         metrics = {split: {"accuracy": score / 100, "f1": score / 200} for split in ("dev", "test")}
-        found.append(Run(f"r{seed}", {"method": method, "seed": seed}, c, Path("nowhere"), {"metrics": metrics, "data": {"sizes": sizes}}))
-    return found
+        made.append(Run(f"r{seed}", {"method": method, "seed": seed}, c, Path("nowhere"), {"metrics": metrics, "data": {"sizes": sizes}}))
+    return made
 
 
-def said(scores, table: Table = TABLE, sizes=SIZES, changes: dict | None = None, **cell) -> tuple[str, str]:
+def outcome(scores, table: Table = TABLE, sizes=SIZES, changes: dict | None = None, **cell) -> tuple[str, str]:
     verdict = judge(table, dataclasses.replace(CELL, **cell), runs(scores, sizes, **(changes or {})))
-    return verdict.name, verdict.why
+    return verdict.name, verdict.reason
 
 
 NEAR, WIDE = [90.0, 90.1, 89.9, 90.05, 89.95], [88.0, 92.0, 90.5, 89.0, 91.0]
+EQUAL = "all runs have the same score, so there is no spread to compare with"
 
 
-def test_each_verdict_by_what_the_interval_says():
-    assert said(NEAR) == ("within", "the interval is inside ± 0.5")
-    assert said(np.array(NEAR) + 1) == ("above", "better") and said(np.array(NEAR) - 1) == ("below", "worse")
-    assert said(WIDE)[0] == "underpowered"
-    assert said(np.array(NEAR) + 0.25)[0] == "within", "a small difference is none, however sure"
-    assert said(np.array(NEAR) + 0.25, dataclasses.replace(TABLE, margin=0.1))[0] == "above"
+def test_the_verdict_follows_from_the_interval():
+    assert outcome(NEAR) == ("within", "the interval is inside ± 0.5")
+    assert outcome(np.array(NEAR) + 1) == ("above", "better") and outcome(np.array(NEAR) - 1) == ("below", "worse")
+    assert outcome(WIDE)[0] == "underpowered"
+    assert outcome(np.array(NEAR) + 0.25)[0] == "within", "a difference inside the margin counts as equal"
+    assert outcome(np.array(NEAR) + 0.25, dataclasses.replace(TABLE, margin=0.1))[0] == "above"
 
 
-def test_of_an_error_higher_is_worse_and_stays_an_error():
+def test_a_higher_error_rate_is_worse():
     table = dataclasses.replace(TABLE, metric="error")
-    assert said(np.array(NEAR) + 1, table, value=10.0) == ("below", "better")
-    assert said(np.array(NEAR) - 1, table, value=10.0) == ("above", "worse")
+    assert outcome(np.array(NEAR) + 1, table, value=10.0) == ("below", "better")
+    assert outcome(np.array(NEAR) - 1, table, value=10.0) == ("above", "worse")
     verdict = judge(table, dataclasses.replace(CELL, value=10.0), runs([90.0, 91.0]))
     assert verdict.scores == pytest.approx((10.0, 9.0)) and verdict.difference.mean == pytest.approx(-0.5)
     f1 = judge(TABLE, dataclasses.replace(CELL, metric="f1", split="dev"), runs([90.0, 91.0]))
@@ -59,98 +59,99 @@ def test_of_an_error_higher_is_worse_and_stays_an_error():
 
 
 @pytest.mark.parametrize(("shift", "sd", "n"), [(0.0, 0.1, 25), (1.0, 0.8, 25), (1.0, 3.9, 3), (0.6, 0.2, 5)])
-def test_with_the_papers_deviation_it_is_welchs_test(shift, sd, n):
+def test_with_a_published_standard_deviation_the_test_is_welchs(shift, sd, n):
     scores = np.array(NEAR) + shift
-    theirs = stats.ttest_ind_from_stats(scores.mean(), scores.std(ddof=1), 5, 90.0, sd, n, equal_var=False)
-    name, _ = said(scores, sd=sd, n=n)
+    expected = stats.ttest_ind_from_stats(scores.mean(), scores.std(ddof=1), 5, 90.0, sd, n, equal_var=False)
+    name, _ = outcome(scores, sd=sd, n=n)
     verdict = judge(TABLE, dataclasses.replace(CELL, sd=sd, n=n), runs(scores))
-    assert verdict.difference.p == pytest.approx(theirs.pvalue)
+    assert verdict.difference.p == pytest.approx(expected.pvalue)
     inside = max(abs(verdict.difference.low), abs(verdict.difference.high)) <= 0.5
-    assert (name == "within") == inside and (name in ("above", "below")) == (theirs.pvalue < 0.05 and not inside)
+    assert (name == "within") == inside and (name in ("above", "below")) == (expected.pvalue < 0.05 and not inside)
 
 
-def test_too_few_runs_say_nothing_and_it_is_said_how_many_would():
-    assert said([99.0]) == ("underpowered", "a single run has no spread; two are the least")
+def test_too_few_runs_are_underpowered_and_the_reason_gives_the_number_needed():
+    assert outcome([99.0]) == ("underpowered", "a single run gives no standard deviation; at least two are needed")
     others = judge(TABLE, CELL, runs([90.0] * 3, method="lora"))
-    assert (others.name, others.why) == ("not run", "no run has finished"), "those are another setting's"
+    assert (others.name, others.reason) == ("not run", "no run has finished"), "these runs belong to another setting"
     failed = [dataclasses.replace(run, result=None, error="no memory\nat all") for run in runs([1.0])]
-    assert (judge(TABLE, CELL, failed).name, judge(TABLE, CELL, failed).why) == ("failed", "no memory")
+    assert (judge(TABLE, CELL, failed).name, judge(TABLE, CELL, failed).reason) == ("failed", "no memory")
     sd = np.std(WIDE, ddof=1)
-    assert f"takes {statistics.seeds_needed(0.5, sd, sd)} seeds of each; here are 5, the paper has one, as far as it says" in said(WIDE)[1]
-    assert f"takes {statistics.seeds_needed(0.5, sd, 3.9)} seeds of each; here are 5, the paper has 25" in said(WIDE, sd=3.9, n=25)[1]
-    assert said([91.0, 91.0, 91.0]) == ("underpowered", "the runs show no spread at all")
-    assert said([0.0, 100.0])[1].startswith("a difference of 0.5 would need more than 10,000 seeds; here are 2")
+    seeds = statistics.seeds_needed(0.5, sd, sd)
+    assert f"takes {seeds} seeds of each; there are 5 here and one, if not stated, in the paper" in outcome(WIDE)[1]
+    assert f"takes {statistics.seeds_needed(0.5, sd, 3.9)} seeds of each; there are 5 here and 25 in the" in outcome(WIDE, sd=3.9, n=25)[1]
+    assert outcome([91.0, 91.0, 91.0]) == ("underpowered", EQUAL)
+    assert outcome([0.0, 100.0])[1].startswith("a difference of 0.5 would need more than 10,000 seeds; there are 2 here")
 
 
 def test_a_stand_in_is_never_a_reproduction():
-    for changes, why in (
-        ({"model": "minilm"}, "model is minilm, the paper's bert-base"),
-        ({"data__source": "demo"}, "data.source is demo, the paper's tfds"),
-        ({"weights__source": "scratch"}, "weights.source is scratch, the paper's empty"),
-        ({"data__train_examples": 100}, "data.train_examples is 100, the paper's 0"),
-        ({"model": "minilm", "max_length": 64}, "model is minilm, the paper's bert-base"),
-        ({"weights__sha256": "00"}, "weights.sha256 is 00, the paper's empty"),
+    for changes, reason in (
+        ({"model": "minilm"}, "model is minilm, in the paper bert-base"),
+        ({"data__source": "demo"}, "data.source is demo, in the paper tfds"),
+        ({"weights__source": "scratch"}, "weights.source is scratch, in the paper empty"),
+        ({"data__train_examples": 100}, "data.train_examples is 100, in the paper 0"),
+        ({"model": "minilm", "max_length": 64}, "model is minilm, in the paper bert-base"),
+        ({"weights__sha256": "00"}, "weights.sha256 is 00, in the paper empty"),
     ):
-        assert said(NEAR, changes=changes) == ("shape only", why)
-    assert said(NEAR, sizes=SIZES | {"train": 6_000}) == ("shape only", "8,500 train examples, the paper's 25,000")
-    assert said(NEAR, sizes=SIZES | {"test": 5})[0] == "shape only" and said(NEAR, sizes={**SIZES})[0] == "within"
+        assert outcome(NEAR, changes=changes) == ("shape only", reason)
+    assert outcome(NEAR, sizes=SIZES | {"train": 6_000}) == ("shape only", "8,500 train examples, in the paper 25,000")
+    assert outcome(NEAR, sizes=SIZES | {"test": 5})[0] == "shape only" and outcome(NEAR, sizes={**SIZES})[0] == "within"
     assert judge(TABLE, CELL, runs(NEAR, model="minilm")).difference is None
 
 
-def test_a_dev_split_of_the_papers_own_is_none_of_train():
+def test_a_published_dev_split_does_not_count_as_train():
     table = dataclasses.replace(TABLE, examples={"imdb": {"train": 22_500, "dev": 2_500}})
-    assert said(NEAR, table)[0] == "within"
-    why = said(NEAR, table, sizes={"train": 24_000, "dev": 1_000, "test": 9})[1]
-    assert why == "24,000 train examples, the paper's 22,500; 1,000 dev examples, the paper's 2,500"
+    assert outcome(NEAR, table)[0] == "within"
+    reason = outcome(NEAR, table, sizes={"train": 24_000, "dev": 1_000, "test": 9})[1]
+    assert reason == "24,000 train examples, in the paper 22,500; 1,000 dev examples, in the paper 2,500"
 
 
-def test_another_recipe_is_not_comparable_and_what_costs_or_chance_change_is():
-    assert said(NEAR, changes={"max_length": 64}) == ("not comparable", "max_length is 64, the paper's 128")
-    two = said(NEAR, changes={"max_length": 64, "total_steps": 5})[1]
-    assert "max_length is 64" in two and "total_epochs is empty, the paper's 3.0" in two and "total_steps is 5, the paper's empty" in two
-    assert said(NEAR, known_deviation="it begins elsewhere") == ("not comparable", "it begins elsewhere")
+def test_another_recipe_is_not_comparable_but_seeds_and_compute_options_may_differ():
+    assert outcome(NEAR, changes={"max_length": 64}) == ("not comparable", "max_length is 64, in the paper 128")
+    two = outcome(NEAR, changes={"max_length": 64, "total_steps": 5})[1]
+    assert "max_length is 64" in two and "total_epochs is empty, in the paper 3.0" in two and "total_steps is 5, in the paper empty" in two
+    assert outcome(NEAR, known_deviation="it begins elsewhere") == ("not comparable", "it begins elsewhere")
     verdict = judge(TABLE, CELL, runs(NEAR, max_length=64))
-    assert verdict.difference.mean == pytest.approx(0), "the numbers are there all the same"
-    free = {"data__source": "files", "data__path": "there", "data__seed": 3, "precision": "float32", "packing": "padded", "accumulate": 2}
+    assert verdict.difference.mean == pytest.approx(0), "the numbers are still reported"
+    other = {"data__source": "files", "data__path": "there", "data__seed": 3, "precision": "float32", "packing": "padded", "accumulate": 2}
     costs = {"parallel": "jit", "eval_batch_tokens": 9, "prefix_cache_gb": 0.0, "remat": True, "log_steps": 3, "checkpoint_epochs": 2.0}
-    assert said(NEAR, changes=free | costs)[0] == "within"
+    assert outcome(NEAR, changes=other | costs)[0] == "within"
     one = [*runs(NEAR[:4]), *runs(NEAR, max_length=64)[4:]]
-    assert judge(TABLE, CELL, one).name == "not comparable", "one of them is enough"
+    assert judge(TABLE, CELL, one).name == "not comparable", "a single deviating run is enough"
 
 
-def test_what_waits_is_said_whatever_there_is_of_runs():
-    assert said(NEAR, blocked_by=("a task", "a model")) == ("waiting", "for a task; a model")
-    assert said(NEAR, dataclasses.replace(TABLE, blocked_by=("a method",))) == ("waiting", "for a method")
+def test_a_blocked_cell_is_waiting_even_if_there_are_runs():
+    assert outcome(NEAR, blocked_by=("a task", "a model")) == ("waiting", "for a task; a model")
+    assert outcome(NEAR, dataclasses.replace(TABLE, blocked_by=("a method",))) == ("waiting", "for a method")
 
 
 def share(names, *wanted: str) -> float:
     return float(np.mean([name in wanted for name in names]))
 
 
-def test_by_simulation_verdicts_are_wrong_as_seldom_as_they_say(monkeypatch):
-    """Runs that reproduce the paper are said to be above or below in 5% of cases; those a margin away are said to be within in 2.5%."""
-    monkeypatch.setattr(verdicts, "_seeds", lambda *_: "")  # it takes its time
+def test_verdicts_have_their_nominal_error_rates_in_a_simulation(monkeypatch):
+    """Runs of the paper's distribution are above or below in 5% of cases; runs one margin away are within in 2.5%."""
+    monkeypatch.setattr(reproduction, "_power_note", lambda *_: "")  # slow
     rng, times = np.random.default_rng(0), 2_000
 
     def names(shift: float, margin: float, sd: float | None, n: int | None) -> list[str]:
-        table, found = dataclasses.replace(TABLE, margin=margin), []
+        table, verdicts = dataclasses.replace(TABLE, margin=margin), []
         for _ in range(times):
-            theirs = rng.normal(90, 0.5, n or 1)
-            own_sd = float(theirs.std(ddof=1)) if sd else None
-            difference = statistics.published_difference(rng.normal(90 + shift, 0.5, 8), theirs.mean(), own_sd, n)
-            found.append(verdicts._compare(table, CELL, [90.0, 91.0], difference)[0])
-        return found
+            published = rng.normal(90, 0.5, n or 1)
+            published_sd = float(published.std(ddof=1)) if sd else None
+            difference = statistics.published_difference(rng.normal(90 + shift, 0.5, 8), published.mean(), published_sd, n)
+            verdicts.append(reproduction._compare(table, CELL, [90.0, 91.0], difference)[0])
+        return verdicts
 
     for sd, n in ((None, None), (0.5, 25)):
-        nothing = names(0, 1e-9, sd, n)
-        assert 0.03 < share(nothing, "above", "below") < 0.07 and share(nothing, "within") == 0
+        equal = names(0, 1e-9, sd, n)
+        assert 0.03 < share(equal, "above", "below") < 0.07 and share(equal, "within") == 0
         edge = names(0.8, 0.8, sd, n)
         assert share(edge, "within") < 0.04 and share(edge, "below") < 0.01
     assert share(names(0, 1.0, 0.5, 25), "within") > 0.9 and share(names(2.0, 0.5, 0.5, 25), "above") > 0.9
-    assert share(names(0, 1.0, None, None), "within") < 0.5, "beside a single run of theirs little can be said"
+    assert share(names(0, 1.0, None, None), "within") < 0.5, "a single published run allows few conclusions"
 
 
-def test_the_table_has_a_line_for_each_cell_and_says_what_was_computed():
+def test_the_table_has_a_line_for_each_cell_and_notes():
     cells = (
         dataclasses.replace(CELL, sd=0.8, n=25),
         PublishedCell("two", 91.25, "Table 1, two", {"method": "lora"}, config=CONFIG),
@@ -168,9 +169,9 @@ def test_the_table_has_a_line_for_each_cell_and_says_what_was_computed():
     assert "- A note." in lines and any("± 0.5 points" in line for line in lines)
 
 
-def test_a_row_has_no_interval_beyond_the_scale_and_says_where_there_is_none():
+def test_intervals_are_cut_at_the_ends_of_the_scale_and_missing_intervals_are_named():
     row = lambda scores: markdown(TABLE, runs(scores)).splitlines()[4]  # noqa: E731
     assert "to 100.0 |" in row([99.0, 100.0, 97.0])
-    assert "| 91.0 ± 0.0, n 3 | n/a: no spread | +1.0 (n/a: no spread) | underpowered | the runs show no spread at all |" in row([91.0] * 3)
+    assert f"| 91.0 ± 0.0, n 3 | n/a: no spread | +1.0 (n/a: no spread) | underpowered | {EQUAL} |" in row([91.0] * 3)
     failed = [dataclasses.replace(run, result=None, error="no memory") for run in runs([1.0])]
     assert "| failed | no memory |" in markdown(TABLE, failed)
