@@ -24,7 +24,8 @@ QUIET = Console(quiet=True)
 
 
 def follow(monkeypatch, code, real=(), **names):
-    """Runs the code of the README; what it adds to the tables `real`, by name, stands in them until the test ends. Returns its names."""
+    """Run the code of the README and return the names it defines. Entries that it adds to the tables in `real` stay there until the test
+    ends."""
     names |= {name: dict(table) for name, table in dict(real).items()}
     exec(code, names)
     for name, table in dict(real).items():

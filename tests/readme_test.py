@@ -1,4 +1,4 @@
-"""Every command and every piece of code in the README does what it says."""
+"""Every command and every piece of code in the README and in the reference pages it links to works."""
 
 import functools
 import re
@@ -8,31 +8,40 @@ import sys
 
 import pytest
 
-from tests import runs
+from tests import runs, structure_test
 
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (runs.ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [
+    runs.ROOT / "README.md",
+    *sorted(path for folder in ("configs", "launch", "research") for path in (runs.ROOT / folder).rglob("*.md")),
+]
+TEXTS = {str(path.relative_to(runs.ROOT)): path.read_text(encoding="utf8") for path in PAGES}
+BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 LINES = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-COMMANDS = [line for line in LINES if line.startswith("python -m research.") or "| python -m research." in line]
-
+COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("python -m research.") or "| python -m research." in line))
+# In the text, beside measured numbers: whole ablations, which are planned and never trained here.
+MEASURED = [line for text in TEXTS.values() for line in re.findall(r"`(python -m research\.ablation --config=[^`]+)`", text)]
 
 # What launch/test.sh runs to the end; the other trainings and tables it plans, and .ci/run runs.
-USUAL = ("trec.py:smoke", "--mode", "--only=", "--replay", ".published")
+USUAL = ("trec.py:smoke", "--mode", "--list=", "--only=", "--replay", ".published")
 REAL = ("trec.py:smoke", "--mode=predict", ".published")  # in processes of their own
+TRAINED = "python -m research.main --config=configs/imdb.py:demo"  # the training that stands for RUN
+INPUTS = {"FILE.txt": "A fine film.\nDull.\n", "FILE.tsv": "text\tlabel\nA fine film.\tpos\nDull.\tneg\n"}
 
 
 def smoky(command: str, workdir) -> str:
-    """The same command as a smoke run in a workdir of its own."""
+    """Return the command as a smoke run in `workdir`, where it is not about the trained run in there."""
     command = re.sub(r"(configs/[\w/]+\.py)(:[\w=,]+)?", lambda m: m[1] + (f"{m[2]},smoke" if m[2] else ":smoke"), command)
     command = command.replace("data=files", "data=demo").replace("--config.data.path=FOLDER", "").replace(",path=FOLDER", ",seeds=1")
-    command = command.replace("--output=FOLDER", f"--output={workdir}-out")
-    return command if command.endswith(".published") else f"{command} --workdir={workdir}"
+    if "--workdir=RUN" in command:
+        return command.replace("=RUN", f"={workdir}")
+    return command if command.endswith(".published") or "--list=" in command else f"{command} --workdir={workdir}"
 
 
 def run(command: str) -> str:
-    """What a command of the README prints on standard output, after it came to its end."""
-    said, _, program = command.rpartition(" | ")
+    """Return what a command prints on standard output, after it has ended without an error."""
+    echo, _, program = command.rpartition(" | ")
     _, _, module, *flags = shlex.split(program)
-    stdin = f"{shlex.split(said)[1]}\n" if said else ""
+    stdin = f"{shlex.split(echo)[1]}\n" if echo else ""
     if not any(word in command for word in REAL):
         return runs.main(*flags, module=module, stdin=stdin).stdout
     line = [sys.executable, "-m", module, *flags]
@@ -56,29 +65,48 @@ def trained(tmp_path_factory):
 
 def test_the_launchers_are_what_the_readme_says():
     assert [line for line in LINES if line not in COMMANDS] == ["launch/local.sh", "launch/test.sh"]
-    assert "RESULT_" not in (runs.ROOT / "README.md").read_text()
+    assert not [name for name, text in TEXTS.items() if "RESULT_" in text]
     assert "configs/imdb.py:demo" in (runs.ROOT / "launch" / "local.sh").read_text()
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not any(word in command for word in USUAL)])
+def test_the_readme_is_short_and_every_link_leads_to_a_file():
+    assert len(TEXTS["README.md"].splitlines()) <= 200
+    links = [(path, link) for path, text in zip(PAGES, TEXTS.values(), strict=True) for link in re.findall(r"\]\(([^)#]+)", text)]
+    assert len(links) > 10 and not [(path, link) for path, link in links if not (path.parent / link).exists()]
+    reached = {(path.parent / link).resolve() for path, link in links}
+    assert set(PAGES) - reached == {runs.ROOT / "README.md"}
+
+
+PLANNED = [command for command in COMMANDS if not any(word in command for word in USUAL)] + MEASURED
+
+
+@pytest.mark.parametrize("command", PLANNED)
 def test_a_command_would_run(command, tmp_path):
     main = "research.main" in command
-    said = run(smoky(command, tmp_path / "run") + (" --mode=plan" if main else " --dry_run"))
-    assert "predicted FLOPs" in said if main else len(said.splitlines()) > 2
+    output = run(smoky(command, tmp_path / "run") + (" --mode=plan" if main else " --dry_run"))
+    assert "predicted FLOPs" in output if main else len(output.splitlines()) > 2
 
 
 @pytest.mark.parametrize("command", [c if any(word in c for word in USUAL) else pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS])
 def test_a_command_runs(command, tmp_path, trained):
     workdir = tmp_path / "run"
-    if "--mode=" in command and "plan" not in command:  # these use a trained model
+    if "--workdir=RUN" in command:
+        workdir = trained(TRAINED)
+    elif "--mode=" in command and "plan" not in command:  # these use a trained model
         workdir = trained(re.sub(r" *--(mode|input|output|format)=\S+", "", command.split(" | ")[-1]))
     if "--replay=" in command:
         run(smoky(command.replace("--replay=RUN_ID", "--only=probe"), workdir))
         command = command.replace("RUN_ID", next(workdir.glob("*/result.json")).parent.name)
-    said = run(smoky(command, workdir))
+    for name, text in INPUTS.items():
+        (tmp_path / name).write_text(text)
+    smoke = re.sub(r"=(FILE\.\w+|FOLDER)", lambda match: f"={tmp_path / match[1]}", smoky(command, workdir))
+    output = run(smoke)
+    if match := re.search(r"--output=(\S+)", smoke):
+        assert (tmp_path / match[1]).exists()
+        output += (tmp_path / match[1]).read_text() if "--mode=predict" in command else ""
     written = "table.md" if "research.ablation" in command else "result.json"
-    assert "--mode=plan" in command or command.endswith(".published") or (workdir / written).exists()
-    assert ('"prediction"' in said) == ("--mode=predict" in command)
+    assert "--mode=plan" in command or "--list=" in command or command.endswith(".published") or (workdir / written).exists()
+    assert bool(re.search('[",]prediction[",]', output)) == ("--mode=predict" in command)
 
 
 def test_an_array_job_takes_its_share():
@@ -104,9 +132,9 @@ def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
     from research.experiment import initialize
 
     (code,) = [block for kind, block in BLOCKS if kind == "python" and "norms_only" in block]
-    there = dict(vars(freezing))
-    exec(code, there)
-    monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])
+    names = dict(vars(freezing))
+    exec(code, names)
+    monkeypatch.setitem(methods.METHODS, "norms_only", names["norms_only"])
     model = initialize.build_model(runs.config(method="norms_only"), ("a", "b"))
     assert len(code.splitlines()) <= 10
     assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)
@@ -114,18 +142,35 @@ def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
 
 
 def test_the_section_on_adding_a_method_is_short():
-    text = (runs.ROOT / "README.md").read_text()
-    section = text[text.index("**A method**:") : text.index("**A model**:")]
+    text = TEXTS["README.md"]
+    section = text[text.index("**A method**") : text.index("**A model**")]
     assert len([line for line in section.splitlines() if line]) <= 10
 
 
-def test_the_table_of_methods_is_whole_and_the_map_names_every_file():
-    from research.adapt import methods
+def first_column(page: str) -> list[str]:
+    """Return the names in code font in the first column of the tables of a page."""
+    lines = [line for line in TEXTS[page].splitlines() if line.startswith("| `")]
+    return [name for line in lines for name in re.findall(r"`([\w./-]+)`", line.split("|")[1])]
 
-    text = (runs.ROOT / "README.md").read_text()
-    section = text[text.index("## Methods") : text.index("## Results")]
-    named = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])]
-    assert sorted(named) == sorted(methods.METHODS)
-    map_ = text[text.index("## The map") : text.index("As a library")]
-    missing = {path.name for path in (runs.ROOT / "research" / "adapt").glob("*.py")} - {"__init__.py"} - set(re.findall(r"\w+\.py", map_))
-    assert not missing
+
+def test_the_tables_of_methods_models_files_and_ablations_are_complete():
+    from research.adapt import methods
+    from research.weights import hub
+
+    names, files = first_column("research/adapt/README.md"), (runs.ROOT / "research" / "adapt").glob("*.py")
+    assert sorted(name for name in names if not name.endswith(".py")) == sorted(methods.METHODS)
+    assert {path.name for path in files} - {"__init__.py"} <= set(re.findall(r"\w+\.py", TEXTS["research/adapt/README.md"]))
+    assert set(first_column("configs/ablations/methods.md")) <= set(methods.METHODS)
+    models = TEXTS["research/weights/README.md"].partition("\n- **Files.**")[0]
+    assert sorted(re.findall(r"`([a-z0-9-]+)`", models.partition("|---|")[2])) == sorted(hub.NAMED)
+    for page in ("configs/README.md", "configs/ablations/README.md"):
+        ready = {path.name for path in (runs.ROOT / page).parent.glob("*.py")} - {"__init__.py"}
+        assert {name for name in first_column(page) if name.endswith(".py")} == ready
+
+
+def test_the_map_has_every_room_in_the_order_of_imports():
+    text = TEXTS["README.md"]
+    lines = text[text.index("    research/\n") : text.index("    configs/")].splitlines()[1:]
+    rooms = [line.split()[0].removesuffix("/").removesuffix(".py") for line in lines if line.startswith("      ") and line[6] != " "]
+    assert rooms == [room for room in structure_test.ROOMS if room != "configs"]
+    assert [name.removesuffix("/").removesuffix(".py") for name in first_column("research/README.md")] == rooms
