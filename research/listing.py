@@ -7,7 +7,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable
 
-from research.config import durations, files, options, ranges
+from research.config import durations, files, options
 from research.config import fields as config_fields
 from research.config.fields import base, field_names, words
 
@@ -43,7 +43,7 @@ def comments() -> dict[str, str]:
                     if name.startswith("c."):
                         result.setdefault(name.removeprefix("c."), by_line[node.end_lineno].lstrip("# "))
     result |= {f"dora.{name}": comment for name, comment in _in_group("lora", result).items()}
-    for duration, comment in ranges.DURATIONS.items():
+    for duration, comment in durations.DURATIONS.items():
         result |= {f"{duration}_{unit}": f"{comment} (only one of its units may be set)" for unit in durations.UNITS}
     return result
 

@@ -1,4 +1,4 @@
-"""Models that are trained from nothing, through the whole program: the same tasks, methods and modes as pretrained ones."""
+"""Models that are trained from scratch, through the whole program: the same tasks, methods and modes as pretrained ones."""
 
 import gzip
 import json
@@ -115,7 +115,7 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
         ({"method": "scalar_mix"}, ["scalar_mix", "16, 24"]),
         ({"textcnn__windows": "3,,4"}, ["textcnn.windows='3,,4'"]),
         ({"pooling": "pooler", "model": "textcn"}, ["'textcn'", "'textcnn'"]),
-        ({"weights__source": "bilstm", "model": "tiny"}, ["bilstm", "trained from nothing"]),
+        ({"weights__source": "bilstm", "model": "tiny"}, ["bilstm", "trained from scratch"]),
     ],
 )
 def test_what_cannot_be_is_one_line(changes, said):
@@ -138,7 +138,9 @@ def losses(name, steps=6, **changes):
     e = experiments.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
     state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
     for _, batch in zip(range(steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key)
+        state, totals = step(
+            state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step))
+        )
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found)
 
@@ -188,7 +190,7 @@ def test_what_freezing_the_words_saves_is_predicted(name):
     for method in ("full", "embeddings_frozen"):
         e = experiments.build(config(name, method=method, prefix_cache_gb=0.0, textcnn__min_count=3, bilstm__min_count=3, **sizes))
         step, batch = loop.train_program(e), next(e.train.stream())
-        step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
+        step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(0))
         counted[method] = step.flops
         shape = {n: leaf.shape for n, leaf in flatten(merge(e.model.trainable, e.model.frozen)).items()}
         rows, length = batch["tokens"].shape

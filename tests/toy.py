@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from research.adapt import methods
 from research.config import fields
@@ -62,7 +61,7 @@ def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
     c.weight_decay = 0.01 if optimizer == "adamw" else 0.0
     c.method = method
     plan = methods.recipe(STAGES, c).plan(params(), "", {"bias": "bias"})
-    return *split(params(), plan.trained), make(plan, c, optax.constant_schedule(rate))
+    return *split(params(), plan.trained), make(plan, c, {"learning_rate": rate, "weight_decay": c.weight_decay})
 
 
 @functools.cache

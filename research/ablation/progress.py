@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.ablation.report import tables
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.tracking.writer import duration
 
 MAX_ROWS = 40

@@ -25,7 +25,7 @@ def replay(workdir: Path, prefix: str, console: Console) -> bool:
     console.print(f"{run_id}: training it again{f', as one of {len(members)} runs trained together' if len(members) > 1 else ''}")
     with tempfile.TemporaryDirectory() as folder:
         if len(members) > 1:
-            after = (fleet.run(configs, Path(folder), console.print) or {}).get(run_id)
+            after = {member: outcome for member, outcome, _ in fleet.run(configs, Path(folder), console.print)}.get(run_id)
         else:
             after = modes.run(configs[run_id], Path(folder) / run_id, console)
     if not isinstance(after, dict):

@@ -2,49 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from research import storage
 from research.ablation import grouping
+from research.ablation.run import Run
 from research.ablation.sweep import Overrides
 from research.adapt import methods
 from research.errors import InputError
 from research.experiment import workdir as workdirs
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with its overrides, full config, workdir `folder` and outcome: the content of `result.json`, or an error message.
-
-    `outdated`: the run finished, but on other data than the newest run; `result` is then None and `error` gives the reason."""
-
-    id: str
-    overrides: Overrides
-    config: ConfigDict
-    folder: Path
-    result: dict[str, Any] | None = None
-    error: str = ""
-    outdated: bool = False
-
-    @property
-    def status(self) -> str:
-        """Return `finished`, `failed`, `outdated`, `unfinished` (started, without a result or an error) or `not run`."""
-        if self.outdated:
-            return "outdated"
-        if self.result or self.error:
-            return "finished" if self.result else "failed"
-        return "unfinished" if (self.folder / "config.json").exists() else "not run"
-
-    @property
-    def finished_at(self) -> float:
-        """Return when the result was written, in seconds since 1970; 0 without a result on disk."""
-        path = self.folder / "result.json"
-        return path.stat().st_mtime if path.exists() else 0.0
-
 
 RunSpec = tuple[Overrides, ConfigDict]
 

@@ -17,7 +17,7 @@ from research.ablation.pool import Supervisor
 from research.ablation.progress import Board
 from research.ablation.report import page, remarks, reproduction, tables
 from research.ablation.report.published import read
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.adapt import methods
 from research.config import fields
 from research.errors import InputError

@@ -9,12 +9,9 @@ import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from research import storage
 from research.ablation import fleet, sweep
@@ -50,30 +47,9 @@ def _listen(tasks: queue.Queue) -> None:
 
 
 def do(runs: dict[str, sweep_runs.RunSpec], workdir: Path, say: Callable[[str], None]) -> None:
-    """Does the runs that are not finished, together where that is of use, and says how they ended.
-
-    A run that fails leaves `error.txt`; the others go on.
-    """
-    todo = {run_id: cell for run_id, cell in runs.items() if not (workdir / run_id / "result.json").exists()}
-    if not todo:
-        return
-    begin, ended = time.perf_counter(), None
-    if len(runs) > 1:
-        try:
-            ended = fleet.run({run_id: config for run_id, (_, config) in runs.items()}, workdir, say)
-        except Exception as error:  # of the company, not of a member
-            say(f"{len(runs)} runs one after the other: together they failed: {_what(error)}")
-    if ended is not None:
-        for run_id, result in ended.items():
-            finish(workdir / run_id, sweep_runs.label(runs[run_id][0]), result, (time.perf_counter() - begin) / len(ended), say)
-        return
-    for run_id, (overrides, config) in todo.items():
-        begin = time.perf_counter()
-        try:
-            result = modes.run(config, workdir / run_id, Console(quiet=True))
-        except Exception as error:  # whatever it was: the others are not to be lost
-            result = error
-        finish(workdir / run_id, sweep_runs.label(overrides), result, time.perf_counter() - begin, say)
+    """Train the runs that are not finished, together where that is faster, and say how each ended. One that fails leaves `error.txt`."""
+    for run_id, outcome, seconds in fleet.run({run_id: config for run_id, (_, config) in runs.items()}, workdir, say):
+        finish(workdir / run_id, sweep_runs.label(runs[run_id][0]), outcome, seconds, say)
 
 
 def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds: float, say: Callable[[str], None]) -> None:

@@ -64,6 +64,7 @@ class AdaptedModel:
     widths: tuple[int, ...]  # how many features each stage's states have
     weights_sha256: str  # "" where nothing was read
     notes: tuple[str, ...] = ()  # lines of the plan about the pooling and about where the parameters come from
+    label_smoothing: float | jax.Array = 0.0
     statistics: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
 
     def logits(
@@ -143,7 +144,7 @@ class AdaptedModel:
         for hook in self.recipe.hooks:
             trainable = hook.effective_params(trainable, frozen, key)
         logits = self.logits(trainable, frozen, batch, key, embedding_noise)
-        loss = self.kind.loss_sum(logits, batch, self.config.label_smoothing)
+        loss = self.kind.loss_sum(logits, batch, self.label_smoothing)
         for hook in self.recipe.hooks:
             loss += hook.extra_loss(self, trainable, frozen, batch, key, logits)
         return loss, self.kind.totals(jax.lax.stop_gradient(logits), batch)
@@ -163,6 +164,11 @@ class AdaptedModel:
         and what was found out before training."""
         anchored = any(hook.anchored for hook in self.recipe.hooks)
         return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.statistics}
+
+    @property
+    def without_parameters(self) -> "AdaptedModel":
+        """The model as programs are made of it: it holds no arrays."""
+        return dataclasses.replace(self, trainable={}, frozen={}, statistics={})
 
     def at(self, plan: plans.Plan, values: Tree) -> "AdaptedModel":
         """The model in a phase: `values` are those of all that trains at some time, `plan` says what of it trains now."""

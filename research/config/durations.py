@@ -4,10 +4,19 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from research.config import ranges
 from research.errors import InputError
 
-UNITS = ("steps", "epochs", "examples", "percent")
+UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
+# Durations, each given in one of `UNITS`. `--list=fields` prints these descriptions.
+DURATIONS = {
+    "total": "length of the training",
+    "warmup": "length of the learning rate warm-up",
+    "eval": "interval between evaluations on dev",
+    "checkpoint": "interval between checkpoints to resume from",
+    "log": "interval between lines of training metrics",
+    "phase": "length of each phase of gradual_unfreezing or chain_thaw; 0: all phases begin in the first half",
+    "patience": "time without a better dev score after which training stops; 0: never",
+}
 
 
 def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | None = None, least: int = 1) -> int:
@@ -26,10 +35,6 @@ def steps(config, name: str, *, batch_size: int, epoch_steps: int, total: int | 
         raise InputError(f"config: {name}_{unit}={value} is negative")
     scale = {"steps": 1.0, "epochs": epoch_steps, "examples": 1.0 / batch_size, "percent": (total or 0) / 100.0}[unit]
     return max(round(value * scale), least) if value else 0
-
-
-UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
-DURATIONS = tuple(ranges.DURATIONS)
 
 
 def resolve_units(c: ConfigDict, given: Iterable[str]) -> None:

@@ -50,17 +50,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.augment": ("", "deletion", "swap", "crop"),
 }
 
-# Durations, each given in one of `durations.UNITS`. `--list=fields` prints these descriptions.
-DURATIONS = {
-    "total": "length of the training",
-    "warmup": "length of the learning rate warm-up",
-    "eval": "interval between evaluations on dev",
-    "checkpoint": "interval between checkpoints to resume from",
-    "log": "interval between lines of training metrics",
-    "phase": "length of each phase of gradual_unfreezing or chain_thaw; 0: all phases begin in the first half",
-    "patience": "time without a better dev score after which training stops; 0: never",
-}
-
 
 def check_ranges(c: Any) -> None:
     """Raise InputError for a field whose value is out of range, not one of its choices, or not finite."""
@@ -89,7 +78,7 @@ def _value(c: Any, name: str) -> Any:
 
 def _durations(c: Any) -> Iterable[str]:
     """Yield the names of the duration fields that are set."""
-    for duration in DURATIONS:
+    for duration in durations.DURATIONS:
         for unit in durations.UNITS:
             if c.get(f"{duration}_{unit}") is not None:
                 yield f"{duration}_{unit}"

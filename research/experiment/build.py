@@ -1,8 +1,10 @@
 """From a config to everything a run needs: data, model, parameters, plan, optimizer, loss. The wiring, on one page."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
+import jax
 from ml_collections import ConfigDict
 
 from research.config import durations, fields
@@ -36,7 +38,10 @@ def plan_of(config: ConfigDict) -> Experiment:
 
 
 def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable[[ConfigDict], Experiment]:
-    """What makes the experiments of all configs that differ from `config` in the seed alone: everything else is done once."""
+    """Return a function that makes the experiments of configs that differ from `config` in the seed and in scalars of the step alone.
+
+    Data, tokens and pretrained parameters are read once. The scalars are `learning_rate`, `weight_decay`, `label_smoothing` and dropout
+    rates over 0."""
     fields.check_ranges(config)
     layout, data = layouts.layout(config.parallel), load_data(config)
     model_of = models_of(config, data.labels, own_words(config, data), shapes_only=shapes_only)
@@ -45,8 +50,12 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
 
     def build(config: ConfigDict) -> Experiment:
         model = first if config.seed == first.config.seed else model_of(config)
+        resolved = fields.copied(config, {"pooling": model.config.pooling})
+        # A copy, because a training step takes over the buffers of the arrays that it is given.
+        trainable = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, model.trainable)
+        model = dataclasses.replace(model, config=resolved, trainable=trainable, label_smoothing=config.label_smoothing)
         train, dev, test = batches["train"].reseeded(config.seed), copy.copy(batches["dev"]), batches["test"]
-        model = model if shapes_only else calibrate.add(model, train, layout)
+        model = model if shapes_only else calibrate.calibrate(model, train, layout)
         sizes = {"batch_size": train.batch_size, "epoch_steps": train.steps}
         total = durations.steps(config, "total", **sizes)
         if not total:
@@ -54,7 +63,7 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
         total = max(total, len(model.plan.phases)) if config.smoke else total
         warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
         rate = optimizer.schedule(config.schedule, config.learning_rate, warmup, total)
-        found = phases.make(model, rate, total, sizes)
+        found = phases.make(model, total, sizes)
         e = Experiment(config, model, data, layout, train, dev, test, total, rate, found)
         for name in experiment.RHYTHMS:
             e.steps_of(name)

@@ -6,22 +6,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from research import storage
 from research.adapt.adapted_model import AdaptedModel
-from research.data.batches import Batches
 from research.data.describe import Lengths, truncation
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.experiment import workdir as workdirs
 from research.experiment.results import prediction_rows, write_lines
 from research.parallel import layouts
-from research.parallel.program import Program
 from research.train import loop
-from research.train.evaluate import evaluate
+from research.train.evaluate import Evaluation, evaluate
 
 
 def compare(run: Path, fingerprint: str, console: Console) -> None:
@@ -46,15 +43,17 @@ def measure(
     """
     _check_labels(splits, model.labels, data["source"])
     layout = layouts.layout(config.parallel)
-    program = loop.eval_program(model, layout)
     what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
     folder = run / "evaluations" / f"{workdirs.safe(Path(data['source']).stem)}-{what[:8]}"
     batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
     console.print(truncation({split: Lengths.of(one.tokens) for split, one in batches.items()}, config.max_length))
-    metrics = {
-        split: model.scores(totals(model, examples, batches[split], layout, program, folder / f"{split}.jsonl"))
-        for split, examples in splits.items()
-    }
+    metrics = {}
+    for split, examples in splits.items():
+        evaluation = evaluate(
+            loop.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches[split], layout
+        )
+        write_predictions(model, examples, evaluation, folder / f"{split}.jsonl")
+        metrics[split] = model.scores(evaluation.totals)
     sizes = {split: len(examples) for split, examples in splits.items()}
     storage.write_json(
         folder / "scores.json", {"metrics": metrics, "data": {**data, "sizes": sizes}, "config": config.to_dict(), "argv": sys.argv}
@@ -63,13 +62,9 @@ def measure(
     return metrics
 
 
-def totals(
-    model: AdaptedModel, examples: Examples, batches: Batches, layout: layouts.Layout, program: Program, path: Path
-) -> dict[str, np.ndarray]:
-    """Return what the metrics of `model` on `examples`, laid out in `batches`, are made of; its predictions go to `path`."""
-    sums, logits = evaluate(program, *map(layout.replicate, (model.trainable, model.frozen)), batches, layout)
-    write_lines(path, prediction_rows(examples, logits, model.kind.predictions, model.labels))
-    return sums
+def write_predictions(model: AdaptedModel, examples: Examples, evaluation: Evaluation, path: Path) -> None:
+    """Write the predictions of `model` for `examples` to the file `path`, as JSON lines."""
+    write_lines(path, prediction_rows(examples, evaluation.logits, model.kind.predictions, model.labels))
 
 
 def _check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:

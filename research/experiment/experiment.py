@@ -16,7 +16,7 @@ from research.data.examples import Dataset
 from research.experiment.initialize import named_keys
 from research.parallel import layouts
 from research.params.tree import Tree
-from research.train import feature_cache, phases
+from research.train import feature_cache, phases, scalars
 
 RHYTHMS = ("log", "eval", "checkpoint", "patience")  # the durations that the training loop asks for
 
@@ -38,8 +38,12 @@ class Experiment:
 
     @property
     def tx(self) -> optax.GradientTransformation:
-        """The optimizer of the first phase."""
-        return self.phases[0].tx
+        """The optimizer of the first phase at its first step."""
+        return self.phases[0].optimizer(self.scalars(0))
+
+    def scalars(self, step: int) -> scalars.Scalars:
+        """Return the arguments of the training step that follows `step` updates."""
+        return scalars.scalars(self.config, self.rates[step])
 
     @property
     def dropout_key(self) -> jax.Array:

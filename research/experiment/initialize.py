@@ -61,7 +61,7 @@ def models_of(
         params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, labels, task.labels)
         # 4. What the method begins with: parts made anew, noise, deltas.
         for hook in recipe.hooks:
-            params = hook.begin(params, fresh, keys["begin"])
+            params = hook.init_params(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
         return adapter.graft(params, checkpoint, config, labels, task.labels)
 
@@ -71,7 +71,6 @@ def models_of(
         params = jax.eval_shape(begin, shapes, keys) if shapes_only else begin(unflatten(flatten(shapes) | flatten(random(keys))), keys)
         # 5. What trains, and what does not.
         trainable, frozen = split(params, plan.trained)
-        # 6. The optimizer's state is made from the trainable half by `train.init_state`; then resuming overrides all of it.
         return AdaptedModel(
             task=task,
             kind=kind,
@@ -87,6 +86,7 @@ def models_of(
             plan=plan,
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
+            label_smoothing=config.label_smoothing,
             notes=(f"pooling: {used} ({why})", *_notes(checkpoint, config, shapes, style, recipe)),
         )
 

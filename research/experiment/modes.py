@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from research.parallel import layouts
 from research.params.tree import digest, merge
 from research.tasks import catalog
 from research.tracking import confusion, curves
-from research.train import loop
 from research.train.checkpoint import Checkpoints
+from research.train.evaluate import Evaluation
+from research.train.loop import SingleTrainer, Trainer, fit
+from research.train.run import TrainingRun, check_identity
 
 
 def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str | None = None) -> None:
@@ -69,47 +71,67 @@ def keep_programs() -> None:
 
 
 def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
-    """Trains, keeps what is best on dev, reports test once, and writes the workdir; returns what is in `result.json`.
+    """Train, keep what is best on dev, report test once, and write the workdir; return the contents of `result.json`.
 
-    `build` makes the experiment of a config. A finished run is only reported; an unfinished one goes on. Raises InputError when the
-    workdir is another config's.
+    `build` makes the experiment of a config. A finished run is only reported; an unfinished one is resumed. Raises InputError where the
+    workdir belongs to another config.
     """
     with workdirs.claimed(workdir, config) as finished:
         if finished:
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
         e = build(workdirs.with_recorded_values(workdir, config))
-        lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
-        console.print(*e.data.notes, truncation(lengths, config.max_length), sep="\n")
-        workdirs.record(workdir, e.model.config)
-        planned = plan_summary(e.model)
-        storage.write_text(workdir / "plan.txt", planned)
-        console.print(planned)
-        result = train_and_test(e, workdir, console) | {"config_hash": workdirs.config_hash(config)}
-        storage.write_json(workdir / "result.json", result)
-        return result
+        trainer = SingleTrainer(e)
+        started = begin(e, workdir, console)
+        fit([started], trainer)
+        (measured,) = measure([started], trainer)
+        return finish(started, measured, config, trainer.compilations)
 
 
-def train_and_test(e: experiment.Experiment, workdir: Path, console: Console) -> dict[str, Any]:
-    """Trains to the end, tests what was best on dev, writes curves and predictions, and gives the contents of `result.json`."""
-    latest, best = Checkpoints(workdir / "checkpoints", "latest"), Checkpoints(workdir / "checkpoints", "best")
-    if latest.step:
-        console.print(f"{workdir}: going on from step {latest.step} of {e.total_steps}.")
-    evaluated = loop.eval_program(e.model, e.layout)
-    meter, compilations = loop.fit(e, workdir, evaluated, latest, best, console)
+def begin(e: experiment.Experiment, workdir: Path, console: Console) -> TrainingRun:
+    """Record an experiment in its workdir, print its plan, and return its run, ready to train."""
+    lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
+    console.print(*e.data.notes, truncation(lengths, e.config.max_length), sep="\n")
+    workdirs.record(workdir, e.model.config)
+    planned = plan_summary(e.model)
+    storage.write_text(workdir / "plan.txt", planned)
+    console.print(planned)
+    started = TrainingRun(e, workdir, console)
+    if started.start:
+        console.print(f"{workdir}: resuming from step {started.start} of {e.total_steps}.")
+    return started
+
+
+def measure(runs: Sequence[TrainingRun | None], trainer: Trainer) -> list[dict[str, Evaluation] | None]:
+    """Evaluate the kept parameters of trained runs on dev and test; None for a run that is None or has failed."""
+    ready = [run is not None and run.error is None for run in runs]
+    e = next(run.experiment for run, is_ready in zip(runs, ready, strict=True) if is_ready)
+    kept = [
+        run.best.restore_trainable(run.experiment.model.trainable) if is_ready else None for run, is_ready in zip(runs, ready, strict=True)
+    ]
+    params = trainer.replicated(kept)
+    splits = {split: trainer.evaluate(params, batches) for split, batches in (("dev", e.dev), ("test", e.test))}
+    return [{split: each[i] for split, each in splits.items()} if is_ready else None for i, is_ready in enumerate(ready)]
+
+
+def finish(
+    run: TrainingRun, measured: dict[str, Evaluation], config: ConfigDict, compilations: int, fleet: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write predictions, pictures and `result.json` of a trained run; return the contents of the last. `fleet`: runs trained together."""
+    e, workdir, best = run.experiment, run.workdir, run.best
     kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
     with futures.ThreadPoolExecutor(1) as aside:
-        sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))  # it lets others work
-        totals = {
-            split: evaluations.totals(kept, e.data.splits[split], batches, e.layout, evaluated, workdir / "predictions" / f"{split}.jsonl")
-            for split, batches in (("dev", e.dev), ("test", e.test))
-        }
-    c, metric = e.config, e.model.task.metric
+        sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))
+        for split, evaluation in measured.items():
+            evaluations.write_predictions(kept, e.data.splits[split], evaluation.checked(), workdir / "predictions" / f"{split}.jsonl")
+    totals, c = {split: evaluation.totals for split, evaluation in measured.items()}, e.config
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
-    curves.draw(workdir, title, metric, kept.positive, best.step)
+    curves.draw(workdir, title, kept.task.metric, kept.positive, best.step)
     confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
-    speed = meter.report(compilations + evaluated.compilations, max(len(e.layout.fleet), 1))
-    return describe(e, kept, totals, speed, best, sha256.result())
+    speed = run.meter.report(compilations, max(len(fleet), 1))
+    result = describe(e, kept, totals, speed, best, sha256.result(), fleet) | {"config_hash": workdirs.config_hash(config)}
+    storage.write_json(workdir / "result.json", result)
+    return result
 
 
 def predict(config: ConfigDict, workdir: Path, source: str, console: Console = predictions.QUIET) -> Iterator[dict[str, Any]]:
@@ -163,5 +185,5 @@ def load_trained(
     workdirs.check_same(workdir, config, ignore)
     meta = best.meta()
     model = initialize.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
-    loop.check_identity(workdir, meta, {"weights": model.weights_sha256})
+    check_identity(workdir, meta, {"weights": model.weights_sha256})
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ def prediction_rows(examples, logits: np.ndarray, predictions: Callable, labels)
 
 
 def describe(
-    e: experiment.Experiment, kept: adapted_model.AdaptedModel, totals: dict, speed: dict, best: Checkpoints, sha256: str
+    e: experiment.Experiment,
+    kept: adapted_model.AdaptedModel,
+    totals: dict,
+    speed: dict,
+    best: Checkpoints,
+    sha256: str,
+    fleet: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The contents of `result.json`. `sha256` is over the parameters that were kept and tested, frozen ones included."""
     params = merge(kept.trainable, kept.frozen)
@@ -70,6 +76,6 @@ def describe(
             "commit": provenance.commit(),
             "devices": [str(device.device_kind) for device in jax.devices()],
             "argv": sys.argv,
-            "fleet": list(e.layout.fleet),
+            "fleet": list(fleet),
         },
     }

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.layers.dropout import keep_mask, module_rows
+from research.layers.dropout import Rate, keep_mask, module_rows
 from research.layers.precision import Precision
 from research.layers.remat import zero_dependent_on
 
@@ -28,21 +28,19 @@ class Core(nn.Module):
     """
 
     precision: Precision
-    dropout: float
+    dropout: float | Rate
 
     def __call__(self, q, k, v, mask: jax.Array, rows: jax.Array | None, columns: jax.Array | None, bias: jax.Array | None = None):
-        drops = rows is not None and self.dropout > 0
+        drops = rows is not None and (isinstance(self.dropout, Rate) or self.dropout > 0)
+        rate, rows = (Rate.of(self.dropout), module_rows(self, rows)) if drops else (None, None)
         if bias is not None:
-            rate, rows = (self.dropout, module_rows(self, rows)) if drops else (0.0, None)
             return biased_attention(q, k, v, mask, rows, columns, bias, rate, self.precision)
         if self.precision.fuses_attention and not drops:  # the device's kernel cannot apply hash-based dropout
             return _device_kernel(self.precision, q, k, v, mask)
-        if not drops:
-            return attention(q, k, v, mask, None, None, 0.0, self.precision)
-        return attention(q, k, v, mask, module_rows(self, rows), columns, self.dropout, self.precision)
+        return attention(q, k, v, mask, rows, columns if drops else None, rate, self.precision)
 
 
-def biased_attention(q, k, v, mask, rows, columns, bias: jax.Array, rate: float, precision: Precision) -> jax.Array:
+def biased_attention(q, k, v, mask, rows, columns, bias: jax.Array, rate: Rate | None, precision: Precision) -> jax.Array:
     """Return dropout(softmax(q k^T / sqrt(d) + bias)) v, with shapes as in `Core`.
 
     The weights are not computed in chunks, because the bias is as large as all weights.
@@ -57,11 +55,11 @@ def _device_kernel(precision: Precision, q: jax.Array, k: jax.Array, v: jax.Arra
     return y.swapaxes(1, 2).reshape(N, L, d)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def attention(q, k, v, mask, rows, columns, rate: float, precision: Precision) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+def attention(q, k, v, mask, rows, columns, rate: Rate | None, precision: Precision) -> jax.Array:
     """Return dropout(softmax(q k^T / sqrt(d))) v, with shapes as in `Core`. Inputs and output are float32.
 
-    `rows` and `columns` are None if `rate` is 0.
+    `rows`, `columns` and `rate` are None without dropout.
     """
     return _forward(q, k, v, mask, rows, columns, rate, precision)[0]
 
@@ -74,17 +72,17 @@ def _forward(q, k, v, mask, rows, columns, rate, precision):
         return (precision.einsum("nqk,nkd->nqd", dropped, v),)
 
     (y,) = _in_chunks(chunk, rounded, (mask, rows, columns))
-    return y, (*rounded, mask, rows, columns)
+    return y, (*rounded, mask, rows, columns, rate)
 
 
-def _backward(rate, precision, residuals, g):
-    q, k, v, *mask_rows_columns = residuals
+def _backward(precision, residuals, g):
+    q, k, v, *mask_rows_columns, rate = residuals
 
     def chunk(q, k, v, g, mask, rows, columns):
         weights, dropped = _weights(q, k, mask, rows, columns, rate, precision)
         grad = precision.einsum("nqd,nkd->nqk", g, v)
-        if rate:
-            grad = jnp.where(keep_mask(rows, columns, rate).reshape(grad.shape), grad * (1.0 / (1.0 - rate)), 0.0)
+        if rate is not None:
+            grad = jnp.where(keep_mask(rows, columns, rate).reshape(grad.shape), grad * rate.scale, 0.0)
         grad = weights * (grad - (grad * weights).sum(-1, keepdims=True))
         return (
             precision.einsum("nqk,nkd->nqd", grad, k),
@@ -93,7 +91,7 @@ def _backward(rate, precision, residuals, g):
         )
 
     grad_q, grad_k, grad_v = _in_chunks(chunk, (q, k, v, g.astype(precision.name)), mask_rows_columns)
-    return grad_q * q.shape[-1] ** -0.5, grad_k, grad_v, None, None, None
+    return grad_q * q.shape[-1] ** -0.5, grad_k, grad_v, None, None, None, None
 
 
 attention.defvjp(_forward, _backward)
@@ -104,7 +102,7 @@ def _weights(q, k, mask, rows, columns, rate, precision, bias=None):
     scores = precision.einsum("nqd,nkd->nqk", q, k)
     scores = scores if bias is None else scores + bias
     weights = jax.nn.softmax(jnp.where(mask, scores.reshape(mask.shape[0], -1, *mask.shape[2:]), MASKED))
-    dropped = jnp.where(keep_mask(rows, columns, rate), weights * (1.0 / (1.0 - rate)), 0.0) if rate else weights
+    dropped = weights if rate is None else jnp.where(keep_mask(rows, columns, rate), weights * rate.scale, 0.0)
     return weights.reshape(scores.shape), dropped.reshape(scores.shape)
 
 

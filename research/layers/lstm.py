@@ -19,7 +19,7 @@ class BiLstm(nn.Module):
     """A bidirectional LSTM: [B, L, D] with `segments` [B, L] -> [B, L, 2 * H], each token's forward state, then backward state.
 
     i, f, o = sigmoid, g = tanh of W x + U h + b; c = f * c + i * g; h = o * tanh(c) (Graves & Schmidhuber 2005). Both directions
-    start from zeros at each segment, so an example has the same states packed with others as alone. States in padding are 0.
+    start from zeros at each segment, so an example has the same states in a row with others as alone. States in padding are 0.
 
     The kernel W of `input` has LeCun initialisation. Its bias b starts at 0, and at 1 in the forget gate, so that cells first keep
     their content (Jozefowicz et al. 2015). `recurrent` (U) starts orthogonal for each direction and gate (Saxe et al. 2014).

@@ -46,7 +46,7 @@ class BiLstmEncoder(nn.Module):
     """The encoder, called as `bert.Bert` is: [B, L] tokens -> embeddings [B, L, D], then states [B, L, 2 * H] of each layer.
 
     Dropout is applied to the input of each layer (Zaremba et al. 2014, section 3.1), also if `start` skips the embeddings. An example
-    has the same states packed with others as alone; see `lstm.BiLstm`.
+    has the same states in a row with others as alone; see `lstm.BiLstm`.
     """
 
     config: BiLstmConfig

@@ -48,7 +48,7 @@ class TextCnnConfig:
 class Windows(nn.Module):
     """relu(W x[t : t + w] + b) for each window size w: [B, L, D] with `segments` [B, L] -> [B, L, F * windows]; 0 in padding.
 
-    Vectors beyond a segment's end are replaced by zeros. So an example has the same states packed with others as alone, and texts
+    Vectors beyond a segment's end are replaced by zeros. So an example has the same states in a row with others as alone, and texts
     shorter than a window have states too. `window_w` has the kernel [w * D, F], with the first D rows for the first word. It costs
     2 * w * D * F FLOPs a token.
     """

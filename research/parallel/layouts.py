@@ -32,18 +32,23 @@ class Layout:
         """Return the number that must divide the number of rows of a batch."""
         return max(self.devices, 1)
 
-    @property
-    def fleet(self) -> tuple[str, ...]:
-        """Return the names of the runs that share this layout's programs, including this run, or () for a single run."""
-        return ()
+    def compile(self, step: Callable, donate: tuple[int, ...] = (), in_axes: Any = 0) -> "Program":
+        """Return the program of `step`. `donate` lists the indices of donated arguments, whose buffers the program may reuse.
 
-    def compile(self, step: Callable, donate: tuple[int, ...] = ()) -> "Program":
-        """Return the program of `step`. `donate` lists the indices of donated arguments, whose buffers the program may reuse."""
+        `in_axes` is None for an argument of which all devices take the same copy, as in `jax.pmap`.
+        """
         if not self.devices:
             return Program(jax.jit(functools.partial(step, axis=None), donate_argnums=donate))
         devices = jax.local_devices()[: self.devices]
-        mapped = jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, donate_argnums=donate, devices=devices)
+        mapped = jax.pmap(functools.partial(step, axis=AXIS), axis_name=AXIS, in_axes=in_axes, donate_argnums=donate, devices=devices)
         return Program(mapped)
+
+    def program(self, key: str, step: Callable, donate: tuple[int, ...] = (), in_axes: Any = 0) -> "Program":
+        """Return what `compile` returns, or the program that this process compiled under the same key before.
+
+        `key` must name all that `step` depends on, beside the shapes of its batch.
+        """
+        return _shared(self, key, lambda: self.compile(step, donate, in_axes))
 
     def replicate(self, tree: Any) -> Any:
         """Return a copy of each leaf on each device. A step may donate the copies."""
@@ -70,10 +75,6 @@ class Layout:
 
         return jax.tree.map(split_rows, batch)
 
-    def shard_same(self, batch: Any) -> Any:
-        """Return what `shard` returns, for a batch that does not depend on the seed, such as an evaluation batch."""
-        return self.shard(batch)
-
     def first(self, tree: Any) -> Any:
         """Return the first device's copy of replicated leaves."""
         return jax.tree.map(lambda x: x[0], tree) if self.devices else tree
@@ -82,6 +83,18 @@ class Layout:
         """Return a sharded result as one NumPy array of rows: the inverse of `shard`."""
         x = np.asarray(x)
         return x.reshape(-1, *x.shape[2:]) if self.devices else x
+
+
+PROGRAMS = 32  # kept for later runs of a process; the oldest is dropped first
+_programs: dict[tuple[Layout, str], Program] = {}
+
+
+def _shared(layout: Layout, key: str, make: Callable[[], Program]) -> Program:
+    if (layout, key) not in _programs:
+        if len(_programs) >= PROGRAMS:
+            del _programs[next(iter(_programs))]
+        _programs[layout, key] = make()
+    return _programs[layout, key]
 
 
 def layout(mode: str) -> Layout:

@@ -16,7 +16,7 @@ def calibrate(model: AdaptedModel, batches: Batches, layout: Layout) -> AdaptedM
     """`model` with what its regularisers find out; nothing is computed where none asks. A function of the config and the data alone:
     a run that goes on finds the same again."""
     found = {hook.name: hook.calibrate(gradients(model, batches, layout)) for hook in model.recipe.hooks}
-    return dataclasses.replace(model, found={name: tree for name, tree in found.items() if tree})
+    return dataclasses.replace(model, statistics={name: tree for name, tree in found.items() if tree})
 
 
 def gradients(model: AdaptedModel, batches: Batches, layout: Layout) -> Iterator[Tree]:

@@ -1,7 +1,7 @@
-"""Exact evaluation: every example once, whatever the batch shapes; and predictions to a file."""
+"""Exact evaluation: every example once, whatever the shapes of the batches."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,23 +12,46 @@ from research.parallel.layouts import Layout
 from research.parallel.program import Program
 
 
-def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Totals over all examples (float64 sums) and the logits [n, ...] float32 in the examples' order."""
+class Evaluation(NamedTuple):
+    """`totals`: sums over all examples, float64; `logits` [n, ...] float32 in the examples' order."""
+
+    totals: dict[str, np.ndarray]
+    logits: np.ndarray
+
+    def checked(self) -> "Evaluation":
+        """Return this, or raise InputError where a prediction is not finite."""
+        if np.isnan(self.logits).any():
+            bad = int(np.isnan(self.logits).reshape(len(self.logits), -1).any(-1).sum())
+            raise InputError(f"{bad} of {len(self.logits)} examples have no finite prediction: training diverged")
+        return self
+
+
+def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> Evaluation:
+    """Evaluate one model. Raises InputError where a prediction is not finite."""
+    run = lambda batch: program(trainable, frozen, layout.shard(batch))  # noqa: E731
+    (evaluation,) = evaluate_all(run, batches, lambda out, sums: (layout.join(out)[None], [layout.first(sums)]))
+    return evaluation.checked()
+
+
+def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[[Any, Any], tuple]) -> list[Evaluation]:
+    """Evaluate models on the same batches by one program, and return an `Evaluation` for each.
+
+    `run(batch)` gives logits and sums on the device; `fetch` makes of them logits [models, R, E, ...] on the host and a list of sums.
+    """
     logits, totals = None, None
-    for batch, (out, sums) in _one_late((batch, program(trainable, frozen, layout.shard_same(batch))) for batch in batches.epoch(0)):
-        out, sums = layout.join(out), jax.tree.map(lambda x: np.asarray(x, np.float64), layout.first(sums))
-        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+    for batch, results in _one_late((batch, run(batch)) for batch in batches.epoch(0)):
+        out, sums = fetch(*results)
+        sums = [jax.tree.map(lambda x: np.asarray(x, np.float64), one) for one in sums]
+        totals = sums if totals is None else [jax.tree.map(np.add, *pair) for pair in zip(totals, sums, strict=True)]
         if logits is None:
-            logits = np.full((len(batches.tokens), *out.shape[2:]), np.nan, np.float32)
+            logits = np.full((len(out), len(batches.tokens), *out.shape[3:]), np.nan, np.float32)
         there = batch["weights"] > 0
-        logits[batch["examples"][there]] = out[there]
-    if np.isnan(logits).any():
-        raise InputError(f"{int(np.isnan(logits).any(-1).sum())} of {len(logits)} examples have no finite prediction: training diverged")
-    return totals, logits
+        logits[:, batch["examples"][there]] = out[:, there]
+    return [Evaluation(*pair) for pair in zip(totals, logits, strict=True)]
 
 
 def _one_late(items: Iterable) -> Iterator:
-    """The same items, each after the next one has been asked for: the device works while the host takes the one before."""
+    """Yield the same items, each after the next one has been asked for: the device works while the host takes the one before."""
     late = []
     for item in items:
         late.append(item)

@@ -96,7 +96,7 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
             os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
         out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
         for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
-            hidden = layout.join(program({}, frozen, layout.shard_same(batch)))
+            hidden = layout.join(program({}, frozen, layout.shard(batch)))
             for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
                 begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
                 at = batch["example_starts"][row, place]

@@ -1,174 +1,245 @@
-"""The training loop."""
+"""The training loop: over the updates of one run, or of several runs that are trained in lockstep."""
 
+import contextlib
 import functools
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from research.data.batches import Batches
 from research.errors import InputError
-from research.parallel import layouts, program
+from research.parallel.layouts import Layout
+from research.parallel.program import Program
 from research.params.tree import Tree, merge, split
-from research.tracking.throughput import Meter
-from research.tracking.writer import Telemetry
-from research.train.checkpoint import Checkpoints
-from research.train.evaluate import evaluate
+from research.train.evaluate import Evaluation, evaluate
 from research.train.optimizer import carried
+from research.train.phases import Phase
+from research.train.run import TrainingRun
+from research.train.scalars import Scalars, structure, with_scalars
 from research.train.step import Batch, State, eval_step, split_microbatches, train_step
 
 
-def eval_program(model, layout: layouts.Layout) -> program.Program:
-    """The compiled evaluation of `model`."""
-    return layout.compile(functools.partial(eval_step, logits_fn=model.logits, totals_fn=model.kind.totals))
+class Trainer(Protocol):
+    """The device's side of training the runs of a loop. Lists have an element for each run."""
 
+    flops: float
+    compilations: int
 
-def train_program(experiment, phase=None, model=None) -> program.Program:
-    """The compiled training step of a phase (the first), for `model` in it; it reuses the buffers of the state it is given."""
-    phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
-    grad_transform = lambda gradient: functools.reduce(lambda g, r: r.wrap_grad(g), model.recipe.hooks, gradient)  # noqa: E731
-    step = functools.partial(train_step, gradient=model.gradient, grad_transform=grad_transform, tx=phase.tx)
-    return experiment.layout.compile(step, donate=(0,))
+    def enter(self, phase: Phase, states: Sequence[State]) -> None:
+        """Begin a phase from the full states of all parameters that ever train."""
 
+    def step(self, number: int, batches: Sequence[Batch], active: Sequence[bool]) -> Any:
+        """Make update `number`, from 1, of the active runs, and return their totals on the device."""
 
-class PhaseRunner:
-    """A phase under way: what trains in it on the devices, and all else that its step needs.
-
-    What stays open from the phase before keeps its moments; what opens starts afresh; what closes is frozen as it is.
-    """
-
-    def __init__(self, experiment, phase, whole: State, device_constants: Tree):
-        model, layout = experiment.enter(phase, whole.trainable), experiment.layout
-        state = State(whole.step, model.trainable, carried(phase.tx.init(model.trainable), whole.opt_state))
-        closed = split(whole.trainable, phase.plan.trained)[1]
-        self.state, self._closed, self._key = (layout.place(tree) for tree in (state, closed, experiment.dropout_key))
-        self._frozen, self._layout, self._kept = merge(device_constants, self._closed), layout, model.eval_params
-        self.program = train_program(experiment, phase, model)
-
-    def step(self, batch: Batch) -> dict[str, jax.Array]:
-        """One update; gives its totals."""
-        self.state, totals = self.program(self.state, self._frozen, batch, self._key)
-        return totals
+    def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
+        """Wait for the totals of a step and return them on the host, float64."""
 
     def eval_params(self) -> Tree:
-        """What to evaluate and to keep of all that trains at some time, on the devices."""
-        return merge(self._kept(self.state.trainable, self.state.opt_state), self._closed)
+        """Return the parameters to evaluate, on the device."""
 
-    def full_state(self, trainable: Tree | None = None) -> State:
-        """One device's copy of the state, with all that trains at some time (or the given tree for it)."""
-        trainable = merge(self.state.trainable, self._closed) if trainable is None else trainable
-        return self._layout.first(self.state.replace(trainable=trainable))
+    def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
+        """Evaluate such parameters on all examples."""
+
+    def full_state(self, run: int, params: Tree | None = None) -> State:
+        """Return the state of a run with all parameters that ever train, or with its part of `params` in their place."""
 
 
-def fit(experiment, workdir: Path, evaluated: program.Program, latest: Checkpoints, best: Checkpoints, console=None):
-    """Trains to the end, or until dev has not been better for the config's patience, from `latest` where it holds a checkpoint; `best`
-    keeps what was best on dev. Progress goes to the rich `console`, by default standard error.
+def fit(runs: Sequence[TrainingRun | None], trainer: Trainer) -> None:
+    """Train the runs to their end; None is a run that has ended before.
 
-    The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint then holds all that came before it, also that
-    training has stopped, and a run that is killed and started again does what it would have done. Gives the `Meter`, and how often a
-    step was compiled. The parameters that the model began with are used up, unless a regulariser keeps them.
+    All runs have the same phases and durations. The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint holds
+    all that came before it, so a run that is killed and started again does what it would have done. A run that diverges gets `error`;
+    where it is the only one, InputError is raised.
     """
-    e, model, layout, stopped = experiment, experiment.model, experiment.layout, False
-    identity = {"weights": model.weights_sha256, "data": e.data.fingerprint}
-    whole, before = resumed(e, workdir, latest, best, identity)
-    start, meter, window, compilations = int(whole.step), Meter(before.get("speed")), MetricAccumulator(e), 0
-    device_constants, due, patience = (
-        layout.place(model.device_constants),
-        e.schedule_of("log", "eval", "checkpoint"),
-        e.steps_of("patience"),
-    )
-    frozen = {part: device_constants[part] for part in model.frozen}  # what evaluation takes: nothing that only training asks for
-    with Telemetry(workdir, e.total_steps, resume=start, console=console) as telemetry:
-        for number, phase in enumerate(e.phases, 1):
-            if phase.stop <= start or stopped or before.get("stopped"):
-                continue
-            running, first = PhaseRunner(e, phase, whole, device_constants), max(start, phase.start)
-            stream, what, whole = e.train.stream(first), f"training, phase {number}" if len(e.phases) > 1 else "training", None
-            for step in range(first + 1, phase.stop + 1):
-                batch = next(stream)
-                meter.batch_ready(batch)
-                totals = running.step(split_microbatches(batch, e.config.accumulate, layout))
-                window.add(step, totals)
-                if step == first + 1:
-                    jax.block_until_ready(totals)  # what it took to compile is the first step's own time
-                if due("log", step) or due("eval", step) or due("checkpoint", step):
-                    telemetry.write(step, scores := window.scores())  # waits for the step, so that what follows is not timed as training
-                meter.step_done(running.program.flops, compiled=step == first + 1)
-                telemetry.show(what, step, window.note)
-                if due("log", step):
-                    telemetry.log(what, step, scores, meter.counts())
-                if due("eval", step):
-                    telemetry.show("evaluating")
-                    kept = running.eval_params()
-                    scores = model.scores(evaluate(evaluated, kept, frozen, e.dev, layout)[0])
-                    telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
-                    score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
-                    telemetry.judge(step, scores, model.task.metric, highest, best.step, model.positive)
-                    if highest is None or score > highest:
-                        best.save(running.full_state(kept), e.position(step), {**identity, "score": score, **model.learnt})
-                    stopped = bool(patience) and step - best.step >= patience
-                if due("checkpoint", step) or stopped:
-                    then = {"speed": meter.counts(), "stopped": stopped, "best": best.step}
-                    latest.save(running.full_state(), e.position(step), identity | then)
-                meter.exclude()
-                if stopped:
-                    telemetry.say(f"step {step}: stopped, as dev {model.metric_title} has not been better since step {best.step}")
-                    break
-            whole, compilations = running.full_state(), compilations + running.program.compilations
-    return meter, compilations
+    experiment = next(run.experiment for run in runs if run)
+    with contextlib.ExitStack() as stack:
+        for run in filter(None, runs):
+            stack.enter_context(run.telemetry)
+        for number, phase in enumerate(experiment.phases, 1):
+            _train(runs, trainer, phase, f"training, phase {number}" if len(experiment.phases) > 1 else "training")
 
 
-def resumed(experiment, workdir: Path, latest: Checkpoints, best: Checkpoints, identity: dict[str, Any]) -> tuple[State, dict[str, Any]]:
-    """The state to begin with, of all that trains at some time, and the metadata it was saved with.
+def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, title: str) -> None:
+    """Train the runs through one phase."""
+    training = lambda run: run is not None and not run.ended and run.start < phase.stop  # noqa: E731
+    if not any(map(training, runs)):
+        return
+    experiment = next(run.experiment for run in runs if training(run))
+    due, begin = experiment.schedule_of("log", "eval", "checkpoint"), max(phase.start, min(run.start for run in runs if training(run)))
+    trainer.enter(phase, [None if run is None else run.state for run in runs])
+    streams = [run.experiment.train.stream(begin) if training(run) else None for run in runs]
+    batches: list[Batch | None] = [None] * len(runs)
+    late: tuple | None = None  # a step's totals are fetched while the device does the next step
 
-    Raises InputError where the checkpoint is of another run, or where `best` has lost what it held at that time."""
-    e, state = experiment, State(np.zeros((), np.int32), experiment.model.trainable, ())
-    if latest.step is None:
-        return state, {}
-    meta = latest.meta()
-    check_identity(workdir, meta | {"position": latest.data()}, identity | {"position": e.position(latest.step)})
-    if meta.get("best") is not None and best.step is None:
-        raise InputError(f"{best.folder}: the checkpoint of step {meta['best']} is missing; remove {workdir} and train again")
-    phase = e.phase_of(latest.step)
-    return latest.restore(state.replace(opt_state=phase.tx.init(split(state.trainable, phase.plan.trained)[0]))), meta
+    def fetch() -> None:
+        nonlocal late
+        if late is not None:
+            step, active, totals = late
+            for run, trains, mine in zip(runs, active, trainer.totals(totals), strict=True):
+                if trains and run.error is None:
+                    _attempt(run, lambda run=run, mine=mine: run.metrics.add(step, mine), alone=len(runs) == 1)
+        late = None
+
+    def each(active: Sequence[bool]) -> list[tuple[int, TrainingRun]]:
+        return [(i, run) for i, (run, trains) in enumerate(zip(runs, active, strict=True)) if trains and run.error is None]
+
+    for step in range(begin + 1, phase.stop + 1):
+        if not any(map(training, runs)):
+            break
+        active = [training(run) and run.start < step for run in runs]
+        batches = [next(stream) if training(run) else batch for run, stream, batch in zip(runs, streams, batches, strict=True)]
+        for i, run in each(active):
+            run.meter.batch_ready(batches[i])
+        totals = trainer.step(step, batches, active)
+        fetch()
+        late = step, active, totals
+        if step == begin + 1:
+            jax.block_until_ready(totals)  # the first step's time includes the compilation
+        wanted = {name: due(name, step) for name in ("log", "eval", "checkpoint")}
+        if any(wanted.values()):
+            fetch()  # waits for the step, so that what follows is not timed as training
+        for _, run in each(active):
+            if any(wanted.values()):
+                run.telemetry.write(step, scores := run.metrics.scores())
+            run.meter.step_done(trainer.flops, compiled=step == begin + 1)
+            run.telemetry.show(title, step, run.metrics.note)
+            if wanted["log"]:
+                run.telemetry.log(title, step, scores, run.meter.counts())
+        if wanted["eval"]:
+            _evaluate(step, each(active), trainer, experiment.dev, alone=len(runs) == 1)
+        for i, run in each(active):
+            if wanted["checkpoint"] or run.stopped:
+                run.save(step, trainer.full_state(i))
+            run.meter.exclude()
+            if run.stopped:
+                title_of_metric = run.experiment.model.metric_title
+                run.telemetry.say(f"step {step}: stopped, as dev {title_of_metric} has not been better since step {run.best.step}")
+    for i, run in enumerate(runs):
+        if training(run):
+            run.state = trainer.full_state(i)
 
 
-def check_identity(workdir: Path, meta: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises InputError where the checkpoint's weights, data or place in the data are not those of `now`."""
-    for name, value in now.items():
-        if meta.get(name) != value:
-            raise InputError(f"{workdir}: trained on other {name} ({meta.get(name)} there, {value} now); give another --workdir")
+def _evaluate(step: int, runs: Sequence[tuple[int, TrainingRun]], trainer: Trainer, dev: Batches, alone: bool) -> None:
+    """Evaluate the runs, given with their places in the trainer's lists, on dev after update `step`."""
+    for _, run in runs:
+        run.telemetry.show("evaluating")
+    params = trainer.eval_params()
+    evaluations = trainer.evaluate(params, dev)
+    for i, run in runs:
+
+        def judge(i: int = i, run: TrainingRun = run) -> None:
+            scores = run.experiment.model.scores(evaluations[i].checked().totals)
+            run.judge(step, scores, lambda: trainer.full_state(i, params))
+
+        _attempt(run, judge, alone)
 
 
-class MetricAccumulator:
-    """Totals of the steps since the last log line, fetched one step late so that the device never waits for the host."""
+def _attempt(run: TrainingRun, action: Callable[[], None], alone: bool) -> None:
+    """Do something for a run; what goes wrong with it is its `error`, or is raised where it is alone."""
+    try:
+        action()
+    except InputError as error:
+        if alone:
+            raise
+        run.error = error
 
-    def __init__(self, experiment):
-        self._e, self._late, self._sum, self._norms, self.note = experiment, None, None, [], ""
 
-    def add(self, step: int, totals: Any) -> None:
-        """Takes the totals of `step`, on the device, and brings home those of the step before."""
-        self._fetch()
-        self._late = step, totals
+class SingleTrainer:
+    """The `Trainer` of one run, by its layout: on one device, or on several by data parallelism."""
 
-    def _fetch(self) -> None:
-        if self._late is None:
-            return
-        step, totals = self._late
-        totals = jax.tree.map(lambda x: np.asarray(x, np.float64), self._e.layout.first(totals))
-        self._late = None
-        loss = totals["loss"] / totals["count"]
-        if not np.isfinite(loss):
-            rate = f"--config.learning_rate={self._e.config.learning_rate:g}"
-            raise InputError(f"step {step}: the loss is {loss}; training diverged: lower {rate}")
-        self._norms.append(float(totals.pop("grad_norm")))
-        self._sum = totals if self._sum is None else jax.tree.map(np.add, self._sum, totals)
-        self._step, self.note = step, f"loss {loss:.3f}"
+    def __init__(self, experiment: Any):
+        self._experiment, self._layout = experiment, experiment.layout
+        self._constants = self._layout.place(experiment.model.device_constants)
+        self._evaluation = eval_program(experiment.model, self._layout)
+        self._counted: dict[int, tuple[Program, int]] = {}  # programs, and how often each had been compiled before
+        self._count(self._evaluation)
 
-    def scores(self) -> dict[str, float]:
-        """Training metrics over all steps since the last call."""
-        self._fetch()
-        scores = self._e.model.scores(self._sum)
-        optimizer = {"learning_rate": float(self._e.rates[self._step - 1]), "grad_norm": float(np.mean(self._norms))}
-        self._sum, self._norms = None, []
-        return {f"train/{name}": value for name, value in scores.items()} | optimizer
+    def _count(self, program: Program) -> None:
+        self._counted.setdefault(id(program), (program, program.compilations))
+
+    @property
+    def compilations(self) -> int:
+        """How often programs have been compiled for this run."""
+        return sum(program.compilations - before for program, before in self._counted.values())
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the last step."""
+        return self._program.flops
+
+    def enter(self, phase: Phase, states: Sequence[State]) -> None:
+        """Newly unfrozen parameters get fresh optimizer state; newly frozen ones keep their values."""
+        (whole,), experiment = states, self._experiment
+        model = experiment.enter(phase, whole.trainable)
+        fresh = phase.optimizer(experiment.scalars(phase.start)).init(model.trainable)
+        state = State(whole.step, model.trainable, carried(fresh, whole.opt_state))
+        frozen_now = split(whole.trainable, phase.plan.trained)[1]
+        self._state, self._frozen_now, self._key = (self._layout.place(x) for x in (state, frozen_now, experiment.dropout_key))
+        self._frozen, self._model = merge(self._constants, self._frozen_now), model.without_parameters
+        self._program = train_program(experiment, phase, model)
+        self._count(self._program)
+
+    def step(self, number: int, batches: Sequence[Batch], active: Sequence[bool]) -> Any:
+        batch = split_microbatches(batches[0], self._experiment.config.accumulate, self._layout)
+        scalars = self._experiment.scalars(number - 1)
+        self._state, totals = self._program(self._state, self._frozen, batch, self._key, scalars)
+        return totals
+
+    def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
+        return [jax.tree.map(lambda x: np.asarray(x, np.float64), self._layout.first(totals))]
+
+    def eval_params(self) -> Tree:
+        return merge(self._model.eval_params(self._state.trainable, self._state.opt_state), self._frozen_now)
+
+    def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
+        frozen = {part: self._constants[part] for part in self._experiment.model.frozen}
+        return [evaluate(self._evaluation, params, frozen, batches, self._layout)]
+
+    def full_state(self, run: int, params: Tree | None = None) -> State:
+        trainable = merge(self._state.trainable, self._frozen_now) if params is None else params
+        return self._layout.first(self._state.replace(trainable=trainable))
+
+    def replicated(self, trees: Sequence[Tree]) -> Tree:
+        """Return the parameters of the run as `evaluate` takes them."""
+        return self._layout.replicate(trees[0])
+
+
+def eval_program(model: Any, layout: Layout) -> Program:
+    """Return the compiled evaluation of `model`, shared with other models of its structure."""
+    return layout.program(f"eval {structure(model)}", eval_function(model))
+
+
+def eval_function(model: Any) -> Callable:
+    """Return the evaluation of one batch: (trainable, frozen, batch, axis) -> (logits, totals)."""
+    bare = model.without_parameters
+    return functools.partial(eval_step, logits_fn=bare.logits, totals_fn=bare.kind.totals)
+
+
+def train_program(experiment: Any, phase: Phase | None = None, model: Any = None) -> Program:
+    """Return the compiled training step of a phase (the first) for `model` in it, shared with other runs of its structure.
+
+    It takes (state, frozen, batch, key, scalars) and reuses the buffers of the state.
+    """
+    phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
+    key, step = f"train {program_key(experiment, model)}", train_function(phase, model)
+    return experiment.layout.program(key, step, donate=(0,), in_axes=(0, 0, 0, 0, None))
+
+
+def program_key(experiment: Any, model: Any) -> str:
+    """Return what the training step of a model depends on, beside the shapes of its batches."""
+    return f"{structure(model)} {experiment.total_steps if model.recipe.hooks else 0}"  # an average over the last steps knows the total
+
+
+def train_function(phase: Phase, model: Any) -> Callable:
+    """Return one update of a phase: (state, frozen, batch, key, scalars, axis) -> (state, totals)."""
+    bare, optimizer = model.without_parameters, phase.optimizer
+
+    def step(state: State, frozen: Tree, batch: Batch, key: jax.Array, scalars: Scalars, axis: str | None = None):
+        now = with_scalars(bare, scalars)
+        wrap = lambda gradient: functools.reduce(lambda g, hook: hook.wrap_grad(g), now.recipe.hooks, gradient)  # noqa: E731
+        tx = optimizer(scalars)
+        return train_step(state, frozen, batch, key, gradient=now.gradient, grad_transform=wrap, tx=tx, axis=axis)
+
+    return step

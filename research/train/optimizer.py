@@ -1,5 +1,8 @@
 """From a plan to an optax transformation: schedules, groups, one clip over what trains."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -38,11 +41,11 @@ def schedule(name: str, peak: float, warmup: int, total: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(lowest, peak, warmup), after], [warmup]) if warmup else after
 
 
-def _group(entry: Entry, config) -> optax.GradientTransformation:
+def _group(entry: Entry, config, weight_decay: Any) -> optax.GradientTransformation:
     """One group's own chain. Decay is decoupled (Loshchilov & Hutter 2019), except for plain Adam and SGD, whose decay is
     the classic L2 term that goes through the optimizer."""
     scale = OPTIMIZERS[config.optimizer](config)
-    decay = optax.add_decayed_weights(config.weight_decay) if entry.decay and config.weight_decay else optax.identity()
+    decay = optax.add_decayed_weights(weight_decay) if entry.decay else optax.identity()
     first, second = (scale, decay) if config.optimizer in ("adamw", "adafactor") else (decay, scale)
     return optax.chain(first, second, optax.scale(entry.treatment.multiplier) if entry.treatment.multiplier != 1.0 else optax.identity())
 
@@ -71,13 +74,9 @@ def _clip(limit: float) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def make(plan: Plan, config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The transformation of the trainable half: clip its global norm once, then each group's own chain, then the learning rate, which
-    is a function of the run's step, whenever a group opened.
-
-    Raises InputError for an unknown optimizer or one that has no bias to leave uncorrected, and for a multiplier that is not positive
-    (freeze the parameter instead).
-    """
+def check(plan: Plan, config) -> None:
+    """Raise InputError for an unknown optimizer, for one without moments whose bias could stay uncorrected, and for a multiplier that is
+    not positive (freeze the parameter instead)."""
     if config.optimizer not in OPTIMIZERS:
         raise InputError(f"optimizer {config.optimizer!r}: {nearest(config.optimizer, OPTIMIZERS)}")
     if not config.bias_correction and config.optimizer not in ADAMS:
@@ -86,12 +85,21 @@ def make(plan: Plan, config, rate: optax.Schedule) -> optax.GradientTransformati
         if entry.treatment.trained and not entry.treatment.multiplier > 0:
             raise InputError(f"rule {entry.rule!r}: learning-rate multiplier {entry.treatment.multiplier:g} on {name}; freeze it instead")
 
+
+def make(plan: Plan, config, scalars: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Return the optimizer of the trainable parameters: clip their global norm once, then each group's chain, then the learning rate.
+
+    `scalars` has `learning_rate` and `weight_decay`; they may be arguments of a compiled program. The state does not depend on them.
+    Raises InputError as `check` does.
+    """
+    check(plan, config)
+
     def labels(trainable: Tree) -> Tree:
         return map_named(lambda name, _: plan.entries[name].group, trainable)
 
-    groups = {group: _group(entry, config) for group, entry in plan.groups.items()}
+    groups = {group: _group(entry, config, scalars["weight_decay"]) for group, entry in plan.groups.items()}
     clip = _clip(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optax.partition(groups, labels), optax.scale_by_learning_rate(rate))
+    return optax.chain(clip, optax.partition(groups, labels), optax.scale(-scalars["learning_rate"]))
 
 
 def carried(fresh: optax.OptState, before: optax.OptState) -> optax.OptState:

@@ -1,6 +1,9 @@
 """When what trains: the phases of a run, one after the other."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import optax
 
@@ -9,19 +12,20 @@ from research.config import durations
 from research.errors import InputError
 from research.params import plan as plans
 from research.train import optimizer
+from research.train.scalars import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The steps over `start` and up to `stop`, in which the same parameters train."""
+    """The steps over `start` and up to `stop`, in which the same parameters train. `optimizer` makes their optimizer for given scalars."""
 
     start: int
     stop: int
     plan: plans.Plan
-    tx: optax.GradientTransformation
+    optimizer: Callable[[Scalars], optax.GradientTransformation]
 
 
-def make(model: AdaptedModel, rate: optax.Schedule, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
+def make(model: AdaptedModel, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
     """The phases of a run of `total` steps. Raises InputError where one would begin after the end."""
     c, count = model.config, len(model.plan.phases or (model.plan,))
     every = durations.steps(c, "phase", total=total, **sizes) or -(-total // (2 * max(count - 1, 1)))
@@ -32,10 +36,17 @@ def make(model: AdaptedModel, rate: optax.Schedule, total: int, sizes: dict[str,
         raise InputError(
             f"method={c.method}: {what}; shorten the phases with --config.phase_percent={100 // count}, or open more at a time"
         )
-    found = []
-    for plan, start, stop in zip(model.plan.phases or (model.plan,), starts, [*starts[1:], total], strict=True):
-        tx = optimizer.make(plan, c, rate)
-        for hook in model.recipe.hooks:
-            tx = hook.optimizer(tx, c, total)
-        found.append(Phase(start, stop, plan, tx))
-    return tuple(found)
+    plans_of_phases = model.plan.phases or (model.plan,)
+    for plan in plans_of_phases:
+        optimizer.check(plan, c)
+    return tuple(
+        Phase(start, stop, plan, functools.partial(_optimizer, model.recipe.hooks, c, total, plan))
+        for plan, start, stop in zip(plans_of_phases, starts, [*starts[1:], total], strict=True)
+    )
+
+
+def _optimizer(hooks: tuple, config: Any, total: int, plan: plans.Plan, scalars: Scalars) -> optax.GradientTransformation:
+    tx = optimizer.make(plan, config, scalars)
+    for hook in hooks:
+        tx = hook.optimizer(tx, config, total)
+    return tx

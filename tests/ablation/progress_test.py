@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from research.ablation import progress
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.tracking import writer
 from tests.ablation import sweeps
 

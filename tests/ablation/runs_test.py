@@ -56,10 +56,10 @@ def test_an_error_of_any_type_leaves_the_other_runs_and_is_removed_when_the_run_
     specs, job = sweep_runs.identify(cells()), modes.run
     first, second, *others = specs
 
-    def run(config, folder, console):
+    def run(config, folder, console, build):
         if config.method == "linear_probe" and config.seed == 0:
             raise OSError(28, "No space left on device")
-        return job(config, folder, console) if config.method == "linear_probe" else {"metrics": {}}["nothing"]
+        return job(config, folder, console, build) if config.method == "linear_probe" else {"metrics": {}}["nothing"]
 
     with monkeypatch.context() as patch:
         patch.setattr(modes, "run", run)
@@ -74,7 +74,7 @@ def test_an_error_of_any_type_leaves_the_other_runs_and_is_removed_when_the_run_
 
 
 def test_an_interrupted_run_is_not_failed(tmp_path, monkeypatch):
-    def run(*_):
+    def run(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(modes, "run", run)
@@ -98,10 +98,11 @@ def test_a_fleet_that_fails_is_trained_one_by_one(tmp_path, monkeypatch):
     def run(*_):
         raise MemoryError("all of it")
 
-    monkeypatch.setattr(fleet, "run", run)
+    monkeypatch.setattr(fleet, "_together", run)
     messages = do(specs, tmp_path, list(specs))
-    assert "MemoryError: all of it" in messages[0]
-    assert ["test accuracy" in line for line in messages] == [False, True, True]
+    assert messages[0] == "2 runs as one program"
+    assert messages[1] == "2 runs one after the other: together they failed: MemoryError: all of it"
+    assert ["test accuracy" in line for line in messages] == [False, False, True, True]
     assert all(run.result["environment"]["fleet"] == [] for run in sweep_runs.results(specs, tmp_path))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.ablation import sweep
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.experiment import workdir as workdirs
 from tests import runs
 

@@ -75,15 +75,15 @@ def options(method, **changes):
 def test_an_interrupted_run_saves_the_same_average_as_an_uninterrupted_one(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
     uninterrupted = modes.run(c, tmp_path / "uninterrupted", QUIET)
-    step = loop.PhaseRunner.step
+    step = loop.SingleTrainer.step
 
-    def interrupt(self, batch):
-        if int(self.state.step) == 8:
+    def interrupt(self, number, *rest):
+        if number == 9:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.PhaseRunner, "step", interrupt)
+        patch.setattr(loop.SingleTrainer, "step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             modes.run(c, tmp_path / "interrupted", QUIET)
     assert Checkpoints(tmp_path / "interrupted" / "checkpoints", "latest").step == 5
@@ -100,7 +100,9 @@ def test_the_saved_parameters_are_the_average_over_phases_and_devices(tmp_path):
     experiment = experiments.build(c)
     best, latest = (Checkpoints(tmp_path / "checkpoints", kind) for kind in ("best", "latest"))
     saved, phase = flatten(best.restore_trainable(experiment.model.trainable)), experiment.phases[-1]
-    last = latest.restore(init_state(experiment.model.at(phase.plan, experiment.model.trainable).trainable, phase.tx))
+    last = latest.restore(
+        init_state(experiment.model.at(phase.plan, experiment.model.trainable).trainable, phase.optimizer(experiment.scalars(0)))
+    )
     average, plain = flatten(average_in(last.opt_state)), flatten(last.trainable)
     for name, x in saved.items():
         np.testing.assert_array_equal(x, average[name])

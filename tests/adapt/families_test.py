@@ -89,7 +89,7 @@ def test_a_method_trains_the_named_parameters_in_every_family(source, name):
 def step(model, plan, values):
     """Return all parameters after one update by `plan`, without compiling. `values` has all that train in any phase."""
     now = model.at(plan, values)
-    tx = optimizer.make(plan, model.config, lambda count: 0.01)
+    tx = optimizer.make(plan, model.config, {"learning_rate": 0.01, "weight_decay": model.config.weight_decay})
     batch = jax.tree.map(lambda x: x[None], small.batch_of(model))
     key = jax.random.key_data(jax.random.key(0))
     state, totals = train_step(init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)

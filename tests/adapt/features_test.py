@@ -86,7 +86,13 @@ def test_cached_states_give_the_same_losses_and_every_parameter_moves(method):
         before = {name: np.array(leaf) for name, leaf in flatten(experiment.model.trainable).items()}
         state, step, losses = init_state(experiment.model.trainable, experiment.tx), loop.train_program(experiment), []
         for number, batch in zip(range(experiment.total_steps), experiment.train.stream(), strict=False):
-            state, totals = step(state, experiment.model.frozen, split_microbatches(batch, 1, experiment.layout), experiment.dropout_key)
+            state, totals = step(
+                state,
+                experiment.model.frozen,
+                split_microbatches(batch, 1, experiment.layout),
+                experiment.dropout_key,
+                experiment.scalars(int(state.step)),
+            )
             losses.append(float(totals["loss"] / totals["count"]))
             if number == 2:
                 moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}

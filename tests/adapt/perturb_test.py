@@ -240,7 +240,13 @@ def losses(method, steps=4, **changes):
     state, frozen, key = map(layout.replicate, trees)
     step, stream = loop.train_program(experiment), experiment.train.stream()
     for _ in range(steps):
-        state, totals = step(state, frozen, split_microbatches(next(stream), experiment.config.accumulate, layout), key)
+        state, totals = step(
+            state,
+            frozen,
+            split_microbatches(next(stream), experiment.config.accumulate, layout),
+            key,
+            experiment.scalars(int(layout.first(state).step)),
+        )
         totals = layout.first(totals)
         rows.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
         flops = flops or step.flops

@@ -144,7 +144,7 @@ def test_child_tuning_d_has_the_same_mask_on_any_devices_and_moves_nothing_else(
     state, step, stream = init_state(experiment.model.trainable, experiment.tx), loop.train_program(experiment), experiment.train.stream()
     for _ in range(2):
         batch = split_microbatches(next(stream), 1, experiment.layout)
-        state, _ = step(state, experiment.model.device_constants, batch, experiment.dropout_key)
+        state, _ = step(state, experiment.model.device_constants, batch, experiment.dropout_key, experiment.scalars(int(state.step)))
     for name, x in flatten(state.trainable).items():
         moved = np.asarray(x) != before[name]
         assert not moved[~mask[name]].any() if name in mask else moved.any(), name

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from research.params.tree import flatten, merge
 from research.tracking import curves
 from research.train import loop
 from research.train.evaluate import evaluate
-from research.train.step import State, split_microbatches
+from research.train.step import State
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -53,33 +54,36 @@ def copy(tree):
     return jax.tree.map(np.array, tree)
 
 
-class Watched(loop.PhaseRunner):
-    """A phase runner that records parameters and losses, and copies the workdir when the run reaches step `cut`."""
+class Watched(loop.SingleTrainer):
+    """A trainer that records its phases in `seen`, and copies the workdir before update `cut` + 1."""
 
     seen, cut, workdir = [], None, None
 
-    def __init__(self, experiment, phase, state, device_constants):
+    def enter(self, phase, states):
         if Watched.seen:
             Watched.seen[-1].finish()  # the next phase donates the arrays of this one
-        super().__init__(experiment, phase, state, device_constants)
-        self.experiment, self.phase, self.first, self.losses = experiment, phase, int(state.step), []
-        self.before, self.began = flatten(copy(self.full_state().trainable)), names_in(self.state.opt_state)
-        Watched.seen.append(self)
+        first = int(states[0].step)
+        super().enter(phase, states)
+        now = SimpleNamespace(experiment=self._experiment, phase=phase, first=first, losses=[])
+        now.before, now.began = flatten(copy(self.full_state(0).trainable)), names_in(self._state.opt_state)
 
-    def finish(self):
-        self.after, self.ended = flatten(copy(self.full_state().trainable)), names_in(self.state.opt_state)
+        def finish():
+            now.after, now.ended = flatten(copy(self.full_state(0).trainable)), names_in(self._state.opt_state)
 
-    def step(self, batch):
-        if self.first + len(self.losses) == Watched.cut:
+        now.finish = finish
+        Watched.seen.append(now)
+
+    def step(self, number, batches, active):
+        if number - 1 == Watched.cut:
             shutil.copytree(Watched.workdir, Watched.workdir.with_name("cut"))
-        totals = super().step(batch)
-        on_one_device = self.experiment.layout.first(totals)
-        self.losses.append(float(on_one_device["loss"] / on_one_device["count"]))
+        totals = super().step(number, batches, active)
+        on_one_device = self._layout.first(totals)
+        Watched.seen[-1].losses.append(float(on_one_device["loss"] / on_one_device["count"]))
         return totals
 
 
 def watch(patch, cut=None, workdir=None):
-    patch.setattr(loop, "PhaseRunner", Watched)
+    patch.setattr(modes, "SingleTrainer", Watched)
     Watched.seen, Watched.cut, Watched.workdir = [], cut, workdir
     return Watched.seen
 
@@ -95,7 +99,7 @@ def names_in(opt_state) -> set[str]:
     return names
 
 
-def check_what_moves(seen: list[Watched]) -> None:
+def check_what_moves(seen: list[SimpleNamespace]) -> None:
     seen[-1].finish()
     model, moved = seen[0].experiment.model, set()
     trained, all_params = set(model.plan.trained), flatten(merge(model.trainable, model.frozen))
@@ -163,9 +167,9 @@ def check(method, tmp_path, monkeypatch, other_process):
     monkeypatch.setattr(curves, "draw", lambda *_: None)
 
     def evaluated(*arguments):
-        scores, last = evaluate(*arguments)
-        logits.append(last)
-        return scores, last
+        outcome = evaluate(*arguments)
+        logits.append(outcome.logits)
+        return outcome
 
     # 1. Frozen parameters do not change, trainable ones do, and only these have optimizer state.
     with monkeypatch.context() as patch:
@@ -193,10 +197,11 @@ def check(method, tmp_path, monkeypatch, other_process):
         patch.setattr(layouts, "layout", lambda mode: layouts.Layout(4))
         experiment = experiments.build(runs.config(**changes))
         state, several = State(np.zeros((), np.int32), experiment.model.trainable, ()), watch(patch)
+        trainer = Watched(experiment)
         for phase in experiment.phases:
-            running = Watched(experiment, phase, state, experiment.layout.replicate(experiment.model.device_constants))
+            trainer.enter(phase, [state])
             stream = experiment.train.stream(phase.start)
-            for _ in range(phase.start, phase.stop):
-                running.step(split_microbatches(next(stream), 1, experiment.layout))
-            state = running.full_state()
+            for number in range(phase.start + 1, phase.stop + 1):
+                trainer.step(number, [next(stream)], [True])
+            state = trainer.full_state(0)
     np.testing.assert_allclose([loss for running in several for loss in running.losses], losses, atol=1e-5)

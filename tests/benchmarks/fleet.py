@@ -25,13 +25,13 @@ HEAD = """| method | as a fleet | one after the other | of the fleet's | as comm
 |---|---|---|---|---|---|
 """
 SWEEP = """
-from configs import common
 from research.ablation import sweep as sweeps
+from research.config import fields
 
 def base(arg=""):
-    c = common.base("trec", common.words("", model="minilm", data="files"))
+    c = fields.base("trec", fields.words("", model="minilm", data="files"))
     c.data.path, c.method, c.max_length, c.parallel = {data!r}, {method!r}, 64, "auto"
-    return common.override(c, {{"total_examples": {examples}, "eval_percent": 50.0}})
+    return fields.override(c, {{"total_examples": {examples}, "eval_percent": 50.0}})
 
 def sweep(arg=""):
     return sweeps.seeds({seeds})

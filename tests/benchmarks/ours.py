@@ -1,7 +1,6 @@
 """Our worker: `python -m tests.benchmarks.ours WORKLOAD` measures research/ the way its runs use it. Started by `compare`."""
 
 import importlib
-import itertools
 import json
 import sys
 import tempfile
@@ -23,9 +22,9 @@ from research.data.encode import Tokens
 from research.experiment import build as experiments
 from research.experiment import experiment, initialize
 from research.parallel import layouts
-from research.train import optimizer, phases, step
+from research.train import phases, scalars, step
 from research.train.evaluate import evaluate
-from research.train.loop import MetricAccumulator, eval_program, train_program
+from research.train.loop import eval_program, train_program
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 
@@ -37,17 +36,19 @@ class Training:
 
     def __init__(self, e):
         model, layout = e.model, e.layout
-        self._e, self._number, self.program = e, itertools.count(1), train_program(e)
-        self._state = layout.place(step.init_state(model.trainable, e.phases[0].tx))
+        self._e, self.program = e, train_program(e)
+        self._scalars = scalars.scalars(e.config, e.config.learning_rate)
+        self._state = layout.place(step.init_state(model.trainable, e.phases[0].optimizer(self._scalars)))
         self._frozen, self._key = layout.place(model.frozen), layout.place(experiment.Experiment.dropout_key.fget(e))
 
     def run(self, batches: Iterable[step.Batch]) -> int:
         """Trains on `batches`, to the end of the last step; returns how many they were."""
-        steps, window = 0, MetricAccumulator(self._e)  # fetches each step's totals, as a run does
+        steps, late = 0, {}
         for batch in batches:
             parts = step.split_microbatches(batch, self._e.config.accumulate, self._e.layout)
-            self._state, totals = self.program(self._state, self._frozen, parts, self._key)
-            window.add(next(self._number), totals)
+            self._state, totals = self.program(self._state, self._frozen, parts, self._key, self._scalars)
+            jax.tree.map(np.asarray, late)  # as a run does, fetches the totals of a step while the next one is computed
+            late = totals
             steps += 1
         jax.block_until_ready(self._state)
         return steps
@@ -72,10 +73,10 @@ def random_ids(w: Train | Evaluate) -> np.ndarray:
 
 
 def looped(model: AdaptedModel, rows: int) -> Training:
-    """The loop of a model without data of its own, at a rate that hardly falls."""
-    layout, rate = layouts.layout("jit"), optimizer.schedule("linear", model.config.learning_rate, 0, FOREVER)
-    found = phases.make(model, rate, FOREVER, {"batch_size": rows, "epoch_steps": 1})
-    return Training(SimpleNamespace(config=model.config, model=model, layout=layout, rate=rate, phases=found))
+    """The loop of a model without data of its own, at a constant learning rate."""
+    made = phases.make(model, FOREVER, {"batch_size": rows, "epoch_steps": 1})
+    layout = layouts.layout("jit")
+    return Training(SimpleNamespace(config=model.config, model=model, layout=layout, phases=made, total_steps=FOREVER))
 
 
 def measure_training(w: Train) -> Callable[[int], dict]:

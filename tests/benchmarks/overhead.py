@@ -32,14 +32,13 @@ def timed(seconds: Counter) -> Iterator[None]:
     """Within it, what the parts take is added to `seconds`."""
     import jax
 
-    from research.ablation import meeting
     from research.experiment import evaluations, modes
     from research.parallel import program
     from research.tracking import curves, writer
     from research.train import checkpoint
 
     where = {
-        "programs": [(program.Program, "__call__"), (meeting.Meeting, "_run")],
+        "programs": [(program.Program, "__call__")],
         "checkpoints": [(checkpoint.Checkpoints, name) for name in ("__init__", "save", "restore_trainable", "meta", "bytes")],
         "metrics": [(writer.Telemetry, name) for name in ("__init__", "write", "__exit__")],
         "predictions": [(evaluations, "prediction_rows"), (evaluations, "write_lines")],

@@ -74,7 +74,7 @@ def test_what_is_frozen_has_no_optimizer_state_and_does_not_move(method):
     frozen, before = digest(jax.tree.map(np.asarray, e.model.frozen)), {name: np.array(x) for name, x in trained.items()}
     step, stream = loop.train_program(e), e.train.stream()
     for _ in range(3):
-        state, _ = step(state, e.model.frozen, split_microbatches(next(stream), 1, e.layout), e.dropout_key)
+        state, _ = step(state, e.model.frozen, split_microbatches(next(stream), 1, e.layout), e.dropout_key, e.scalars(1))
     assert digest(jax.tree.map(np.asarray, e.model.frozen)) == frozen
     unread = {"encoder/embeddings/type/embedding", "encoder/embeddings/position/embedding", "encoder/embeddings/word/embedding"}
     still = [name for name, x in flatten(state.trainable).items() if np.array_equal(x, before[name])]
@@ -86,7 +86,7 @@ def test_a_probe_does_about_a_third_of_the_work():
     for method in ("full", "linear_probe"):
         e = experiments.build(runs.config(arg=f"smoke,method={method}", parallel="jit"))
         step, batch = loop.train_program(e), next(e.train.stream())
-        step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
+        step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(0))
         flops[method] = step.flops
     assert flops["linear_probe"] < 0.36 * flops["full"]
 
@@ -97,7 +97,9 @@ def losses(steps: int = 20, **changes):
     state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.frozen, e.dropout_key))
     step, stream = loop.train_program(e), e.train.stream()
     for _ in range(steps):
-        state, totals = step(state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key)
+        state, totals = step(
+            state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key, e.scalars(int(layout.first(state).step))
+        )
         totals = layout.first(totals)
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found)

@@ -207,7 +207,7 @@ def test_the_classes_of_a_head_are_found_by_name(tmp_path):
     assert np.array_equal(one, other[:, ::-1]) and not np.array_equal(one, other)
     with pytest.raises(InputError, match="its head has the classes neg, pos, but the task has good, bad; leave out weights.head"):
         initialize.build_model(again, ("good", "bad"))
-    with pytest.raises(InputError, match="it has no classifier; leave it out"):
+    with pytest.raises(InputError, match="it has no classifier; leave out weights.head"):
         initialize.build_model(runs.config(weights__head=True), ("neg", "pos"))
 
 
@@ -285,10 +285,10 @@ def test_a_folder_of_sentence_transformers_is_read_back_with_its_head_and_its_po
     with pytest.raises(InputError, match="pooling=mean: the head that weights.head loads was trained with pooling=max; leave out"):
         initialize.build_model(runs.config(weights__source=str(folder), weights__head=True, pooling="mean"), ("neg", "pos"))
     fresh = initialize.build_model(runs.config(weights__source=str(folder)), ("neg", "pos"))
-    assert fresh.config.pooling == "max" and "2_Dense: left out" in summary.summary(fresh)
+    assert fresh.config.pooling == "max" and "2_Dense: not loaded" in summary.summary(fresh)
     dense = folder / "2_Dense" / "config.json"
     dense.write_text(dense.read_text().replace("linear.Identity", "activation.Tanh"))
-    with pytest.raises(InputError, match="it has no classifier; leave it out"):
+    with pytest.raises(InputError, match="it has no classifier; leave out weights.head"):
         initialize.build_model(again, ("neg", "pos"))
 
 

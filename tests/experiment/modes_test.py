@@ -18,8 +18,8 @@ from research.experiment import build as experiments
 from research.experiment import initialize, modes, summary
 from research.experiment import workdir as workdirs
 from research.tasks import catalog
-from research.train import loop
 from research.train.checkpoint import Checkpoints
+from research.train.run import check_identity
 from tests import runs
 
 QUIET = Console(quiet=True)
@@ -149,7 +149,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut" / "result.json").exists()
-    assert "going on from step" in runs.start(*flags, f"--workdir={tmp_path / 'cut'}").stderr
+    assert "resuming from step" in runs.start(*flags, f"--workdir={tmp_path / 'cut'}").stderr
 
     whole, cut = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut"))
     assert whole["params"]["sha256"] == cut["params"]["sha256"]
@@ -219,8 +219,8 @@ def test_one_workdir_is_one_process_at_a_time(unfinished):
 def test_other_data_under_an_unfinished_run_is_refused(tmp_path):
     meta = {"weights": "w", "data": "d"}
     with pytest.raises(InputError, match="trained on other data .d there, e now."):
-        loop.check_identity(tmp_path, meta, meta | {"data": "e"})
-    loop.check_identity(tmp_path, meta, meta)
+        check_identity(tmp_path, meta, meta | {"data": "e"})
+    check_identity(tmp_path, meta, meta)
 
 
 def test_a_workdir_of_another_config_is_refused_by_the_field_that_differs(finished):

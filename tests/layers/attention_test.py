@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.layers import attention
-from research.layers.dropout import keep_mask
+from research.layers.dropout import Rate, keep_mask
 from research.layers.precision import Precision
 
 B, H, L, D, RATE = 4, 6, 8, 5, 0.2
@@ -47,7 +47,7 @@ def test_in_chunks_the_result_and_gradients_are_those_of_the_formula(monkeypatch
     mask, *salts = given[4:]
     salts = salts if rate else (None, None)
     assert attention._heads(B * H, H, L * L) == CHUNKS[weights]
-    actual = with_gradients(lambda q, k, v: attention.attention(q, k, v, mask, *salts, rate, Precision()), given)
+    actual = with_gradients(lambda q, k, v: attention.attention(q, k, v, mask, *salts, Rate.of(rate) if rate else None, Precision()), given)
     expected = with_gradients(lambda q, k, v: formula(q, k, v, mask, *salts, rate), given)
     for x, y in zip(actual, expected, strict=True):
         np.testing.assert_allclose(x, y, atol=2e-6)
@@ -58,7 +58,7 @@ def test_in_chunks_the_result_and_gradients_are_those_of_the_formula(monkeypatch
 @pytest.mark.parametrize("weights", (B * H * L * L, H * L * L, 3 * L * L))
 def test_bfloat16_in_chunks_equals_bfloat16_at_once_bit_for_bit(monkeypatch, given, weights):
     mask, *salts = given[4:]
-    function = jax.jit(lambda q, k, v: attention.attention(q, k, v, mask, *salts, RATE, Precision("bfloat16")))
+    function = jax.jit(lambda q, k, v: attention.attention(q, k, v, mask, *salts, Rate.of(RATE), Precision("bfloat16")))
     at_once = with_gradients(function, given)
     monkeypatch.setattr(attention, "CHUNK", weights)
     for in_chunks, expected in zip(with_gradients(function, given), at_once, strict=True):
@@ -71,7 +71,7 @@ def test_a_second_derivative_is_an_error_in_chunks(monkeypatch, given):
     q, k, v, _, mask, *_ = given
 
     def slope(q):
-        return jax.grad(lambda q: attention.attention(q, k, v, mask, None, None, 0.0, Precision()).sum())(q).sum()
+        return jax.grad(lambda q: attention.attention(q, k, v, mask, None, None, None, Precision()).sum())(q).sum()
 
     assert np.isfinite(jax.grad(slope)(q)).all()  # all heads in one chunk
     monkeypatch.setattr(attention, "CHUNK", 1)

@@ -21,7 +21,7 @@ def losses_and_flops(method: str, **changes) -> tuple[np.ndarray, float]:
     e = experiments.build(runs.config(arg=f"smoke,method={method}", total_epochs=3.0, learning_rate=0.01, **changes))
     state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
     for _, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key)
+        state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step)))
         found.append(float(totals["loss"] / totals["count"]))
     return np.array(found), step.flops
 

@@ -32,7 +32,7 @@ def run(c, grads, start=None, rules=None, rate=0.1):
     start = params() if start is None else start
     plan = plans.make(start, rules or TABLE, NO_DECAY)
     now, _ = split(start, plan.trained)
-    tx = optimizer.make(plan, c, optax.constant_schedule(rate))
+    tx = optimizer.make(plan, c, {"learning_rate": rate, "weight_decay": c.weight_decay})
     state, path = tx.init(now), []
 
     @jax.jit
@@ -230,12 +230,12 @@ def opening(c, rate, before=3, after=2):
     state, updates, border = (), [], []
     for phase, steps in zip(plan.phases, (before, after), strict=True):
         now, _ = split(params(), phase.trained)
-        tx = optimizer.make(phase, c, rate)
+        at_step = lambda step, phase=phase: optimizer.make(phase, c, {"learning_rate": rate(step), "weight_decay": c.weight_decay})  # noqa: E731
         border.append(state)
-        state = optimizer.carried(tx.init(now), state)
+        state = optimizer.carried(at_step(0).init(now), state)
         border.append(state)
         for _ in range(steps):
-            found, state = tx.update(jax.tree.map(np.ones_like, now), state, now)
+            found, state = at_step(len(updates)).update(jax.tree.map(np.ones_like, now), state, now)
             updates.append(flatten(found))
     return updates, border[2:]
 

@@ -14,7 +14,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten
 from research.train import loop, phases
-from research.train.step import State, split_microbatches
+from research.train.step import State
 from tests import runs
 
 pytestmark = pytest.mark.slow
@@ -45,16 +45,17 @@ def train_all(method: str, **changes) -> list[Seen]:
     """Trains as `train.fit` does, without its files."""
     steps = {"total_steps": LONG * COUNT[method], "phase_steps": LONG}
     e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, **steps, **changes))
-    whole, device_constants, found = State(np.zeros((), np.int32), e.model.trainable, ()), e.layout.replicate(e.model.device_constants), []
+    whole, trainer, found = State(np.zeros((), np.int32), e.model.trainable, ()), loop.SingleTrainer(e), []
     for phase in e.phases:
-        running = loop.PhaseRunner(e, phase, whole, device_constants)
-        before, began, stream, losses = copy(running.whole().trainable), copy(running.state.opt_state), e.train.stream(phase.start), []
-        for _ in range(phase.start, phase.stop):
-            totals = running.step(split_microbatches(next(stream), 1, e.layout))
+        trainer.enter(phase, [whole])
+        state, stream, losses = trainer.full_state(0), e.train.stream(phase.start), []
+        before, began = copy(state.trainable), copy(state.opt_state)
+        for number in range(phase.start + 1, phase.stop + 1):
+            totals = trainer.step(number, [next(stream)], [True])
             losses.append(float(totals["loss"] / totals["count"]))
-        whole = running.whole()
+        whole = trainer.full_state(0)
         after, ended, cached = copy(whole.trainable), copy(whole.opt_state), e.train.hidden is not None
-        found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, running.program.flops, cached))
+        found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, trainer.flops, cached))
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.ablation.report import plots, tables
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.config import recorded
 from research.tasks.metrics import title as metric_title
 

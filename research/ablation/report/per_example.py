@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from research.ablation.report import statistics
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.errors import InputError
 
 MIN_EXAMPLES = 50  # for a bootstrap interval

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from research.ablation.runs import Run
+from research.ablation.run import Run
 
 RERUN = "--rerun_outdated trains them again"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from research.ablation.report import statistics, tables
 from research.ablation.report.published import METRICS, PublishedCell, Table, of_setting
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.config import recorded
 from research.errors import InputError
 from research.experiment import workdir as workdirs

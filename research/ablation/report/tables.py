@@ -11,7 +11,7 @@ import numpy as np
 
 from research.ablation.report import per_example, statistics
 from research.ablation.report.remarks import remarks
-from research.ablation.runs import Run
+from research.ablation.run import Run
 
 COLUMNS = (
     "test",

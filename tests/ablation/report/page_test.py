@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from research.ablation import sweep
 from research.ablation.report import page, plots, statistics, tables
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.config import recorded
 from research.tracking import writer
 from tests import runs as small

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from research.ablation.report import remarks, tables
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from tests.ablation import sweeps
 
 

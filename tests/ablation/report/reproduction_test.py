@@ -11,7 +11,7 @@ from scipy import stats
 from research.ablation.report import reproduction, statistics
 from research.ablation.report.published import PublishedCell, Table
 from research.ablation.report.reproduction import judge, markdown
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.config import fields
 
 CONFIG = fields.base("imdb", fields.words("", model="bert-base", data="tfds"))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from research.ablation.report import remarks, statistics, tables
-from research.ablation.runs import Run
+from research.ablation.run import Run
 from research.errors import InputError
 from tests.ablation import sweeps
 
