@@ -64,7 +64,7 @@ class Watched(loop.SingleTrainer):
             Watched.seen[-1].finish()  # the next phase donates the arrays of this one
         first = int(states[0].step)
         super().enter(phase, states)
-        now = SimpleNamespace(experiment=self._experiment, phase=phase, first=first, losses=[])
+        now = SimpleNamespace(experiment=self._experiment, phase=phase, first=first, losses=[], frozen=self._frozen)
         now.before, now.began = flatten(copy(self.full_state(0).trainable)), names_in(self._state.opt_state)
 
         def finish():
@@ -109,7 +109,7 @@ def check_what_moves(seen: list[SimpleNamespace]) -> None:
         trained_now = set(running.phase.plan.trained)
         moved_now = {name for name, leaf in running.after.items() if not np.array_equal(leaf, running.before[name])}
         assert moved_now <= trained_now, f"frozen, but changed: {moved_now - trained_now}"
-        frozen = flatten(running._frozen)
+        frozen = flatten(running.frozen)
         assert all(np.array_equal(frozen[name], leaf) for name, leaf in flatten(model.frozen).items())
         assert running.began == running.ended == trained_now
         moved |= moved_now
