@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: data, model, parameters, plan, optimizer, loss. The wiring, on one page."""
+"""Build everything a run needs from a config: data, model, parameters, plan, optimizer and loss."""
 
 import copy
 import dataclasses
@@ -11,8 +11,7 @@ from research.config import durations, fields
 from research.data import loading
 from research.data.examples import Dataset
 from research.errors import InputError
-from research.experiment import experiment
-from research.experiment.experiment import Experiment
+from research.experiment.experiment import INTERVALS, Experiment
 from research.experiment.initialize import models_of, own_words
 from research.parallel import layouts
 from research.tasks import catalog
@@ -20,28 +19,28 @@ from research.train import calibrate, feature_cache, optimizer, phases
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """The task's examples, as `config.data` says: its fields are the arguments of `sources.load`."""
+    """Return the examples of the config's task. The fields of `config.data` are the arguments of `loading.load`."""
     return loading.load(catalog.of(config), **config.data.to_dict())
 
 
 def build(config: ConfigDict) -> Experiment:
-    """All of an experiment. Raises InputError on whatever of the config cannot be used."""
+    """Return the experiment of `config`. Raise InputError for a config that cannot be used."""
     return experiments_of(config)(config)
 
 
 def plan_of(config: ConfigDict) -> Experiment:
-    """The experiment of `config` with shapes for parameters: `summary(plan_of(config).model)` is the plan, and nothing was computed.
+    """Return the experiment of `config` with shapes for parameters, without computing them. `summary(plan_of(config).model)` is the plan.
 
-    Raises InputError on whatever `build` raises it on.
+    Raise InputError where `build` raises it.
     """
     return experiments_of(config, shapes_only=True)(config)
 
 
 def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable[[ConfigDict], Experiment]:
-    """Return a function that makes the experiments of configs that differ from `config` in the seed and in scalars of the step alone.
+    """Return a function that builds the experiment of a config that differs from `config` only in the seed and in scalars of the step.
 
-    Data, tokens and pretrained parameters are read once. The scalars are `learning_rate`, `weight_decay`, `label_smoothing` and dropout
-    rates over 0."""
+    These scalars are `learning_rate`, `weight_decay`, `label_smoothing` and dropout rates above 0. Data, tokens and pretrained parameters
+    are read once for all experiments."""
     fields.check_ranges(config)
     layout, data = layouts.layout(config.parallel), load_data(config)
     model_of = models_of(config, data.labels, own_words(config, data), shapes_only=shapes_only)
@@ -51,7 +50,7 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
     def build(config: ConfigDict) -> Experiment:
         model = first if config.seed == first.config.seed else model_of(config)
         resolved = fields.copied(config, {"pooling": model.config.pooling})
-        # A copy, because a training step takes over the buffers of the arrays that it is given.
+        # Copy the arrays, because the training step donates the buffers of its arguments.
         trainable = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, model.trainable)
         model = dataclasses.replace(model, config=resolved, trainable=trainable, label_smoothing=config.label_smoothing)
         train, dev, test = batches["train"].reseeded(config.seed), copy.copy(batches["dev"]), batches["test"]
@@ -63,17 +62,17 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
         total = max(total, len(model.plan.phases)) if config.smoke else total
         warmup = durations.steps(config, "warmup", total=total, least=0, **sizes)
         rate = optimizer.schedule(config.schedule, config.learning_rate, warmup, total)
-        found = phases.make(model, total, sizes)
-        e = Experiment(config, model, data, layout, train, dev, test, total, rate, found)
-        for name in experiment.RHYTHMS:
-            e.steps_of(name)
+        run_phases = phases.make(model, total, sizes)
+        experiment = Experiment(config, model, data, layout, train, dev, test, total, rate, run_phases)
+        for name in INTERVALS:
+            experiment.steps_of(name)
         if shapes_only:
-            if e.keeps_states(found[0]):
-                feature_cache.check_size(model.at(found[0].plan, model.trainable), train.tokens, config.prefix_cache_gb)
-            return e
-        e.enter(found[0], model.trainable)
-        if len(found) == 1 and train.hidden is not None:
+            if experiment.keeps_states(run_phases[0]):
+                feature_cache.check_size(model.at(run_phases[0].plan, model.trainable), train.tokens, config.prefix_cache_gb)
+            return experiment
+        experiment.enter(run_phases[0], model.trainable)
+        if len(run_phases) == 1 and train.hidden is not None:
             dev.hidden = feature_cache.states(model, dev.tokens, layout, config.prefix_cache_gb)
-        return e
+        return experiment
 
     return build

@@ -1,4 +1,4 @@
-"""Evaluations of a trained run on data that may be others than its own: where their results stand, and what is said of them."""
+"""Evaluation of a trained run on its own or other data: metrics, predictions and the folder that they are written to."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from research.train.evaluate import Evaluation, evaluate
 
 
 def compare(run: Path, fingerprint: str, console: Console) -> None:
-    """Say so where the data are not those that the run in the folder `run` was trained and tested on."""
+    """Print a warning where `fingerprint` is not that of the data of the finished run in the folder `run`."""
     if not (run / "result.json").exists():
         return
     before = storage.read_json(run / "result.json", "data")["data"]["fingerprint"]
@@ -36,17 +36,17 @@ def compare(run: Path, fingerprint: str, console: Console) -> None:
 def measure(
     model: AdaptedModel, splits: Mapping[str, Examples], data: Mapping[str, str], run: Path, config: ConfigDict, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Return the metrics of a trained model on each of `splits`, and write them with the predictions into a folder of their own.
+    """Evaluate a trained model on each of `splits`, write metrics and predictions to a folder in `run`/evaluations, and return the metrics.
 
-    It stands in `run`/evaluations, another one for whatever is different in `data` (their `source` and `fingerprint`) or in the config.
-    Raises InputError for an example whose label is none of those that the model was trained on.
+    The folder's name holds a hash of the config and of `data` (`source` and `fingerprint` of the examples), so that different evaluations
+    have different folders. Raise InputError for an example whose label is not a class of the model.
     """
     _check_labels(splits, model.labels, data["source"])
     layout = layouts.layout(config.parallel)
-    what = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
-    folder = run / "evaluations" / f"{workdirs.safe(Path(data['source']).stem)}-{what[:8]}"
+    digest = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
+    folder = run / "evaluations" / f"{workdirs.safe(Path(data['source']).stem)}-{digest[:8]}"
     batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
-    console.print(truncation({split: Lengths.of(one.tokens) for split, one in batches.items()}, config.max_length))
+    console.print(truncation({split: Lengths.of(split_batches.tokens) for split, split_batches in batches.items()}, config.max_length))
     metrics = {}
     for split, examples in splits.items():
         evaluation = evaluate(
@@ -63,12 +63,12 @@ def measure(
 
 
 def write_predictions(model: AdaptedModel, examples: Examples, evaluation: Evaluation, path: Path) -> None:
-    """Write the predictions of `model` for `examples` to the file `path`, as JSON lines."""
+    """Write the predictions of `model` for `examples` to the file `path` as JSON lines."""
     write_lines(path, prediction_rows(examples, evaluation.logits, model.kind.predictions, model.labels))
 
 
-def _check_labels(splits: Mapping[str, Examples], known: tuple[str, ...], source: str) -> None:
+def _check_labels(splits: Mapping[str, Examples], classes: tuple[str, ...], source: str) -> None:
     for examples in splits.values():
         for id, label in zip(examples.ids, examples.labels, strict=True):
-            if label not in known:
-                raise InputError(f"{source}: label {label!r} of {id} is not a class of the trained model; {nearest(label, known)}")
+            if label not in classes:
+                raise InputError(f"{source}: label {label!r} of {id} is not a class of the trained model; {nearest(label, classes)}")

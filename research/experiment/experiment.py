@@ -1,4 +1,4 @@
-"""What a run consists of once it is built: model, data, optimizer and their schedule, with parameters or with shapes in their place."""
+"""A run after it is built: model, data, optimizer and schedule. Its parameters are arrays, or shapes where only a plan is wanted."""
 
 import dataclasses
 import functools
@@ -18,12 +18,12 @@ from research.parallel import layouts
 from research.params.tree import Tree
 from research.train import feature_cache, phases, scalars
 
-RHYTHMS = ("log", "eval", "checkpoint", "patience")  # the durations that the training loop asks for
+INTERVALS = ("log", "eval", "checkpoint", "patience")  # config durations that the training loop reads
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A model and what trains it."""
+    """A model with the data, optimizer and schedule that train it."""
 
     config: ConfigDict
     model: AdaptedModel
@@ -38,7 +38,7 @@ class Experiment:
 
     @property
     def tx(self) -> optax.GradientTransformation:
-        """The optimizer of the first phase at its first step."""
+        """Return the optimizer of the first phase at its first step."""
         return self.phases[0].optimizer(self.scalars(0))
 
     def scalars(self, step: int) -> scalars.Scalars:
@@ -47,41 +47,42 @@ class Experiment:
 
     @property
     def dropout_key(self) -> jax.Array:
-        """uint32 key data from which every step's dropout follows."""
+        """Return the uint32 key data from which the dropout keys of all steps are derived."""
         return jax.random.key_data(named_keys(self.config.seed)["dropout"])
 
     @functools.cached_property
     def rates(self) -> np.ndarray:
-        """The learning rate of each update, float32 [total_steps]. Each by itself would be a handful of small computations."""
+        """Return the learning rate of each update, float32 [total_steps]. One call for all steps is cheaper than one call a step."""
         return np.broadcast_to(self.rate(np.arange(self.total_steps)), self.total_steps)
 
     def position(self, step: int) -> dict[str, int]:
-        """Where in the data the run stands after `step` updates."""
+        """Return the epoch, and the batch in the epoch, that follow `step` updates."""
         epoch, batch = divmod(step, self.train.steps)
         return {"epoch": epoch, "batch": batch}
 
     def enter(self, phase: phases.Phase, values: Tree) -> AdaptedModel:
-        """The model in `phase`, where `values` are those of all that trains at some time; its training batches bring what its frozen
-        stages give, if examples come round again."""
+        """Return the model in `phase`. `values` are the parameters that are trainable in any phase.
+
+        Give the training batches the hidden states of the frozen stages where these are cached (`keeps_states`), else none."""
         model = self.model.at(phase.plan, values)
         budget = self.config.prefix_cache_gb
         self.train.hidden = feature_cache.states(model, self.train.tokens, self.layout, budget) if self.keeps_states(phase) else None
         return model
 
     def keeps_states(self, phase: phases.Phase) -> bool:
-        """Whether what the frozen stages give is kept on disk: where it is allowed, and examples come round again in the phase."""
+        """Return whether the frozen stages' hidden states are cached on disk: the config allows it, and the phase is over an epoch long."""
         return self.config.prefix_cache_gb > 0 and phase.stop - phase.start > self.train.steps
 
     def phase_of(self, step: int) -> phases.Phase:
-        """The phase that update number `step` (the first is 1) belongs to."""
+        """Return the phase of update number `step`, counted from 1."""
         return next(phase for phase in self.phases if step <= phase.stop)
 
     def steps_of(self, name: str) -> int:
-        """The config's duration `name`, in steps."""
+        """Return the config's duration `name` in steps."""
         sizes = {"batch_size": self.train.batch_size, "epoch_steps": self.train.steps, "total": self.total_steps}
         return durations.steps(self.config, name, **sizes)
 
     def schedule_of(self, *names: str) -> Callable[[str, int], bool]:
-        """`due(name, step)`: whether the config's duration `name` has come round at `step`. The last step is due for all."""
+        """Return `due(name, step)`: whether `step` is a multiple of the config's duration `name`. The last step is due for all names."""
         every = {name: self.steps_of(name) for name in names}
         return lambda name, step: step == self.total_steps or (every[name] > 0 and step % every[name] == 0)

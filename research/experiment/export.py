@@ -1,4 +1,4 @@
-"""A trained run as a folder that others read: what `--mode=export` does."""
+"""Export of a trained run to a folder that other libraries load (`--mode=export`)."""
 
 import dataclasses
 import sys
@@ -21,46 +21,47 @@ from research.params.tree import flatten, merge, unflatten
 from research.weights import card, hub, huggingface, peft, sentence
 from research.weights.tables import TABLES
 
-FORMATS = {"huggingface": "transformers", "peft": "peft", "sentence-transformers": "sentence-transformers"}  # and the library of each
-SAID = ("A short text.", "Another one; it goes on for a few words more than the first did.", "Why?")
+FORMATS = {"huggingface": "transformers", "peft": "peft", "sentence-transformers": "sentence-transformers"}  # format: library that loads it
+SAMPLE_TEXTS = ("A short text.", "Another one; it goes on for a few words more than the first did.", "Why?")
 TOLERANCE = 1e-4
 
 
-def of_family(pooling: str, style: Style) -> bool:
-    """Whether a classifier with this pooling is one that `transformers` builds for the family."""
+def has_standard_pooling(pooling: str, style: Style) -> bool:
+    """Return whether the family's classifier in `transformers` uses this pooling."""
     return pooling == "pooler" or Style(pooling) == style
 
 
 def remarks(pooling: str, style: Style, recipe: Recipe, family: str) -> tuple[str, ...]:
-    """Return a line for the plan where the run cannot be exported, or not as the family's classifier in `transformers`."""
+    """Return a line for the plan if the run cannot be exported as the family's classifier in `transformers`, else nothing."""
     if family not in TABLES:
         return ()
     if recipe.reader is not None:
         return (f"export: none; no format has a place for a classifier that reads several states, as method={recipe.name} does",)
-    own, stuck = of_family(pooling, style), [delta.name for delta in recipe.deltas if type(delta).merged is Delta.merged]
-    if stuck and own and stuck == [name for name in stuck if name in peft.TYPES]:
-        return (f"export: --format=peft; {stuck[0]} cannot be merged into the encoder",)
-    if stuck:
-        instead = "; with --config.pooling=pooler, --format=peft has a place" if stuck[0] in peft.TYPES else ""
-        return (f"export: none; {stuck[0]} cannot be merged into the encoder{instead}",)
-    if own:
+    is_standard = has_standard_pooling(pooling, style)
+    unmergeable = [delta.name for delta in recipe.deltas if type(delta).merged is Delta.merged]
+    if unmergeable and is_standard and unmergeable == [name for name in unmergeable if name in peft.TYPES]:
+        return (f"export: --format=peft; {unmergeable[0]} cannot be merged into the encoder",)
+    if unmergeable:
+        instead = "; with --config.pooling=pooler, --format=peft has a place" if unmergeable[0] in peft.TYPES else ""
+        return (f"export: none; {unmergeable[0]} cannot be merged into the encoder{instead}",)
+    if is_standard:
         return ()
     return (f"export: --format=sentence-transformers; transformers' {family} classifiers have no place for pooling={pooling}",)
 
 
 def check(form: str, model: AdaptedModel, style: Style, family: str) -> None:
-    """Raises InputError where the format has no place for the classifier."""
+    """Raise InputError if the format `form` cannot hold the classifier."""
     pooling = model.config.pooling
     if family not in TABLES:
         raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
     if model.recipe.reader is not None:
         raise InputError(f"method={model.recipe.name} reads several states: no format has a place for such a classifier")
-    own = of_family(pooling, style)
-    if form == "sentence-transformers" and own:
+    is_standard = has_standard_pooling(pooling, style)
+    if form == "sentence-transformers" and is_standard:
         raise InputError(
             f"pooling={pooling}: a folder of sentence-transformers has no place for the family's own; use --format=huggingface"
         )
-    if form != "sentence-transformers" and not own:
+    if form != "sentence-transformers" and not is_standard:
         raise InputError(
             f"pooling={pooling}: transformers' {family} classifiers have no place for it; use --format=sentence-transformers, or train "
             "with --config.pooling=pooler"
@@ -68,39 +69,39 @@ def check(form: str, model: AdaptedModel, style: Style, family: str) -> None:
 
 
 def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, form: str | None, output: Path) -> str:
-    """Writes the trained `model` of the finished run in `workdir` to the new folder `output`, in one of `FORMATS`, and returns which.
+    """Write the trained `model` of the finished run in `workdir` to the new folder `output`, and return the format.
 
-    "huggingface": the whole model, with deltas merged into it; "peft": the delta and the head; "sentence-transformers": the whole model
-    as a Transformer, its pooling and a Dense layer. None: the first, or the last where the family's classifiers have no place for the
-    pooling. The tokenizer and a model card go with it. Raises InputError where the run is not finished, or the format has no place for
-    what was trained. What is written is read back, and must give the same logits.
+    Formats: "huggingface" is the full model with merged deltas; "peft" is the delta and the head; "sentence-transformers" is the full
+    model as a Transformer, a pooling and a Dense layer. With None the format is "huggingface" if the family's classifiers support the
+    pooling, else "sentence-transformers". The folder also gets the tokenizer and a model card. The written model is loaded again. Raise
+    InputError if the run is not finished, the format cannot hold the trained parameters, or the loaded model gives other logits.
     """
     style, family = families.family(checkpoint.config).style(checkpoint.config), checkpoint.config["model_type"]
-    form = form or ("huggingface" if of_family(model.config.pooling, style) else "sentence-transformers")
+    form = form or ("huggingface" if has_standard_pooling(model.config.pooling, style) else "sentence-transformers")
     if form not in FORMATS:
         raise InputError(f"--format={form} is not known; {nearest(form, FORMATS)}")
     if not (workdir / "result.json").exists():
         raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
     check(form, model, style, family)
-    result, made = storage.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
-    described = card.card(result, model.labels, hub.name(checkpoint.source), made, FORMATS[form], output.name, len(model.task.texts))
+    result, command = storage.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
+    readme = card.card(result, model.labels, hub.name(checkpoint.source), command, FORMATS[form], output.name, len(model.task.texts))
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
-    with huggingface.new_folder(output) as part:
-        (part / "README.md").write_text(described, encoding="utf8")
-        huggingface.copy_tokenizer(checkpoint.folder, part, model.tokenizer, style.padding, model.config.truncation)
+    with huggingface.new_folder(output) as folder:
+        (folder / "README.md").write_text(readme, encoding="utf8")
+        huggingface.copy_tokenizer(checkpoint.folder, folder, model.tokenizer, style.padding, model.config.truncation)
         if form == "peft":
-            _delta(part, model, checkpoint, params)
+            _delta(folder, model, checkpoint, params)
         else:
-            _whole(part, model, checkpoint, _merged(model, params), form)
-        huggingface.check_tokenizer(part, model.tokenizer, _texts(model))
+            _whole(folder, model, checkpoint, _merged(model, params), form)
+        huggingface.check_tokenizer(folder, model.tokenizer, _texts(model))
     return form
 
 
 def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The parameters of encoder and head, flat, with the deltas merged into the encoder's, the innermost first."""
-    encoder = _under("encoder/", params)
+    """Return the flat parameters of encoder and head, with the deltas merged into the encoder, the innermost delta first."""
+    encoder = _subtree("encoder/", params)
     for delta in reversed(model.recipe.deltas):
-        encoder = delta.merged(_under(f"delta/{delta.name}/", params), encoder)
+        encoder = delta.merged(_subtree(f"delta/{delta.name}/", params), encoder)
     head = {name: leaf for name, leaf in params.items() if name.startswith("head/")}
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
@@ -113,42 +114,45 @@ def _whole(
     else:
         parts = [{name: leaf for name, leaf in tensors.items() if name.startswith(f"{part}/")} for part in ("encoder", "head")]
         pooler = {name: leaf for name, leaf in checkpoint.tensors().items() if name.startswith("encoder/pooler/")}
-        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=model.labels)  # unread, but the library would miss it
+        # The pooler is not used, but the library expects its parameters.
+        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=model.labels)
         sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
-    whole, params, _ = weights.load(str(folder), head=True)
+    loaded, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)
-    _compare(model, batch, np.asarray(whole.apply({"params": params}, batch))[:, :1])
+    _compare(model, batch, np.asarray(loaded.apply({"params": params}, batch))[:, :1])
 
 
 def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
-    deltas, trained = model.recipe.deltas, model.plan.trained
-    further = [name for name in trained if not name.startswith(("head/", "delta/"))]
+    deltas, trainable = model.recipe.deltas, model.plan.trained
+    further = [name for name in trainable if not name.startswith(("head/", "delta/"))]
     if len(deltas) != 1 or further:
         what = f"{further[0]} trains too" if further else f"there are {len(deltas)} deltas"
         raise InputError(f"method={model.config.method}: peft's format is for one delta and a head, but {what}; use --format=huggingface")
     (delta,), shape = deltas, model.encoder.config
-    own, head = _under(f"delta/{delta.name}/", params), _under("head/", params)
+    delta_params, head = _subtree(f"delta/{delta.name}/", params), _subtree("head/", params)
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
-    peft.write(folder, delta.name, model.config[delta.name].to_dict(), own, head, checkpoint.table, shape, base)
+    peft.write(folder, delta.name, model.config[delta.name].to_dict(), delta_params, head, checkpoint.table, shape, base)
     huggingface.write_config(folder, checkpoint.config, "classifier", model.labels)  # the names of the head's classes
-    _, _, own, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
-    read = {f"delta/{delta.name}/{name}": leaf for name, leaf in own.items()} | {f"head/{name}": leaf for name, leaf in head.items()}
+    _, _, delta_params, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
+    loaded = {f"delta/{delta.name}/{name}": leaf for name, leaf in delta_params.items()} | {
+        f"head/{name}": leaf for name, leaf in head.items()
+    }
     batch = _batch(model)
-    _compare(model, batch, _logits(dataclasses.replace(model, trainable=unflatten(read)), batch))
+    _compare(model, batch, _logits(dataclasses.replace(model, trainable=unflatten(loaded)), batch))
 
 
-def _under(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _subtree(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
 
 
 def _texts(model: AdaptedModel) -> tuple[str, ...]:
-    """A few texts, among them some that hold each of the tokenizer's special tokens in the middle and at the end."""
-    return (*SAID, *(f"One{token} more {token}" for token in model.tokenizer.all_special_tokens))
+    """Return a few texts, some of which contain a special token of the tokenizer in the middle and at the end."""
+    return (*SAMPLE_TEXTS, *(f"One{token} more {token}" for token in model.tokenizer.all_special_tokens))
 
 
 def _batch(model: AdaptedModel) -> dict[str, np.ndarray]:
-    """A few texts, one a row."""
+    """Return a padded batch of `_texts`, one example a row."""
     texts = tuple((text,) * len(model.task.texts) for text in _texts(model))
     tokens = model.tokens(Examples(tuple(map(str, range(len(texts)))), texts, ()))
     length = int(tokens.lengths.max())
@@ -159,13 +163,13 @@ def _batch(model: AdaptedModel) -> dict[str, np.ndarray]:
 
 
 def _logits(model: AdaptedModel, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Logits in float32 [n, 1, C]."""
+    """Return the logits of `model`, float32 [n, 1, C], computed in float32."""
     exact = dataclasses.replace(model, encoder=model.encoder.clone(precision=Precision("float32")))
     return np.asarray(jax.jit(lambda trainable: exact.logits(trainable, exact.frozen, batch))(exact.trainable))
 
 
-def _compare(model: AdaptedModel, batch: dict[str, np.ndarray], found: Any) -> None:
-    wanted = _logits(model, batch)
-    far = float(np.abs(wanted - found).max() / max(1.0, np.abs(wanted).max()))
-    if not far <= TOLERANCE:
-        raise InputError(f"method={model.config.method}: what was written gives other logits ({far:.1e} off), so it is not kept")
+def _compare(model: AdaptedModel, batch: dict[str, np.ndarray], logits: Any) -> None:
+    expected = _logits(model, batch)
+    difference = float(np.abs(expected - logits).max() / max(1.0, np.abs(expected).max()))
+    if not difference <= TOLERANCE:
+        raise InputError(f"method={model.config.method}: what was written gives other logits ({difference:.1e} off), so it is not kept")

@@ -1,4 +1,4 @@
-"""Advice at the end of a run, from what happened in it: an ordinary run gets none."""
+"""Hints at the end of a run about problems in its training. A run without these problems gets no hints."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,34 @@ import numpy as np
 
 from research.tasks.metrics import title
 
-POINTS = 8  # log lines below which nothing is said of the training loss
+POINTS = 8  # fewest log lines for a hint about the training loss
 
 
 def hints(
-    config: Mapping[str, Any], metric: str, positive: str | None, kept: int, lines: Sequence[Mapping[str, float]], dev: Sequence[Mapping]
+    config: Mapping[str, Any],
+    metric: str,
+    positive: str | None,
+    selected: int,
+    lines: Sequence[Mapping[str, float]],
+    dev: Sequence[Mapping],
 ) -> list[str]:
-    """Return a line for each thing to look at. `metric` selects the parameters, where it is of one class that of `positive`; `kept` is the
-    kept step, `lines` are those of metrics.jsonl, `dev` the predictions on dev."""
+    """Return one line for each problem of a run.
+
+    `metric` selects the checkpoint; if it is the metric of one class, that class is `positive`. `selected` is the step of the selected
+    checkpoint, `lines` are the rows of metrics.jsonl, and `dev` holds the predictions on dev."""
     scores = [(line["step"], line[f"dev/{metric}"]) for line in lines if f"dev/{metric}" in line]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
-    found = [_loss(config, losses), _classes(dev), _course(config, title(metric, positive), kept, scores, losses)]
-    return [hint for hint in found if hint]
+    candidates = [_loss(config, losses), _classes(dev), _dev_curve(config, title(metric, positive), selected, scores, losses)]
+    return [hint for hint in candidates if hint]
 
 
-def _fell(losses: Sequence[float]) -> bool:
+def _loss_fell(losses: Sequence[float]) -> bool:
     quarter = max(1, len(losses) // 4)
     return np.mean(losses[-quarter:]) < 0.98 * np.mean(losses[:quarter])
 
 
 def _loss(config: Mapping[str, Any], losses: Sequence[float]) -> str:
-    if len(losses) < POINTS or _fell(losses):
+    if len(losses) < POINTS or _loss_fell(losses):
         return ""
     rate = config["learning_rate"]
     return (
@@ -38,7 +45,7 @@ def _loss(config: Mapping[str, Any], losses: Sequence[float]) -> str:
 
 
 def _classes(dev: Sequence[Mapping]) -> str:
-    """Advice about classes that are never predicted, else about a model that is no better than a constant answer."""
+    """Return a hint about classes that are never predicted, else about accuracy no better than that of always predicting one class."""
     true, predicted = Counter(row["label"] for row in dev), Counter(row["prediction"] for row in dev)
     (common, most), *_ = true.most_common(1)
     if len(predicted) == 1 < len(true):
@@ -53,8 +60,8 @@ def _classes(dev: Sequence[Mapping]) -> str:
     return ""
 
 
-def _course(config: Mapping[str, Any], metric: str, kept: int, scores: Sequence[tuple[int, float]], losses: Sequence[float]) -> str:
-    """Advice where dev was still rising at the end, or was best long before it."""
+def _dev_curve(config: Mapping[str, Any], metric: str, selected: int, scores: Sequence[tuple[int, float]], losses: Sequence[float]) -> str:
+    """Return a hint if the dev metric was still rising at the end, or was best in the first half of the training."""
     if len(scores) < 2:
         return ""
     (_, before), (last, score) = scores[-2:]
@@ -62,9 +69,9 @@ def _course(config: Mapping[str, Any], metric: str, kept: int, scores: Sequence[
         unit = next(unit for unit in ("steps", "epochs", "examples") if config.get(f"total_{unit}"))
         longer = f"--config.total_{unit}={2 * config[f'total_{unit}']:g}"
         return f"dev {metric} was still rising at the end ({before:.4f}, then {score:.4f}): train longer, {longer} with another --workdir"
-    if len(scores) > 2 and kept <= last / 2 and len(losses) >= POINTS and _fell(losses):
+    if len(scores) > 2 and selected <= last / 2 and len(losses) >= POINTS and _loss_fell(losses):
         return (
-            f"dev {metric} was best at step {kept:,} of {last:,} and not afterwards, while the training loss fell: the rest fitted the "
+            f"dev {metric} was best at step {selected:,} of {last:,} and not afterwards, while the training loss fell: the rest fitted the "
             "training set alone; --config.patience_epochs=1 stops sooner"
         )
     return ""

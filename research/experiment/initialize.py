@@ -1,4 +1,4 @@
-"""The order of initialisation: random parameters, pretrained ones over them, what the method adds."""
+"""Initialisation of a model: random parameters, then pretrained ones in their place, then the changes of the method."""
 
 import functools
 import itertools
@@ -27,21 +27,21 @@ from research.weights import adapter
 
 
 def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> AdaptedModel:
-    """The model of `config` for classes `labels`. `words` are those that it takes from the training texts (`weights.own_words`)."""
+    """Return the model of `config` for classes `labels`. `words`: vocabulary from the training texts (`weights.own_words`)."""
     return models_of(config, labels, words)(config)
 
 
 def models_of(
     config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...], *, shapes_only: bool = False
 ) -> Callable[[ConfigDict], AdaptedModel]:
-    """What makes the models of all configs that differ from `config` in the seed alone, by the order of initialisation that everything
-    relies on. With `shapes_only` their parameters are ShapeDtypeStructs, and nothing is computed."""
+    """Return a function that builds the model of a config that differs from `config` only in the seed and in scalars of the step. Much code
+    relies on its order of initialisation. With `shapes_only` the parameters are ShapeDtypeStructs, and nothing is computed."""
     task, keys = catalog.of(config), named_keys(config.seed)
     kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
     style = families.family(checkpoint.config).style(checkpoint.config)
     recipe = methods.recipe(families.build(checkpoint.config).stages, config)
-    used, why = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
-    config = fields.copied(config, {"pooling": used})
+    resolved, reason = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
+    config = fields.copied(config, {"pooling": resolved})
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = _tokenizer(checkpoint, config.max_length, pair=len(task.texts) == 2)
     _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
@@ -49,27 +49,27 @@ def models_of(
     head = kind.head(labels, config, reader, style)
     init, with_deltas = functools.partial(_init, encoder, head, reader, one_row()), functools.partial(_with_deltas, recipe)
 
-    # 1. Shapes: what the model needs, before anything is computed.
+    # 1. Shapes of all parameters, so that only the random values that are needed are computed.
     shapes, states = jax.eval_shape(init, keys)
     plan = recipe.plan(jax.eval_shape(with_deltas, shapes, keys), config.freeze, config.no_decay)
     parts = ("encoder", "head") if config.weights.head else ("encoder",)
-    drawn = [name for name in flatten(shapes) if recipe.is_reinitialized(name) or not checkpoint.provides(name, parts)]
-    random = jax.jit(lambda keys: split(init(keys)[0], drawn)[0])
+    random_names = [name for name in flatten(shapes) if recipe.is_reinitialized(name) or not checkpoint.provides(name, parts)]
+    random = jax.jit(lambda keys: split(init(keys)[0], random_names)[0])
 
-    def begin(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
-        # 3. Pretrained parameters over them, strictly.
+    def load(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
+        # 3. Pretrained parameters replace random ones. Every name and shape must match.
         params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, labels, task.labels)
-        # 4. What the method begins with: parts made anew, noise, deltas.
+        # 4. Changes of the method: reinitialised parameters, noise, deltas.
         for hook in recipe.hooks:
             params = hook.init_params(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
         return adapter.graft(params, checkpoint, config, labels, task.labels)
 
     def build(config: ConfigDict) -> AdaptedModel:
-        config, keys = fields.copied(config, {"pooling": used}), named_keys(config.seed)
-        # 2. Random parameters, each part from its own key: those that are wanted, and the shapes of the others.
-        params = jax.eval_shape(begin, shapes, keys) if shapes_only else begin(unflatten(flatten(shapes) | flatten(random(keys))), keys)
-        # 5. What trains, and what does not.
+        config, keys = fields.copied(config, {"pooling": resolved}), named_keys(config.seed)
+        # 2. Random parameters, with one key for each part of the model. Parameters that the checkpoint provides stay shapes.
+        params = jax.eval_shape(load, shapes, keys) if shapes_only else load(unflatten(flatten(shapes) | flatten(random(keys))), keys)
+        # 5. Trainable and frozen parameters.
         trainable, frozen = split(params, plan.trained)
         return AdaptedModel(
             task=task,
@@ -87,14 +87,14 @@ def models_of(
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
             label_smoothing=config.label_smoothing,
-            notes=(f"pooling: {used} ({why})", *_notes(checkpoint, config, shapes, style, recipe)),
+            notes=(f"pooling: {resolved} ({reason})", *_notes(checkpoint, config, shapes, style, recipe)),
         )
 
     return build
 
 
 def _notes(checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
-    """Lines of the plan about the checkpoint and about what an export has no place for."""
+    """Return the plan's lines about the checkpoint and about formats that the model cannot be exported to."""
     return *checkpoint.notes(config, flatten(shapes)), *export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
 
 
@@ -109,7 +109,7 @@ def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Modu
 
 
 def _tokenizer(checkpoint: Any, max_length: int, pair: bool) -> Any:
-    """The checkpoint's tokenizer. Raises InputError where there is none, or an example has room for its special tokens alone."""
+    """Return the checkpoint's tokenizer. Raise InputError if there is none, or if `max_length` leaves room for special tokens only."""
     tokenizer = checkpoint.tokenizer()
     if tokenizer is None:
         raise InputError(f"{checkpoint.folder}: no tokenizer there (tokenizer.json or vocab.txt)")
@@ -122,19 +122,19 @@ def _tokenizer(checkpoint: Any, max_length: int, pair: bool) -> Any:
 def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
     room = encoder.config.max_length - extra
     if config.max_length > room:
-        less = f" less {extra} that method={config.method} takes" if extra else ""
+        reserved = f" less {extra} that method={config.method} takes" if extra else ""
         raise InputError(
-            f"max_length={config.max_length} is over the model's {room + extra} positions{less}; use --config.max_length={room}"
+            f"max_length={config.max_length} is over the model's {room + extra} positions{reserved}; use --config.max_length={room}"
         )
 
 
 def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
-    """The words of the training texts, where they are the model's vocabulary."""
+    """Return the words of the training texts if the model takes its vocabulary from them, else nothing."""
     return weights.own_words(config, itertools.chain.from_iterable(data.splits["train"].texts))
 
 
 def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> tuple:
-    """Random parameters, and the states of all stages."""
+    """Return random parameters of encoder and head, and the hidden states of all stages."""
     encoded, variables = encoder.init_with_output(keys["encoder"], batch)
     states = encoded.stages
     if reader is not None:
@@ -150,10 +150,10 @@ def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tr
     return {**params, "delta": trees} if trees else params
 
 
-KEYS = ("encoder", "head", "delta", "dropout", "begin")  # new names go to the end: a key depends on its place
+KEYS = ("encoder", "head", "delta", "dropout", "begin")  # append new names: a key is derived from the position of its name
 
 
 def named_keys(seed: int) -> dict[str, jax.Array]:
-    """One key for each use of chance. They do not depend on the method, so methods are compared on the same head."""
+    """Return a named random key for each purpose. Keys do not depend on the method, so methods are compared on the same initial head."""
     key = jax.random.key(seed)
     return {name: jax.random.fold_in(key, i) for i, name in enumerate(KEYS)}

@@ -1,4 +1,4 @@
-"""What each `--mode` does with a config and a workdir."""
+"""The modes of the command line: train, evaluate, plan, export and predict, each for a config and a workdir."""
 
 import dataclasses
 import json
@@ -20,9 +20,10 @@ from research.data.examples import fingerprint
 from research.data.inputs import read_inputs, stream_inputs
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import evaluations, experiment, export, initialize, summary
+from research.experiment import evaluations, export, initialize, summary
 from research.experiment import predict as predictions
 from research.experiment import workdir as workdirs
+from research.experiment.experiment import Experiment
 from research.experiment.results import describe
 from research.parallel import layouts
 from research.params.tree import digest, merge
@@ -35,7 +36,7 @@ from research.train.run import TrainingRun, check_identity
 
 
 def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str | None = None) -> None:
-    """Runs a `--mode` and prints what it found: what people read to standard error, what programs read to standard output."""
+    """Run a `--mode`. Print text for people to standard error and output for programs to standard output."""
     keep_programs()
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if mode == "train":
@@ -56,7 +57,7 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
         if not source:
             raise InputError("--mode=predict needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
         predictions.check_output(output)
-        # A file is read and checked to its end before the model is loaded; standard input can be read only once.
+        # Check a whole file before the model is loaded. Standard input can be read only once, so it is not checked first.
         total = None if source == "-" else sum(1 for _ in stream_inputs(source, catalog.of(config)))
         predictions.write(predict(config, workdir, source, console), output, total, console)
         if output:
@@ -64,78 +65,83 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs on disk from now on: in `$JAX_COMPILATION_CACHE_DIR` where that is set, else in our cache folder."""
+    """Cache compiled programs on disk, in `$JAX_COMPILATION_CACHE_DIR` if it is set, else in the project's cache folder."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(storage.folder("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def run(config: ConfigDict, workdir: Path, console: Console, build: Callable = experiments.build) -> dict[str, Any]:
-    """Train, keep what is best on dev, report test once, and write the workdir; return the contents of `result.json`.
+    """Train, select the checkpoint with the best dev metric, evaluate it on dev and test, and return the contents of `result.json`.
 
-    `build` makes the experiment of a config. A finished run is only reported; an unfinished one is resumed. Raises InputError where the
+    `build` makes the experiment of a config. A finished run is not run again; an unfinished one is resumed. Raise InputError where the
     workdir belongs to another config.
     """
     with workdirs.claimed(workdir, config) as finished:
         if finished:
             console.print(f"{workdir} is finished already; remove it or give another --workdir to run again. {workdirs.TRAIN_ON}")
             return finished
-        e = build(workdirs.with_recorded_values(workdir, config))
-        trainer = SingleTrainer(e)
-        started = begin(e, workdir, console)
+        experiment = build(workdirs.with_recorded_values(workdir, config))
+        trainer = SingleTrainer(experiment)
+        started = begin(experiment, workdir, console)
         fit([started], trainer)
         (measured,) = measure([started], trainer)
         return finish(started, measured, config, trainer.compilations)
 
 
-def begin(e: experiment.Experiment, workdir: Path, console: Console) -> TrainingRun:
-    """Record an experiment in its workdir, print its plan, and return its run, ready to train."""
-    lengths = {split: Lengths.of(batches.tokens) for split, batches in (("train", e.train), ("dev", e.dev), ("test", e.test))}
-    console.print(*e.data.notes, truncation(lengths, e.config.max_length), sep="\n")
-    workdirs.record(workdir, e.model.config)
-    planned = plan_summary(e.model)
+def begin(experiment: Experiment, workdir: Path, console: Console) -> TrainingRun:
+    """Write the config and the plan of an experiment to the workdir, print the plan, and return a run that is ready to train or resume."""
+    lengths = {
+        split: Lengths.of(batches.tokens)
+        for split, batches in (("train", experiment.train), ("dev", experiment.dev), ("test", experiment.test))
+    }
+    console.print(*experiment.data.notes, truncation(lengths, experiment.config.max_length), sep="\n")
+    workdirs.record(workdir, experiment.model.config)
+    planned = plan_summary(experiment.model)
     storage.write_text(workdir / "plan.txt", planned)
     console.print(planned)
-    started = TrainingRun(e, workdir, console)
+    started = TrainingRun(experiment, workdir, console)
     if started.start:
-        console.print(f"{workdir}: resuming from step {started.start} of {e.total_steps}.")
+        console.print(f"{workdir}: resuming from step {started.start} of {experiment.total_steps}.")
     return started
 
 
 def measure(runs: Sequence[TrainingRun | None], trainer: Trainer) -> list[dict[str, Evaluation] | None]:
-    """Evaluate the kept parameters of trained runs on dev and test; None for a run that is None or has failed."""
+    """Evaluate the selected checkpoints of trained runs on dev and test. Return None for a run that is None or has failed."""
     ready = [run is not None and run.error is None for run in runs]
-    e = next(run.experiment for run, is_ready in zip(runs, ready, strict=True) if is_ready)
-    kept = [
+    experiment = next(run.experiment for run, is_ready in zip(runs, ready, strict=True) if is_ready)
+    selected = [
         run.best.restore_trainable(run.experiment.model.trainable) if is_ready else None for run, is_ready in zip(runs, ready, strict=True)
     ]
-    params = trainer.replicated(kept)
-    splits = {split: trainer.evaluate(params, batches) for split, batches in (("dev", e.dev), ("test", e.test))}
+    params = trainer.replicated(selected)
+    splits = {split: trainer.evaluate(params, batches) for split, batches in (("dev", experiment.dev), ("test", experiment.test))}
     return [{split: each[i] for split, each in splits.items()} if is_ready else None for i, is_ready in enumerate(ready)]
 
 
 def finish(
     run: TrainingRun, measured: dict[str, Evaluation], config: ConfigDict, compilations: int, fleet: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write predictions, pictures and `result.json` of a trained run; return the contents of the last. `fleet`: runs trained together."""
-    e, workdir, best = run.experiment, run.workdir, run.best
-    kept = dataclasses.replace(e.model, trainable=best.restore_trainable(e.model.trainable))
-    with futures.ThreadPoolExecutor(1) as aside:
-        sha256 = aside.submit(lambda: digest(jax.tree.map(np.asarray, merge(kept.trainable, kept.frozen))))
+    """Write predictions, plots and `result.json` of a trained run; return the contents of `result.json`. `fleet`: runs trained together."""
+    experiment, workdir, best = run.experiment, run.workdir, run.best
+    model = dataclasses.replace(experiment.model, trainable=best.restore_trainable(experiment.model.trainable))
+    with futures.ThreadPoolExecutor(1) as executor:
+        sha256 = executor.submit(lambda: digest(jax.tree.map(np.asarray, merge(model.trainable, model.frozen))))
         for split, evaluation in measured.items():
-            evaluations.write_predictions(kept, e.data.splits[split], evaluation.checked(), workdir / "predictions" / f"{split}.jsonl")
-    totals, c = {split: evaluation.totals for split, evaluation in measured.items()}, e.config
+            evaluations.write_predictions(
+                model, experiment.data.splits[split], evaluation.checked(), workdir / "predictions" / f"{split}.jsonl"
+            )
+    totals, c = {split: evaluation.totals for split, evaluation in measured.items()}, experiment.config
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
-    curves.draw(workdir, title, kept.task.metric, kept.positive, best.step)
-    confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], kept.labels, f"{title}: test")
+    curves.draw(workdir, title, model.task.metric, model.positive, best.step)
+    confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], model.labels, f"{title}: test")
     speed = run.meter.report(compilations, max(len(fleet), 1))
-    result = describe(e, kept, totals, speed, best, sha256.result(), fleet) | {"config_hash": workdirs.config_hash(config)}
+    result = describe(experiment, model, totals, speed, best, sha256.result(), fleet) | {"config_hash": workdirs.config_hash(config)}
     storage.write_json(workdir / "result.json", result)
     return result
 
 
 def predict(config: ConfigDict, workdir: Path, source: str, console: Console = predictions.QUIET) -> Iterator[dict[str, Any]]:
-    """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-" is standard input), as in `predict.stream`."""
+    """Yield the predictions of the run in `workdir` for the texts of the file `source` ("-": standard input), as in `predict.stream`."""
     model = load_trained(config, workdir)
     return predictions.stream(model, layouts.layout(config.parallel), stream_inputs(source, catalog.of(config)), console)
 
@@ -146,10 +152,10 @@ def evaluate_run(
     source: str | None = None,
     console: Console = Console(quiet=True),  # noqa: B008
 ) -> dict[str, dict[str, float]]:
-    """Return the metrics of the kept parameters of the run in `workdir` on dev and test, or on the labelled examples in the file `source`.
+    """Evaluate the selected checkpoint of the run in `workdir` on dev and test, or on the labelled examples in the file `source`.
 
-    They are written with the predictions into a folder in `workdir`/evaluations; what the run itself has written stays as it is.
-    Raises InputError where there are no labels, or others than the run was trained on.
+    Write metrics and predictions to a folder in `workdir`/evaluations, leave the other files of the run unchanged, and return the metrics.
+    Raise InputError where labels are missing or are not classes of the trained model.
     """
     if source:
         examples = read_inputs(source, catalog.of(config))
@@ -158,28 +164,29 @@ def evaluate_run(
         model, splits = load_trained(config, workdir), {"input": examples}
         data = {"source": source, "fingerprint": fingerprint({"test": examples}, model.labels)}
     else:
-        found = experiments.load_data(config)
-        console.print(*found.notes, sep="\n")
-        model = load_trained(config, workdir, found.labels, ignore=(*workdirs.USE, "data.", "metric", "positive"))
-        splits = {split: found.splits[split] for split in ("dev", "test")}
-        data = {"source": found.source, "fingerprint": found.fingerprint}
-        evaluations.compare(workdir, found.fingerprint, console)
+        dataset = experiments.load_data(config)
+        console.print(*dataset.notes, sep="\n")
+        model = load_trained(config, workdir, dataset.labels, ignore=(*workdirs.USE, "data.", "metric", "positive"))
+        splits = {split: dataset.splits[split] for split in ("dev", "test")}
+        data = {"source": dataset.source, "fingerprint": dataset.fingerprint}
+        evaluations.compare(workdir, dataset.fingerprint, console)
     return evaluations.measure(model, splits, data, workdir, config, console)
 
 
 def load_trained(
     config: ConfigDict, workdir: Path, labels: tuple[str, ...] = (), ignore: tuple[str, ...] = workdirs.USE
 ) -> adapted_model.AdaptedModel:
-    """The model of `config` with the kept parameters of the run in `workdir`; where nothing was trained there, but the config begins
-    with a trained head, as it begins, for `labels` or those of the task or of the checkpoint. `ignore` is as in `workdir.check_same`.
+    """Return the model of `config` with the selected checkpoint of the run in `workdir`.
 
-    Raises InputError where there is none, or where the pretrained weights under it are not those it was trained on.
+    Without a checkpoint there, but with a config that loads a trained head, return the model as loaded; its classes are `labels`, else
+    those of the task, else those of the head. `ignore` is as in `workdir.check_same`. Raise InputError where there is neither, where
+    `check_same` raises it, or where the pretrained weights have changed since the training.
     """
     config = workdirs.with_recorded_values(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
-        own = weights.head_labels(config)
-        return initialize.build_model(config, labels or catalog.of(config).labels or own)
+        head_labels = weights.head_labels(config)
+        return initialize.build_model(config, labels or catalog.of(config).labels or head_labels)
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore)

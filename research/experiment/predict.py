@@ -1,4 +1,4 @@
-"""Predictions of a trained model for texts as they come, and where they are written."""
+"""Predictions of a trained model for a stream of texts, and the files that they are written to."""
 
 import contextlib
 import csv
@@ -24,26 +24,26 @@ from research.parallel import layouts
 from research.train import loop
 from research.train.evaluate import evaluate
 
-CHUNK = 1024  # examples that are read, tokenised and laid out together: memory does not grow with the input
+CHUNK = 1024  # examples read, tokenised and batched at a time, so that memory use does not grow with the input
 ENDINGS = (".jsonl", ".csv", ".tsv")
 Row = dict[str, Any]
 QUIET = Console(quiet=True)
 
 
 def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], console: Console = QUIET) -> Iterator[Row]:
-    """Yield one dict for each of `rows`, in order: id, texts, label where there is one, prediction, probabilities.
+    """Yield one dict for each of `rows`, in order: id, texts, label (if there is one), prediction and probabilities.
 
-    Where texts had to be cut, the `console` is told at the end how many.
-    Batches of later chunks take the shapes of earlier ones wherever they fit, so that few programs are compiled.
+    At the end, print to `console` how many texts were truncated. Batches of later chunks reuse the shapes of earlier ones where they fit,
+    so that few programs are compiled.
     """
-    program, halves = loop.eval_program(model, layout), [layout.replicate(half) for half in (model.trainable, model.frozen)]
-    rows, known, lengths = iter(rows), set(), Lengths(0, 0, 0)
+    program, params = loop.eval_program(model, layout), [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
+    rows, shapes, lengths = iter(rows), set(), Lengths(0, 0, 0)
     while chunk := list(itertools.islice(rows, CHUNK)):
         examples = collected(chunk)
         batches = model.batches(dataclasses.replace(examples, labels=()), layout, keep=False)
-        batches.shapes = [*sorted(known, key=lambda shape: shape.rows * shape.length), *batches.shapes]
-        _, logits = evaluate(program, *halves, batches, layout)
-        known.update(batches.shapes)
+        batches.shapes = [*sorted(shapes, key=lambda shape: shape.rows * shape.length), *batches.shapes]
+        _, logits = evaluate(program, *params, batches, layout)
+        shapes.update(batches.shapes)
         lengths |= Lengths.of(batches.tokens)
         yield from prediction_rows(examples, logits, model.kind.predictions, model.labels)
     if lengths.cut:
@@ -51,7 +51,7 @@ def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], c
 
 
 def check_output(path: str | None) -> None:
-    """Raise InputError for a file whose ending is none of `ENDINGS`, or whose folder is not there."""
+    """Raise InputError for a file name that does not end in one of `ENDINGS`, or whose folder does not exist."""
     if path is None:
         return
     if (ending := Path(path).suffix) not in ENDINGS:
@@ -61,20 +61,20 @@ def check_output(path: str | None) -> None:
 
 
 def write(rows: Iterable[Row], path: str | None, total: int | None, console: Console) -> None:
-    """Write the rows as they come: to the file `path`, by its ending, or as JSON lines to standard output.
+    """Write each row as soon as it is computed: to the file `path`, in the format of its ending, or as JSON lines to standard output.
 
-    The file is there when it is whole: until then its lines are in `path`.part. A terminal shows a bar, out of `total` where that is known.
+    Rows are written to `path`.part, which is renamed to `path` at the end. A terminal shows a progress bar, with `total` if it is known.
     """
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    seen = console.is_terminal and (path is not None or not sys.stdout.isatty())
-    with Progress(*columns, console=console, disable=not seen, transient=True) as progress, _opened(path) as put:
+    show_bar = console.is_terminal and (path is not None or not sys.stdout.isatty())
+    with Progress(*columns, console=console, disable=not show_bar, transient=True) as progress, _opened(path) as write_row:
         for row in progress.track(rows, total=total):
-            put(row)
+            write_row(row)
 
 
 @contextlib.contextmanager
 def _opened(path: str | None) -> Iterator[Callable[[Row], None]]:
-    """Give what writes a row as a whole line at once. `path` has been checked by `check_output`."""
+    """Yield a function that writes a row as one complete line. `check_output` has checked `path`."""
     if path is None:
         yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
         return
@@ -89,21 +89,21 @@ def _opened(path: str | None) -> Iterator[Callable[[Row], None]]:
 
 
 def _table(write_cells: Callable[[list[Any]], Any]) -> Callable[[Row], None]:
-    """Return what writes rows as a table, whose header comes with the first: each probability is a column of its own."""
-    headed = False
+    """Return a function that writes a row of a table, and the header before the first row. Each class has a column for its probability."""
+    has_header = False
 
-    def put(row: Row) -> None:
-        nonlocal headed
+    def write_row(row: Row) -> None:
+        nonlocal has_header
         cells = {name: value for name, value in row.items() if name != "probabilities"}
         cells |= {f"probability_{label}": value for label, value in row["probabilities"].items()}
-        if not headed:
+        if not has_header:
             write_cells(list(cells))
-            headed = True
+            has_header = True
         write_cells(list(cells.values()))
 
-    return put
+    return write_row
 
 
 def _tabbed(cells: list[Any]) -> str:
-    """Return a line of a .tsv, which has no quoting: tabs and line ends inside a text are blanks there."""
+    """Return a line of a .tsv file. A .tsv has no quoting, so tabs and line ends inside a text become spaces."""
     return "\t".join(re.sub(r"[\t\r\n]", " ", str(cell)) for cell in cells) + "\n"

@@ -1,4 +1,4 @@
-"""Which version of this code is running."""
+"""Version of the running code."""
 
 import functools
 import subprocess
@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the checkout that this code runs from, with "-dirty" where tracked files differ; "" where there is none."""
-    if not (ROOT / ".git").exists():  # installed elsewhere; a repository around that place would be another project's
+    """Return the commit of this checkout, with "-dirty" if tracked files differ from it. Return "" outside a checkout."""
+    if not (ROOT / ".git").exists():  # git would otherwise report a repository of another project that contains an installed copy
         return ""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

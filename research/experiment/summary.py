@@ -1,4 +1,4 @@
-"""What is printed at the end of a run: how good, at what cost, and what to look at next."""
+"""Summary printed at the end of a run: metrics, cost and hints."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from research.experiment import hints
 from research.tasks.metrics import OF_ONE, shown, title
 from research.tracking import writer
 
-LISTED = 40  # above so many classes, those with the lowest f1
+MAX_CLASSES = 40  # most classes in the table of classes; of more, those with the lowest f1 are listed
 
 
 def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
-    """Print the tables and lines at the end of a run from its `result.json` and its files in `workdir`."""
+    """Print the summary of a run from `result`, the contents of its `result.json`, and its files in `workdir`."""
     metric, speed, params = result["selection"]["metric"], result["speed"], result["params"]
     c = result["config"]
     name = f"{c['task']} ({c['data']['source']}) · {result['weights']['source']} · {c['method']} · seed {c['seed']}"
@@ -44,7 +44,7 @@ def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
 
 
 def tables(result: Mapping[str, Any], name: str) -> list[Table]:
-    """Return the tables of a `result.json`: the scores on dev and test, and, where it has them, those of each class on test."""
+    """Return the tables of a `result.json`: the metrics on dev and test and, if it has them, those of each class on test."""
     return [_splits(result, name), *([_classes(result["classes"]["test"])] if "classes" in result else [])]
 
 
@@ -58,11 +58,11 @@ def _splits(result: Mapping[str, Any], name: str) -> Table:
 
 
 def _classes(scores: Mapping[str, Mapping[str, float]]) -> Table:
-    names, what = list(scores), "test, class by class"
-    if len(names) > LISTED:
-        names = sorted(names, key=lambda label: scores[label]["f1"])[:LISTED]
-        what = f"test, the {LISTED} of {len(scores)} classes with the lowest f1"
-    table = _table(what, "class", *OF_ONE, "examples")
+    names, heading = list(scores), "test, class by class"
+    if len(names) > MAX_CLASSES:
+        names = sorted(names, key=lambda label: scores[label]["f1"])[:MAX_CLASSES]
+        heading = f"test, the {MAX_CLASSES} of {len(scores)} classes with the lowest f1"
+    table = _table(heading, "class", *OF_ONE, "examples")
     for label in names:
         table.add_row(Text(label), *(f"{scores[label][column]:.4f}" for column in OF_ONE), f"{scores[label]['support']:,}")
     return table

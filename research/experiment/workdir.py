@@ -1,4 +1,4 @@
-"""Whose a workdir is: one config's, and one process's at a time."""
+"""Workdirs: each belongs to one config, and is used by one process at a time."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ from research.config.recorded import flat as flat
 from research.errors import InputError
 from research.storage import read_json, write_json
 
-# Beginnings of fields: where and how fast a model runs; and beside these what may differ where a trained one is used.
+# Prefixes of config fields. COSTS: where and how fast a model runs. USE: fields that may differ when a trained model is used.
 COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
 USE = (*COSTS, "metric", "positive", "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
 
@@ -27,13 +27,13 @@ TRAIN_ON = (
 
 
 def config_hash(config: ConfigDict) -> str:
-    """sha256 over every field of the config."""
+    """Return the sha256 of all fields of the config."""
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def default(config: ConfigDict) -> Path:
-    """Return runs/TASK-MODEL-METHOD-HASH, with what else tells runs apart at a glance between them: the same config comes back to the
-    same place."""
+    """Return the default workdir of a config, runs/TASK-MODEL-METHOD-HASH. The name also holds demo data, other weights and a seed
+    that is not 0."""
     model = [Path(config.model).name, Path(config.weights.source).name]
     data = [config.data.source] if config.data.source == "demo" else []
     seed = [f"seed{config.seed}"] if config.seed else []
@@ -41,19 +41,19 @@ def default(config: ConfigDict) -> Path:
 
 
 def safe(name: str) -> str:
-    """Return `name` with every character that a shell or a file system may read in its own way as a dash."""
+    """Return `name` with a dash in place of characters that are special to a shell or a file system."""
     return re.sub(r"[^A-Za-z0-9_.+=]+", "-", name).strip("-.") or "unnamed"
 
 
 @contextlib.contextmanager
 def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None]:
-    """Hold the workdir for this process and config; give the result where the run is finished.
+    """Lock the workdir for this process and config. Yield the contents of `result.json` if the run is finished, else None.
 
-    Where nothing of the run is recorded in the end, because it was refused, the folders and the lock that were made are taken away.
-    Raises InputError when another process runs there, or when it is another config's.
+    If no config was recorded, because the run was refused, remove the new folders and the lock file afterwards.
+    Raise InputError if another process uses the workdir, or if it belongs to another config.
     """
     check_same(workdir, config)
-    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    created = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / ".lock"
     with path.open("w") as lock:
@@ -68,13 +68,13 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None
         finally:
             if not (workdir / "config.json").exists():
                 path.unlink()
-                with contextlib.suppress(OSError):  # one that is not empty stays, and so do those that it is in
-                    for folder in made:
+                with contextlib.suppress(OSError):  # a folder that is not empty stays, and so do its parents
+                    for folder in created:
                         folder.rmdir()
 
 
 def with_recorded_values(workdir: Path, config: ConfigDict) -> ConfigDict:
-    """Return the config, in which `pooling=auto` has the value that the run in `workdir` used, if one began there."""
+    """Return the config with `pooling=auto` replaced by the pooling of the run in `workdir`, if there is one."""
     path = workdir / "config.json"
     if config.pooling != fields.AUTO or not path.exists():
         return config
@@ -82,14 +82,14 @@ def with_recorded_values(workdir: Path, config: ConfigDict) -> ConfigDict:
 
 
 def record(workdir: Path, config: ConfigDict) -> None:
-    """Writes the config that the workdir belongs to from now on."""
+    """Write the config to the workdir, which belongs to this config from then on."""
     write_json(workdir / "config.json", config.to_dict())
 
 
 def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> None:
-    """Raises InputError, naming a field that differs, when the workdir is another config's.
+    """Raise InputError with the first field that differs if the workdir belongs to another config.
 
-    `ignore`: beginnings of fields that may differ.
+    `ignore`: prefixes of fields that may differ.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -99,9 +99,9 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
     if changed:
         name = changed[0]
         more = f" (and {len(changed) - 1} more fields)" if len(changed) > 1 else ""
-        what = f"{name} is {before.get(name)!r} there and {now.get(name)!r} now{more}"
+        difference = f"{name} is {before.get(name)!r} there and {now.get(name)!r} now{more}"
         if ignore:
-            way = "where it is used only where and how it runs may differ; --workdir alone, without --config, reads the run's own config"
-            raise InputError(f"{workdir} was trained with another config: {what}; {way}")
+            advice = "where it is used only where and how it runs may differ; --workdir alone, without --config, reads the run's own config"
+            raise InputError(f"{workdir} was trained with another config: {difference}; {advice}")
         further = f". {TRAIN_ON}" if name.startswith("total_") and (workdir / "result.json").exists() else ""
-        raise InputError(f"{workdir} belongs to a different config: {what}; give another --workdir{further}")
+        raise InputError(f"{workdir} belongs to a different config: {difference}; give another --workdir{further}")
