@@ -1,6 +1,6 @@
-"""Runs of a sweep that differ in their seed and in scalars alone, trained in lockstep as one vmapped program.
+"""Training of runs that differ only in the seed and scalars, in lockstep as one vmapped program.
 
-The states of the members are stacked once on a leading axis that stays on the device. Each writes its workdir as if it ran alone.
+The states of the runs are stacked on a leading axis and stay on the device. Each run writes the same files as if it were trained alone.
 """
 
 import contextlib
@@ -30,62 +30,62 @@ from research.train.phases import Phase
 from research.train.scalars import structure
 from research.train.step import Batch, State, split_microbatches
 
-LARGEST = 5_000_000  # trainable parameters of all members: beyond, a step's time is the work itself, which is not shared
-MEMORY = 4 * 10**9  # bytes that all members' steps may keep for the backward pass
-KEPT = 60  # bytes of them for each feature of a stage's output, about
+LARGEST = 5_000_000  # trainable parameters of all members: with more, arithmetic dominates a step and lockstep saves little
+MEMORY = 4 * 10**9  # bytes that the steps of all members may store for the backward pass
+FEATURE_BYTES = 60  # approximate bytes stored per feature of a stage's output
 
 
 class Fleet:
-    """The `loop.Trainer` of several experiments of one structure on one device. All lists have an element for each member."""
+    """The `loop.Trainer` of several experiments with the same structure on one device. Lists have one element per member."""
 
     def __init__(self, members: Sequence[Experiment]):
         self._members, first = members, members[0]
-        constants = [flatten(e.model.device_constants) for e in members]
+        constants = [flatten(experiment.model.device_constants) for experiment in members]
         shared = {name for name, x in constants[0].items() if all(_equal(x, other[name]) for other in constants[1:])}
         self._shared = {name: jnp.array(x) for name, x in constants[0].items() if name in shared}
-        self._own = _stack([{name: x for name, x in one.items() if name not in shared} for one in constants])
-        self._keys, self._parts = _stack([e.dropout_key for e in members]), tuple(f"{part}/" for part in first.model.frozen)
+        self._per_member = _stack([{name: x for name, x in one.items() if name not in shared} for one in constants])
+        self._keys, self._parts = _stack([one.dropout_key for one in members]), tuple(f"{part}/" for part in first.model.frozen)
         function = loop.eval_function(first.model)
 
         def evaluation(trainable: Tree, frozen: tuple, batch: Batch, axis: None = None):
-            shared, own = frozen
-            return jax.vmap(lambda trainable, own: function(trainable, unflatten(shared | own), batch))(trainable, own)
+            shared, per_member = frozen
+            return jax.vmap(lambda trainable, per_member: function(trainable, unflatten(shared | per_member), batch))(trainable, per_member)
 
-        self._evaluation = Layout().program(f"fleet eval {structure(first.model)} {sorted(self._own)}", evaluation)
+        self._evaluation = Layout().program(f"fleet eval {structure(first.model)} {sorted(self._per_member)}", evaluation)
         self._programs, self._before = [self._evaluation], self._evaluation.compilations
 
     @property
     def compilations(self) -> int:
-        """How often programs have been compiled for this fleet."""
+        """Return how many compilations this fleet caused."""
         return sum(program.compilations for program in self._programs) - self._before
 
     @property
     def flops(self) -> float:
-        """FLOPs of the last step of one member."""
+        """Return the FLOPs of the last step of one member."""
         return self._programs[-1].flops / len(self._members)
 
     def enter(self, phase: Phase, states: Sequence[State | None]) -> None:
-        """Stack the members' states for a phase; a member without a state gets that before training."""
-        now, closed = [], []
-        for e, whole in zip(self._members, states, strict=True):
-            whole = State(np.zeros((), np.int32), e.model.trainable, ()) if whole is None else whole
-            model = e.enter(phase, whole.trainable)
-            fresh = phase.optimizer(e.scalars(phase.start)).init(model.trainable)
-            now.append(State(whole.step, model.trainable, carried(fresh, whole.opt_state)))
-            closed.append(split(whole.trainable, phase.plan.trained)[1])
-        self._state, self._frozen_now, self._model = _stack(now), _stack(closed), model.without_parameters
+        """Begin a phase and stack the states of the members. A member without a state gets its initial state."""
+        phase_states, frozen_parts = [], []
+        for experiment, full in zip(self._members, states, strict=True):
+            full = State(np.zeros((), np.int32), experiment.model.trainable, ()) if full is None else full
+            model = experiment.enter(phase, full.trainable)
+            fresh = phase.optimizer(experiment.scalars(phase.start)).init(model.trainable)
+            phase_states.append(State(full.step, model.trainable, carried(fresh, full.opt_state)))
+            frozen_parts.append(split(full.trainable, phase.plan.trained)[1])
+        self._state, self._frozen_now, self._model = _stack(phase_states), _stack(frozen_parts), model.without_parameters
         function = loop.train_function(phase, model)
 
         def step(state: State, frozen: tuple, batch: Batch, key: jax.Array, scalars: Any, active: jax.Array, axis: None = None):
-            shared, own, frozen_now = frozen
+            shared, per_member, frozen_now = frozen
 
-            def one(state, own, frozen_now, batch, key, scalars, active):
-                new, totals = function(state, merge(unflatten(shared | own), frozen_now), batch, key, scalars)
+            def one(state, per_member, frozen_now, batch, key, scalars, active):
+                new, totals = function(state, merge(unflatten(shared | per_member), frozen_now), batch, key, scalars)
                 return jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state), totals
 
-            return jax.vmap(one)(state, own, frozen_now, batch, key, scalars, active)
+            return jax.vmap(one)(state, per_member, frozen_now, batch, key, scalars, active)
 
-        key = f"fleet train {loop.program_key(self._members[0], model)} {sorted(self._own)}"
+        key = f"fleet train {loop.program_key(self._members[0], model)} {sorted(self._per_member)}"
         program = Layout().program(key, step, donate=(0,))
         self._before += program.compilations
         self._programs.append(program)
@@ -94,8 +94,8 @@ class Fleet:
         some = next(batch for batch in batches if batch is not None)
         accumulate = self._members[0].config.accumulate
         parts = [split_microbatches(x, accumulate, Layout()) for x in _same_rows([some if x is None else x for x in batches])]
-        scalars = jax.tree.map(lambda *x: np.stack(x), *(e.scalars(number - 1) for e in self._members))
-        frozen = self._shared, self._own, self._frozen_now
+        scalars = jax.tree.map(lambda *x: np.stack(x), *(experiment.scalars(number - 1) for experiment in self._members))
+        frozen = self._shared, self._per_member, self._frozen_now
         batch = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         self._state, totals = self._programs[-1](self._state, frozen, batch, self._keys, scalars, np.asarray(active))
         return totals
@@ -108,7 +108,7 @@ class Fleet:
         return merge(params, self._frozen_now)
 
     def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
-        frozen = tuple({name: x for name, x in tree.items() if name.startswith(self._parts)} for tree in (self._shared, self._own))
+        frozen = tuple({name: x for name, x in tree.items() if name.startswith(self._parts)} for tree in (self._shared, self._per_member))
         fetch = lambda out, sums: (np.asarray(out), _members(jax.tree.map(np.asarray, sums), len(self._members)))  # noqa: E731
         return evaluate_all(lambda batch: self._evaluation(params, frozen, batch), batches, fetch)
 
@@ -117,7 +117,7 @@ class Fleet:
         return jax.tree.map(lambda x: x[run], self._state.replace(trainable=trainable))
 
     def replicated(self, trees: Sequence[Tree | None]) -> Tree:
-        """Return the members' parameters as `evaluate` takes them; a member that is None gets another's."""
+        """Return the members' parameters in the form that `evaluate` takes. A member that is None gets those of another member."""
         some = next(tree for tree in trees if tree is not None)
         return _stack([some if tree is None else tree for tree in trees])
 
@@ -127,30 +127,30 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _stack(trees: Sequence[Tree]) -> Tree:
-    """Stack the leaves of equal trees on a new leading axis, on the device."""
-    return jax.tree.map(lambda *x: jnp.asarray(np.stack([np.asarray(one) for one in x])), *trees)
+    """Return trees of the same structure stacked on a new leading axis, on the device."""
+    return jax.tree.map(lambda *x: jnp.asarray(np.stack([np.asarray(leaf) for leaf in x])), *trees)
 
 
 def _members(tree: Any, size: int) -> list[Any]:
-    """Cut a tree with a leading axis on the host into one tree a member."""
+    """Return a list of one tree per member, from a tree on the host with a leading axis of members."""
     return [jax.tree.map(lambda x: x[i], tree) for i in range(size)]  # noqa: B023
 
 
 def _same_rows(batches: Sequence[Batch]) -> list[Batch]:
-    """Return batches of as many rows as the longest has: a member whose examples did not fit has more of them than the others."""
+    """Return the batches padded to the same number of rows. A member whose examples did not fit the first shape has more rows."""
     rows = max(len(batch["tokens"]) for batch in batches)
     missing = [[(0, rows - len(batch["tokens"]))] for batch in batches]
     return [{n: np.pad(x, add + [(0, 0)] * (x.ndim - 1)) for n, x in one.items()} for one, add in zip(batches, missing, strict=True)]
 
 
-Outcome = dict[str, Any] | Exception  # the contents of result.json, or what went wrong
+Outcome = dict[str, Any] | Exception  # the contents of result.json, or the error of the run
 
 
 def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Outcome, float]]:
-    """Train the runs, each in its folder of `workdir`, together where that is faster; `say` is told which.
+    """Train the runs, each in its folder of `workdir`, in lockstep if that is faster, and report the choice to `say`.
 
-    Yields the id, the outcome and the seconds of each run that was not finished, as they end; of runs trained together each has an equal
-    share of the seconds. A finished run keeps its place in the fleet, so that the others compute what they would compute beside it.
+    Yields the id, the outcome and the seconds of each unfinished run when it ends. Runs trained together have equal shares of the
+    seconds. A finished run keeps its place in the fleet, so that the other runs have the same results on resuming.
     """
     begin, build, built, failed = time.perf_counter(), _builder(), {}, {}
     unfinished = [run_id for run_id in configs if not (workdir / run_id / "result.json").exists()]
@@ -179,14 +179,14 @@ def run(configs: dict[str, ConfigDict], workdir: Path, say: Callable[[str], None
 
 
 def _builder() -> Callable[[ConfigDict], Experiment]:
-    """Return a function that builds experiments, and shares between them what does not depend on the seed or on scalars."""
+    """Return a function that builds experiments. Experiments share all that does not depend on the seed or scalars."""
     makers: dict[str, Callable[[ConfigDict], Experiment]] = {}
 
     def build(config: ConfigDict) -> Experiment:
-        kind = grouping.structure(config)
-        if kind not in makers:
-            makers[kind] = experiments.experiments_of(config)
-        return makers[kind](config)
+        key = grouping.structure(config)
+        if key not in makers:
+            makers[key] = experiments.experiments_of(config)
+        return makers[key](config)
 
     return build
 
@@ -198,21 +198,21 @@ def _alone(config: ConfigDict, folder: Path, experiment: Experiment) -> dict[str
 def _attempt(action: Callable[[], dict[str, Any]]) -> Outcome:
     try:
         return action()
-    except Exception as error:  # whatever it was: the other runs are not to be lost
+    except Exception as error:  # any error: the other runs must not be lost
         return error
 
 
 def _together(configs: dict[str, ConfigDict], built: dict[str, Experiment], unfinished: Sequence[str], workdir: Path) -> dict[str, Outcome]:
-    """Train the experiments as one program and return what became of the unfinished ones."""
+    """Train the experiments as one program and return the outcomes of the unfinished ones."""
     ended: dict[str, Outcome] = {}
     with contextlib.ExitStack() as stack:
         fleet, started = Fleet(list(built.values())), {}
-        for run_id, e in built.items():
+        for run_id, experiment in built.items():
             if run_id not in unfinished:
                 continue
             try:
                 stack.enter_context(workdirs.claimed(workdir / run_id, configs[run_id]))
-                started[run_id] = modes.begin(e, workdir / run_id, Console(quiet=True))
+                started[run_id] = modes.begin(experiment, workdir / run_id, Console(quiet=True))
             except Exception as error:
                 ended[run_id] = error
         runs = [started.get(run_id) for run_id in built]
@@ -228,19 +228,19 @@ def _together(configs: dict[str, ConfigDict], built: dict[str, Experiment], unfi
 
 
 def objection(members: Sequence[Experiment]) -> str:
-    """Return why these experiments are better trained one after the other; empty where they are not."""
-    e = members[0]
-    if e.layout != Layout():
+    """Return the reason to train these experiments one after the other, or "" if they should be trained together."""
+    first = members[0]
+    if first.layout != Layout():
         return "they run on several devices"
-    below, stages = e.model.plan.frozen_stages(e.model.encoder.stages), e.model.encoder.stages
+    below, stages = first.model.plan.frozen_stages(first.model.encoder.stages), first.model.encoder.stages
     if jax.default_backend() == "cpu" and below < len(stages):
         return "on a CPU a step of each takes the time of its own work, and there is little to share"
     if len({getattr(one.dev.hidden, "filename", None) for one in members}) > 1:
         return "their frozen parameters differ"
-    trains = count(e.model.trainable)
-    if trains * len(members) > LARGEST:
-        return f"each trains {trains:,} parameters, and there is little to share"
-    kept = max(shape.rows * shape.length for shape in e.train.shapes) * sum(e.model.widths[below:]) * KEPT * len(members)
-    if kept > MEMORY:
-        return f"together they would keep about {kept / 1e9:.1f} GB in a step, {MEMORY / 1e9:g} at most are wanted"
+    trainable = count(first.model.trainable)
+    if trainable * len(members) > LARGEST:
+        return f"each trains {trainable:,} parameters, and there is little to share"
+    stored = max(shape.rows * shape.length for shape in first.train.shapes) * sum(first.model.widths[below:]) * FEATURE_BYTES * len(members)
+    if stored > MEMORY:
+        return f"together they would keep about {stored / 1e9:.1f} GB in a step, {MEMORY / 1e9:g} at most are wanted"
     return ""

@@ -1,4 +1,4 @@
-"""Which runs of a sweep may be trained together, by their configs alone."""
+"""Groups of runs of a sweep that may be trained together, decided from their configs."""
 
 import json
 
@@ -10,18 +10,18 @@ MOST = 32
 
 
 def groups(configs: dict[str, ConfigDict]) -> list[list[str]]:
-    """Return lists of run ids, those that can train together in one list, in order of appearance.
+    """Return the run ids in groups that can train together, in order of appearance, at most `MOST` in a group.
 
-    They differ in `SCALARS` and in dropout rates alone, and no dropout rate is 0 for one and more for another: a step without dropout is
-    another program. Methods are not looked into: `fleet.objection` does.
+    Runs of a group differ only in `SCALARS` and dropout rates. A dropout rate is 0 for all of them or for none, since a step without
+    dropout is a different program. `fleet.objection` checks the rest, such as the method.
     """
-    found: dict[str, list[str]] = {}
+    by_structure: dict[str, list[str]] = {}
     for run_id, config in configs.items():
-        found.setdefault(structure(config), []).append(run_id)
-    return [ids[i : i + MOST] for ids in found.values() for i in range(0, len(ids), MOST)]
+        by_structure.setdefault(structure(config), []).append(run_id)
+    return [ids[i : i + MOST] for ids in by_structure.values() for i in range(0, len(ids), MOST)]
 
 
 def structure(config: ConfigDict) -> str:
-    """Return a key that is equal for configs whose training steps are one program."""
+    """Return a key that is equal for configs whose training steps are the same program."""
     rates = {name: None if config[name] is None else bool(config[name]) for name in DROPOUT}
     return json.dumps(config.to_dict() | dict.fromkeys(SCALARS) | rates, sort_keys=True)

@@ -1,7 +1,7 @@
-"""A process that does runs of a sweep, one task after the other, as `supervisor` hands them to it.
+"""A process that trains runs of a sweep, one task after the other, as `pool` sends them.
 
-Each line of standard input is a task: a JSON list of run ids; several are trained together where that is of use. Each line of standard
-output is a JSON object: what there is to `say`, or that the task is `done`. When standard input ends, so does the process.
+Each line of standard input is a task: a JSON list of run ids. Several runs are trained together if that is faster. Each line of
+standard output is a JSON object: a message in `say`, or `done` at the end of a task. The process exits when standard input ends.
 """
 
 import json
@@ -23,9 +23,9 @@ from research.tasks.metrics import title
 
 
 def main(path: str, workdir: Path, *changes: str) -> None:
-    """Does tasks of the sweep in the file `path` (with its words), whose base has these `changes`, in `workdir`."""
+    """Do tasks of the sweep `path` (a file and its words) in `workdir`. `changes` are config flags for the base of the sweep."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to the log, not between our lines
+    os.dup2(2, 1)  # output printed by libraries goes to the log, not between the messages
     tasks: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
     modes.keep_programs()
@@ -40,31 +40,31 @@ def main(path: str, workdir: Path, *changes: str) -> None:
 
 
 def _listen(tasks: queue.Queue) -> None:
-    """Passes on what comes in. A supervisor waits for the end of a task, so when its end of the line goes dead, it has died."""
+    """Put the tasks of standard input into the queue. When standard input ends, the parent process has ended, so exit at once."""
     for line in sys.stdin:
         tasks.put(json.loads(line))
     os._exit(0)
 
 
 def do(runs: dict[str, sweep_runs.RunSpec], workdir: Path, say: Callable[[str], None]) -> None:
-    """Train the runs that are not finished, together where that is faster, and say how each ended. One that fails leaves `error.txt`."""
+    """Train the unfinished runs, together if that is faster, and report the result of each. A failed run leaves `error.txt`."""
     for run_id, outcome, seconds in fleet.run({run_id: config for run_id, (_, config) in runs.items()}, workdir, say):
         finish(workdir / run_id, sweep_runs.label(runs[run_id][0]), outcome, seconds, say)
 
 
 def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds: float, say: Callable[[str], None]) -> None:
-    """Says how a run ended, and leaves `error.txt` where it failed."""
+    """Report the result of a run. Write `error.txt` if it failed."""
     if isinstance(result, Exception):
         folder.mkdir(parents=True, exist_ok=True)
-        storage.write_text(folder / "error.txt", f"{_what(result)}\n")
-        say(f"{label}: failed: {_what(result).splitlines()[0]}")
+        storage.write_text(folder / "error.txt", f"{_describe(result)}\n")
+        say(f"{label}: failed: {_describe(result).splitlines()[0]}")
         return
     (folder / "error.txt").unlink(missing_ok=True)
     metric, positive = result["selection"]["metric"], result["selection"].get("positive")
     say(f"{label}: test {title(metric, positive)} {result['metrics']['test'][metric]:.4f}, {seconds:.1f} s")
 
 
-def _what(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 

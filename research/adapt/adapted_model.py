@@ -1,4 +1,4 @@
-"""How a delta gets between a module and what it computes, without the module knowing."""
+"""The adapted model: an encoder and a head, the parameters added by fine-tuning methods, and which parameters train."""
 
 import contextlib
 import dataclasses
@@ -29,9 +29,9 @@ from research.tasks.base import Task
 
 
 def at(interceptors: Mapping[str, Interceptor]) -> Callable[..., Any]:
-    """An interceptor for `flax.linen.intercept_methods` that calls `interceptors[path](method, *arguments)`.
+    """Return a function for `flax.linen.intercept_methods` that calls `interceptors[path](method, *arguments)`.
 
-    `path` is the module's, as in its parameters' names (`layer_0/attention/query`), with `.METHOD` where it is not `__call__`.
+    `path` is the module path as in parameter names (`layer_0/attention/query`), with `.METHOD` for a method other than `__call__`.
     """
 
     def intercept(method, arguments, named, context):
@@ -47,12 +47,12 @@ Batch = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedModel:
-    """What trains, what does not, and what both are for. `trainable` holds the values that training begins with."""
+    """A model with its trainable and frozen parameters, task, tokenizer and methods. `trainable` holds the initial values."""
 
     task: Task
     kind: Any
     labels: tuple[str, ...]
-    words: tuple[str, ...]  # the vocabulary, where the training texts gave it
+    words: tuple[str, ...]  # the vocabulary, if it was built from the training texts
     encoder: nn.Module
     head: nn.Module
     tokenizer: Any
@@ -61,23 +61,23 @@ class AdaptedModel:
     trainable: Tree
     frozen: Tree
     plan: plans.Plan
-    widths: tuple[int, ...]  # how many features each stage's states have
-    weights_sha256: str  # "" where nothing was read
-    notes: tuple[str, ...] = ()  # lines of the plan about the pooling and about where the parameters come from
+    widths: tuple[int, ...]  # number of features of the hidden states of each stage
+    weights_sha256: str  # "" if no weights were read
+    notes: tuple[str, ...] = ()  # lines for the printed plan: the pooling and the source of the parameters
     label_smoothing: float | jax.Array = 0.0
-    statistics: Tree = dataclasses.field(default_factory=dict)  # what regularisers know of the training data, by their names
+    statistics: Tree = dataclasses.field(default_factory=dict)  # results of `TrainingHook.calibrate`, by hook name
 
     def logits(
         self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None = None, embedding_noise: jax.Array | None = None
     ) -> jax.Array:
-        """Logits [B, E, C]; with `key`, dropout is on from the first stage that trains.
+        """Return logits [B, E, C]. With `key`, dropout is on from the first trainable stage.
 
-        What lies below that stage is a function of the example alone: it runs without dropout and has no gradient. `embedding_noise`
-        [B, L, D] is added to the states that enter the first layer above it (or the first layer, where the embeddings train).
+        The frozen stages below it run without dropout and gradient, so their output depends only on the example. `embedding_noise`
+        [B, L, D] is added to the input of the first layer that is not among these stages.
         """
         params, total = merge(trainable, frozen), len(self.encoder.stages)
-        start = closed = self.plan.frozen_stages(self.encoder.stages)
-        numbers, read, hidden = self.reads(closed), [], None
+        start = below = self.plan.frozen_stages(self.encoder.stages)
+        numbers, read, hidden = self.reads(below), [], None
         rngs = None if key is None else {"dropout": key}
         apply = functools.partial(self.encoder.apply, {"params": params["encoder"]}, batch, rngs=rngs)
         if start:
@@ -89,13 +89,13 @@ class AdaptedModel:
                 hidden, start = embedding_noise + (hidden if start else apply(stop=1).last), max(start, 1)
             encoded = self._from(apply, start, hidden)
         if self.recipe.reader is not None:
-            states = dict(zip((*numbers, *range(closed, total)), (*read[:-1], *encoded.stages), strict=True))
+            states = dict(zip((*numbers, *range(below, total)), (*read[:-1], *encoded.stages), strict=True))
             encoded = encoded.replace(stages=tuple(states[i] for i in self.recipe.reader.stages(total)))
         return self.head.apply({"params": params["head"]}, encoded, batch, rngs=rngs)
 
     def _from(self, apply: Callable[..., EncoderOutput], start: int, hidden: jax.Array | None) -> EncoderOutput:
-        """What the encoder gives from stage `start` on. With `remat` only what enters a layer is kept for the backward pass, but for
-        the last layer, whose gradient comes at once."""
+        """Return the encoder output from stage `start` on. With `remat`, only the inputs of layers are stored for the backward pass,
+        except for the last layer, whose gradient is computed first."""
         states = []
         if self.config.remat:
             hidden, start = (hidden, start) if start else (apply(stop=1).last, 1)
@@ -108,30 +108,30 @@ class AdaptedModel:
 
     @contextlib.contextmanager
     def adapted(self, params: Tree, batch: Batch, key: jax.Array | None) -> Iterator[None]:
-        """Within it the encoder computes what the deltas make of it."""
+        """Apply the deltas to the encoder within this context."""
         with contextlib.ExitStack() as stack:
-            for delta in self.recipe.deltas:  # Flax puts the interceptor that it was given first outermost
-                own, encoder = flatten(params["delta"][delta.name]), flatten(params["encoder"])
-                interceptors = delta.interceptors(own, encoder, batch, key, self.encoder.precision)
+            for delta in self.recipe.deltas:  # the first interceptor entered is the outermost in Flax
+                delta_params, encoder = flatten(params["delta"][delta.name]), flatten(params["encoder"])
+                interceptors = delta.interceptors(delta_params, encoder, batch, key, self.encoder.precision)
                 stack.enter_context(nn.intercept_methods(at(interceptors)))
             yield
 
     @property
     def embedding_noise_width(self) -> int:
-        """Features of the states that a nudge is added to (see `logits`)."""
+        """Return D of the `embedding_noise` that `logits` takes."""
         return self.widths[max(self.plan.frozen_stages(self.encoder.stages), 1) - 1]
 
     def reads(self, stop: int) -> tuple[int, ...]:
-        """Which of the first `stop` stages' outputs are used where these are frozen, ascending: what the reader wants, and the last
-        where something follows on it."""
+        """Return which of the first `stop` stages, all frozen, have outputs that are used, ascending: the stages of the reader, and the
+        last one if another stage follows."""
         total, reader = len(self.encoder.stages), self.recipe.reader
-        wanted = (total - 1,) if reader is None else reader.stages(total)
-        onward = {stop - 1} if 0 < stop < total else set()
-        return tuple(sorted({i for i in wanted if i < stop} | onward))
+        read = (total - 1,) if reader is None else reader.stages(total)
+        next_input = {stop - 1} if 0 < stop < total else set()
+        return tuple(sorted({i for i in read if i < stop} | next_input))
 
     def below(self, frozen: Tree, batch: Batch, stop: int) -> jax.Array:
-        """Hidden states [B, L, D of all] float32 after the first `stop` stages, all frozen, of those stages that are read: the batch's
-        own where it brings them."""
+        """Return hidden states [B, L, D] float32 of the first `stop` stages, all frozen: the concatenated outputs of the stages in
+        `reads(stop)`. If the batch has cached states (`hidden`), return those."""
         if "hidden" in batch:
             return batch["hidden"].astype(jnp.float32)
         stages = self.encoder.apply({"params": frozen["encoder"]}, batch, stop=stop).stages
@@ -140,7 +140,7 @@ class AdaptedModel:
     def loss(
         self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, embedding_noise: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The sum of the losses of a batch's examples, and the totals its metrics are made of."""
+        """Return the summed loss of a batch and the totals for its metrics."""
         for hook in self.recipe.hooks:
             trainable = hook.effective_params(trainable, frozen, key)
         logits = self.logits(trainable, frozen, batch, key, embedding_noise)
@@ -151,34 +151,34 @@ class AdaptedModel:
 
     @property
     def gradient(self) -> Gradient:
-        """The gradient of `loss` for the trainable half."""
-        return functools.reduce(lambda g, r: r.wrap_microbatch_grad(self, g), self.recipe.hooks, jax.grad(self.loss, has_aux=True))
+        """Return the gradient of `loss` with respect to the trainable parameters, as wrapped by the hooks."""
+        return functools.reduce(lambda g, hook: hook.wrap_microbatch_grad(self, g), self.recipe.hooks, jax.grad(self.loss, has_aux=True))
 
     def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
-        """The parameters that are evaluated and kept, of a state."""
-        return functools.reduce(lambda kept, r: r.eval_params(kept, opt_state), self.recipe.hooks, trainable)
+        """Return the parameters to evaluate and to save as the best, from the parameters and optimizer state of a training state."""
+        return functools.reduce(lambda params, hook: hook.eval_params(params, opt_state), self.recipe.hooks, trainable)
 
     @property
     def device_constants(self) -> Tree:
-        """What a step is given beside what trains: the frozen half, and what regularisers ask for: where the trainable parameters began,
-        and what was found out before training."""
+        """Return the constant arguments of a step: the frozen parameters, the hooks' statistics, and the initial trainable parameters
+        if a hook needs them."""
         anchored = any(hook.anchored for hook in self.recipe.hooks)
         return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.statistics}
 
     @property
     def without_parameters(self) -> "AdaptedModel":
-        """The model as programs are made of it: it holds no arrays."""
+        """Return the model without arrays, for building compiled programs."""
         return dataclasses.replace(self, trainable={}, frozen={}, statistics={})
 
     def at(self, plan: plans.Plan, values: Tree) -> "AdaptedModel":
-        """The model in a phase: `values` are those of all that trains at some time, `plan` says what of it trains now."""
+        """Return the model in the phase with plan `plan`. `values` holds all parameters that train in any phase."""
         trainable, closed = split(values, plan.trained)
         return dataclasses.replace(self, plan=plan, trainable=trainable, frozen=merge(self.frozen, closed))
 
     def tokens(self, examples: Examples, keep: bool = True) -> encode.Tokens:
-        """The token ids of `examples`, with places for what the method puts before a text. `keep`: whether they are kept on disk.
+        """Return the tokens of `examples`, with places for the tokens that the method inserts. With `keep`, they are cached on disk.
 
-        Raises InputError where the tokenizer tells more types of tokens apart than the model."""
+        Raises InputError if the tokenizer has more token types than the model."""
         c = self.config
         tokens = encode.encode(self.tokenizer, examples, c.max_length, c.truncation, c.truncation_head, keep)
         types = getattr(self.encoder.config, "type_vocab_size", 0)
@@ -189,36 +189,36 @@ class AdaptedModel:
 
     @property
     def positive(self) -> str | None:
-        """The class that precision, recall and f1 are of; None where they are means over the classes."""
+        """Return the class that precision, recall and f1 are of; None if they are means over the classes."""
         return metrics.positive_class(self.labels, self.task.positive)
 
     @property
     def metric_title(self) -> str:
-        """The selecting metric as people read it: `f1 of 'spam'`."""
+        """Return the title of the metric that selects the best checkpoint: `f1 of 'spam'`."""
         return metrics.title(self.task.metric, self.positive)
 
     def scores(self, totals: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the metrics of added-up totals."""
+        """Return the metrics of totals summed over batches."""
         return self.kind.scores(totals, None if self.positive is None else self.labels.index(self.positive))
 
     @property
     def learnt(self) -> dict[str, list[str]]:
-        """What of the training data it takes to build the model again, beside its parameters: JSON-able, for checkpoints."""
+        """Return what rebuilding the model needs from the training data besides parameters: JSON-able, for checkpoints."""
         return {"labels": list(self.labels), "words": list(self.words)}
 
     @property
     def extra_tokens(self) -> int:
-        """Places that the method adds to each example."""
+        """Return the number of tokens that the method inserts into each example."""
         return sum(delta.extra_tokens for delta in self.recipe.deltas)
 
     def eval_batch_size(self, tokens: encode.Tokens, layout: layouts.Layout) -> int:
-        """Examples of an evaluation batch: at most about as many as have `eval_batch_tokens` on each device, the same in all batches."""
+        """Return the examples per evaluation batch: about `eval_batch_tokens` tokens per device at most, almost equal for all batches."""
         most = max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
         batches = math.ceil(len(tokens) / most)
         return math.ceil(len(tokens) / batches / layout.multiple) * layout.multiple
 
     def batches(self, examples: Examples, layout: layouts.Layout, *, training: bool = False, keep: bool = True) -> Batches:
-        """The batches of `examples`; without labels, the targets are zeros. `keep`: whether their tokens are kept on disk."""
+        """Return the batches of `examples`. Without labels, the targets are zeros. With `keep`, the tokens are cached on disk."""
         c, tokens = self.config, self.tokens(examples, keep)
         targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
         size, parts, seed = (c.batch_size, c.accumulate, c.seed) if training else (self.eval_batch_size(tokens, layout), 1, 0)
@@ -226,6 +226,6 @@ class AdaptedModel:
 
 
 def one_row() -> Batch:
-    """A batch of one row with one example of 8 tokens, for shapes."""
+    """Return a batch of one row with one example of 8 tokens, for initialisation and shapes."""
     zeros, place = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
     return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"example_starts": place, "examples": place}

@@ -1,5 +1,5 @@
-"""The table of methods. A method is a function from the encoder's stages and the config to a `Method`; the training step never
-knows which one runs. Adding a method is adding a function, its line in `METHODS`, and one test.
+"""The table of methods. A method is a function from the encoder's stages and the config to a `Method`; the training step does not
+depend on the method. To add a method, add a function, a line in `METHODS` and one test.
 """
 
 import dataclasses
@@ -50,9 +50,9 @@ METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
     "swa": averaging.swa,
 }
 
-# What a method wants where the config leaves it empty, a row a method: `rate` is in units of `base_learning_rate`, that of full
-# fine-tuning, 1 for a method without a row; `pooling` is for `auto`. The rates are, of those tried, what was best on TREC-6's dev split
-# after 8,192 examples with MiniLM's pooler; compacter's is its paper's. `configs/ablations/rates.py` compares each with half and double.
+# Default values by method, for fields that the config leaves empty. `rate` is the learning rate in units of `base_learning_rate`, that of
+# full fine-tuning; methods without a row have 1. `pooling` is for `auto`. The rates were the best of those tried on the dev split of TREC-6
+# after 8,192 examples with MiniLM's pooler; that of compacter is from its paper. `configs/ablations/rates.py` tries half and double.
 WANTS: dict[str, dict[str, Any]] = {
     "full": {"rate": 1},
     "embeddings_frozen": {"rate": 1},
@@ -81,14 +81,14 @@ WANTS: dict[str, dict[str, Any]] = {
 
 
 def recipe(stages: tuple[str, ...], config: Any) -> Recipe:
-    """The methods that `config.method` joins by `+`. Raises InputError for one that is not known or stands there twice."""
+    """Return the recipe of the methods that `config.method` joins by `+`. Raises InputError for an unknown or repeated method."""
     names = known(config.method)
     parts = tuple(dataclasses.replace(METHODS[name](stages, config), name=name) for name in names)
     return Recipe(config.method, parts, stages)
 
 
 def known(method: str) -> list[str]:
-    """The names in `method`, which are joined by `+`. Raises InputError as `recipe` does."""
+    """Return the method names that `method` joins by `+`. Raises InputError for an unknown or repeated name."""
     names = method.split("+")
     for name in names:
         if name not in METHODS:
@@ -99,13 +99,13 @@ def known(method: str) -> list[str]:
 
 
 def wanted(method: str, field: str) -> list[Any]:
-    """What the methods of `method` that want something of `field` ("rate", "pooling") want, in order."""
+    """Return the defaults in `WANTS` for `field` ("rate", "pooling") of those methods in `method` that have one, in order."""
     return [WANTS[name][field] for name in known(method) if field in WANTS.get(name, {})]
 
 
 def resolve(config: Any) -> None:
-    """Fill what the config leaves to the method, `learning_rate`, and to the run, `data.seed`. Of methods that want different rates, the
-    lowest is taken: pretrained parameters are lost at the rate of added ones."""
+    """Set `learning_rate` and `data.seed` if the config leaves them empty. The learning rate is the lowest default of the methods,
+    because the higher learning rates of added parameters destroy pretrained ones. The data seed is `seed`."""
     if config.learning_rate is None:
         config.learning_rate = config.base_learning_rate * min(wanted(config.method, "rate"), default=1)
     if config.data.seed is None:

@@ -25,9 +25,9 @@ def summary(model: AdaptedModel) -> str:
         lines.append(f"phases: {len(phases)}, {lengths}")
     rate, base = model.config.learning_rate, model.config.base_learning_rate
     lines.append(f"learning rate: {rate:g}" + (f", {rate / base:g} times base_learning_rate" if base else ""))
-    plain, cached = (", ".join(f"{cost(model, plan, from_cache):.2f}" for plan in phases or (model.plan,)) for from_cache in (False, True))
-    remark = f" ({cached} where the frozen stages are read from disk)" if model.config.prefix_cache_gb and cached != plain else ""
-    lines.append(f"predicted FLOPs of a step relative to full fine-tuning: {plain}{remark}")
+    direct, cached = (", ".join(f"{cost(model, plan, from_cache):.2f}" for plan in phases or (model.plan,)) for from_cache in (False, True))
+    remark = f" ({cached} where the frozen stages are read from disk)" if model.config.prefix_cache_gb and cached != direct else ""
+    lines.append(f"predicted FLOPs of a step relative to full fine-tuning: {direct}{remark}")
     return model.plan.render() + "".join(f"{line}\n" for line in lines)
 
 

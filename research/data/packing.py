@@ -1,4 +1,4 @@
-"""Which examples share a batch and a row, and the static shape that all batches fit."""
+"""Assignment of examples to batches and rows, and the choice of a static shape that all batches fit."""
 
 import dataclasses
 import heapq
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """R rows of L tokens with places for E examples each."""
+    """The shape of a batch: rows, tokens per row (`length`) and places for examples per row."""
 
     rows: int
     length: int
@@ -16,10 +16,10 @@ class Shape:
 
 
 def deal_evenly(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Batches of `batch_size` whose sums of lengths are almost equal; the remainder, if any, is a random smaller batch.
+    """Return batches of `batch_size` examples (int64 indices) with almost equal sums of lengths. The rest forms a random smaller batch.
 
-    Examples are shuffled, sorted by length and cut into `batch_size` strata; going from long to short, each batch gets one
-    of a stratum, the fullest batch the shortest. Equal lengths are interchangeable, so chance decides who meets whom.
+    Examples are shuffled, sorted by length and cut into `batch_size` strata. From the longest stratum to the shortest, each batch gets
+    one example of the stratum, and the batch with most tokens gets the shortest. Ties are broken at random.
     """
     order = rng.permutation(len(lengths))
     count = len(lengths) // batch_size
@@ -37,7 +37,7 @@ def deal_evenly(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) 
 
 
 def deal_by_length(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Batches of similar lengths, in random order: sorted within random blocks of 50 batches."""
+    """Return batches of examples of similar length, in random order. Examples are sorted within random blocks of 50 batches."""
     order, block = rng.permutation(len(lengths)), 50 * batch_size
     blocks = [order[i : i + block] for i in range(0, len(order), block)]
     order = np.concatenate([b[np.argsort(-lengths[b], kind="stable")] for b in blocks])
@@ -46,7 +46,7 @@ def deal_by_length(lengths: np.ndarray, batch_size: int, rng: np.random.Generato
 
 
 def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
-    """Return which examples go to which row, or None where they do not fit."""
+    """Return the examples of each row, or None if they do not fit the shape."""
     if len(lengths) > shape.rows * shape.places:
         return None
     rows, longest = spread(lengths, shape)
@@ -54,20 +54,20 @@ def assign(lengths: np.ndarray, shape: Shape) -> list[list[int]] | None:
 
 
 def spread(lengths: np.ndarray, shape: Shape) -> tuple[list[list[int]], int]:
-    """Return which examples go to which row, and how long the longest row is, which may be more than the shape's.
+    """Return the examples of each row and the length of the longest row, which may exceed the length of `shape`.
 
-    Longest first, each to the emptiest row with a place left (Graham 1969); then, while a row is too full, the exchange
-    with the emptiest rows that evens the two best.
+    Each example, longest first, goes to the row with fewest tokens and a place left (Graham 1969). While a row is too long, it
+    exchanges an example with one of the shortest rows such that the two rows become as equal as possible.
     """
     heap = [(0, row) for row in range(shape.rows)]
     rows: list[list[int]] = [[] for _ in heap]
-    longest_first, each = np.argsort(-lengths, kind="stable").tolist(), lengths.tolist()  # one by one, numpy's numbers are slow
+    longest_first, sizes = np.argsort(-lengths, kind="stable").tolist(), lengths.tolist()  # lists: single elements of numpy arrays are slow
     for k in longest_first:
         total, row = heapq.heappop(heap)
         rows[row].append(k)
         if len(rows[row]) < shape.places:
-            heapq.heappush(heap, (total + each[k], row))
-    return rows, _even_out(rows, each, shape.length)
+            heapq.heappush(heap, (total + sizes[k], row))
+    return rows, _even_out(rows, sizes, shape.length)
 
 
 def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
@@ -90,10 +90,10 @@ def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
 
 
 def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> Shape:
-    """Return the shape that holds each of these batches (given by their lengths) and costs least: padding against long rows.
+    """Return the cheapest shape that all these batches (given by the lengths of their examples) fit: few padding tokens, short rows.
 
-    Attention to a row of L tokens adds about L / ATTENTION of a token's other work. The shapes are tried in the order of what they
-    would cost at the least, and those that could not be better are left out.
+    In a row of L tokens, attention adds about L / ATTENTION to the other work of a token. Shapes are tried in order of a lower bound
+    of their cost; shapes whose bound is not below the best cost so far are skipped.
     """
     total = max(b.sum() for b in batches)
     longest = max(b.max() for b in batches)
@@ -105,11 +105,11 @@ def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> S
     best = np.inf, candidates[0][1]
     for least, shape in sorted(candidates, key=lambda candidate: candidate[0]):
         if least < best[0]:
-            best = min(best, _fitted(batches, shape, best[0]), key=lambda found: found[0])
+            best = min(best, _fitted(batches, shape, best[0]), key=lambda pair: pair[0])
     return best[1]
 
 
-ATTENTION = 6 * 384  # in FLOPs, for 384 features (MiniLM); wider models mind long rows less
+ATTENTION = 6 * 384  # from FLOPs with 384 features (MiniLM); long rows cost wider models relatively less
 
 
 def _cost(rows: int, length: int) -> float:
@@ -117,7 +117,7 @@ def _cost(rows: int, length: int) -> float:
 
 
 def _fitted(batches: list[np.ndarray], shape: Shape, most: float) -> tuple[float, Shape]:
-    """Return the cost of `shape`, made as long as all batches need, and the shape; infinity where it would cost `most` or more."""
+    """Return the cost of `shape` with rows long enough for all batches, and that shape. The cost is infinite from `most` on."""
     for lengths in batches:
         _, longest = spread(lengths, shape)
         shape = dataclasses.replace(shape, length=max(shape.length, _up(longest, 8)))

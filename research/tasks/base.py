@@ -1,4 +1,4 @@
-"""What a task is: a row of data that says how examples become inputs and targets."""
+"""The definition of a task: how examples become inputs and targets."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Tfds:
-    """Where a task lives in TensorFlow Datasets, and what its columns are called there."""
+    """A task's dataset in TensorFlow Datasets, with the names of its text and label columns there."""
 
     name: str
     texts: tuple[str, ...]
     label: str
     splits: Mapping[str, str]
-    """Our split -> theirs. A missing `dev` is cut from train. Splits whose labels are hidden (-1) are never listed."""
+    """Split of this project -> split of the dataset. A missing `dev` is cut from train. Splits with hidden labels (-1) are left out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One row of the catalog.
+    """An entry of the catalog.
 
-    `texts` names the text columns of a file (two for pairs), `label` its target column. `labels` fixes the order of the
-    classes; empty means the labels of the training split in natural order. `metric` selects the checkpoint on dev (higher is better).
-    Precision, recall and f1 are those of the class `positive`; empty means the second of two classes, and the macro means above two.
+    `texts` names the text columns of a file (two for pairs), and `label` names the target column. `labels` fixes the order of the
+    classes; empty means the labels of the training split in natural order. `metric` selects the best checkpoint on dev (higher is better).
+    Precision, recall and f1 are of the class `positive`. If it is empty, they are of the second of two classes, or macro means above two.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The rows. Adding a task is adding one."""
+"""The catalog of tasks. To add a task, add an entry to `TASKS`."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ TASKS = {
         Task("custom"),
         Task("custom_pairs", texts=PAIR),
         Task("imdb", labels=("neg", "pos"), tfds=Tfds("imdb_reviews", ("text",), "label", {"train": "train", "test": "test"})),
-        # GLUE hides the labels of its test split, so its dev split is what results are reported on.
+        # GLUE hides the labels of its test split, so results are reported on its validation split.
         Task(
             "sst2",
             labels=("negative", "positive"),
@@ -43,16 +43,16 @@ TASKS = {
 
 
 def get(name: str) -> Task:
-    """The row called `name`. Raises InputError naming the nearest one."""
+    """Return the task called `name`. Raises InputError that suggests the nearest name."""
     if name not in TASKS:
         raise InputError(f"task {name!r} is not in the catalog; {nearest(name, TASKS)}")
     return TASKS[name]
 
 
 def of(config: ConfigDict) -> Task:
-    """Return the task of a config, with the metric and the positive class that the config asks for.
+    """Return the task of a config, with the metric and positive class that the config sets.
 
-    Raises InputError naming the nearest task or metric."""
+    Raises InputError that suggests the nearest task or metric."""
     task = get(config.task)
     metric = config.metric or task.metric
     if metric not in metrics.NAMES:

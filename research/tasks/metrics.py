@@ -1,4 +1,4 @@
-"""Metrics from exact totals: what is summed on the device, and the scores made of the sums on the host."""
+"""Metrics computed on the host from sums over all examples."""
 
 from collections.abc import Sequence
 
@@ -6,30 +6,30 @@ import numpy as np
 
 from research.errors import InputError, nearest
 
-OF_ONE = ("precision", "recall", "f1")  # of one class, where there is one to name
-NAMES = ("accuracy", *OF_ONE, *(f"macro_{name}" for name in OF_ONE))  # what can select: higher is better
+OF_ONE = ("precision", "recall", "f1")  # of one class, if there is a positive class
+NAMES = ("accuracy", *OF_ONE, *(f"macro_{name}" for name in OF_ONE))  # metrics that can select the best checkpoint: higher is better
 
 
 def classification_scores(confusion: np.ndarray, positive: int | None = None) -> dict[str, float]:
-    """Return the scores of a confusion matrix [C, C] of counts (rows the truth, columns the prediction).
+    """Return the metrics of a confusion matrix [C, C] of counts (rows are true classes, columns are predictions).
 
-    accuracy; macro_precision, macro_recall, macro_f1: unweighted means over the classes that occur in truth or prediction;
-    precision, recall, f1: those of the class `positive`, by default the second of two; above two classes, the macro means. A score
-    whose denominator is zero is 0, as in scikit-learn with `zero_division=0`.
+    macro_precision, macro_recall and macro_f1 are unweighted means over the classes with at least one true or predicted example.
+    precision, recall and f1 are of the class `positive`, by default the second of two; above two classes, they are the macro means.
+    A metric whose denominator is zero is 0, as in scikit-learn with `zero_division=0`.
     """
-    each = of_classes(confusion)
+    by_name = of_classes(confusion)
     present = np.sum(confusion, 0) + np.sum(confusion, 1) > 0
-    macro = {name: float(each[name][present].mean()) for name in OF_ONE}
-    one = 1 if positive is None and len(present) == 2 else positive
+    macro = {name: float(by_name[name][present].mean()) for name in OF_ONE}
+    index = 1 if positive is None and len(present) == 2 else positive
     return {
         "accuracy": float(np.trace(confusion) / np.sum(confusion)),
-        **({name: float(each[name][one]) for name in OF_ONE} if one is not None else macro),
+        **({name: float(by_name[name][index]) for name in OF_ONE} if index is not None else macro),
         **{f"macro_{name}": value for name, value in macro.items()},
     }
 
 
 def of_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1 and support of each class, [C] each."""
+    """Return precision, recall, f1 and support of all classes, [C] each."""
     confusion = np.asarray(confusion, np.float64)
     hits, predicted, true = np.diag(confusion), confusion.sum(0), confusion.sum(1)
     return {
@@ -41,21 +41,21 @@ def of_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def positive_class(labels: Sequence[str], asked: str) -> str | None:
-    """Return the class that precision, recall and f1 are of: the one asked for, else the second of two; None above two.
+    """Return the class that precision, recall and f1 are of: `asked` if given, else the second of two classes, else None.
 
-    Raises InputError where the class that is asked for is not there."""
+    Raises InputError if `asked` is not a class."""
     if asked and asked not in labels:
         raise InputError(f"positive={asked!r} is not a class; {nearest(asked, labels)}")
     return asked or (labels[1] if len(labels) == 2 else None)
 
 
 def title(name: str, positive: str | None) -> str:
-    """Return what people call a metric: `f1 of 'spam'` where it is of one class."""
+    """Return the title of a metric, with its class if it is of one class: `f1 of 'spam'`."""
     return f"{name} of {positive!r}" if positive is not None and name in OF_ONE else name
 
 
 def shown(positive: str | None) -> tuple[str, ...]:
-    """Return the metrics that say something of their own; without a positive class, f1 is macro_f1."""
+    """Return the metrics to show. f1 is left out without a positive class, where it equals macro_f1."""
     return ("accuracy", "macro_f1") if positive is None else ("accuracy", "f1", "macro_f1")
 
 

@@ -1,4 +1,4 @@
-"""What regularisers must know of the training data before training begins."""
+"""Statistics of the training data that training hooks need, computed before training begins."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from research.train.step import mean_gradient, split_microbatches
 
 
 def calibrate(model: AdaptedModel, batches: Batches, layout: Layout) -> AdaptedModel:
-    """`model` with what its regularisers find out; nothing is computed where none asks. A function of the config and the data alone:
-    a run that goes on finds the same again."""
-    found = {hook.name: hook.calibrate(gradients(model, batches, layout)) for hook in model.recipe.hooks}
-    return dataclasses.replace(model, statistics={name: tree for name, tree in found.items() if tree})
+    """Return `model` with the statistics that its hooks compute; gradients that no hook takes are not computed. The statistics depend
+    only on the config and the data, so a resumed run gets the same ones."""
+    statistics = {hook.name: hook.calibrate(gradients(model, batches, layout)) for hook in model.recipe.hooks}
+    return dataclasses.replace(model, statistics={name: tree for name, tree in statistics.items() if tree})
 
 
 def gradients(model: AdaptedModel, batches: Batches, layout: Layout) -> Iterator[Tree]:
-    """The gradients of the mean loss of each batch of the first epoch, at the values that training begins with, without dropout."""
+    """Yield the gradient of the mean loss of each batch of the first epoch, at the initial parameters, without dropout."""
 
     def loss(trainable: Tree, frozen: Tree, part: Batch, key: None):
         return model.kind.loss_sum(model.logits(trainable, frozen, part), part), {}

@@ -1,4 +1,4 @@
-"""Exact evaluation: every example once, whatever the shapes of the batches."""
+"""Evaluation on every example exactly once, for any shapes of the batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -13,48 +13,48 @@ from research.parallel.program import Program
 
 
 class Evaluation(NamedTuple):
-    """`totals`: sums over all examples, float64; `logits` [n, ...] float32 in the examples' order."""
+    """The result of an evaluation: `totals`, sums over all examples, float64; `logits` [n, ...] float32 in the order of the examples."""
 
     totals: dict[str, np.ndarray]
     logits: np.ndarray
 
     def checked(self) -> "Evaluation":
-        """Return this, or raise InputError where a prediction is not finite."""
+        """Return this evaluation. Raises InputError if a logit is NaN."""
         if np.isnan(self.logits).any():
-            bad = int(np.isnan(self.logits).reshape(len(self.logits), -1).any(-1).sum())
-            raise InputError(f"{bad} of {len(self.logits)} examples have no finite prediction: training diverged")
+            count = int(np.isnan(self.logits).reshape(len(self.logits), -1).any(-1).sum())
+            raise InputError(f"{count} of {len(self.logits)} examples have no finite prediction: training diverged")
         return self
 
 
 def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> Evaluation:
-    """Evaluate one model. Raises InputError where a prediction is not finite."""
+    """Return the evaluation of one model. Raises InputError if a logit is NaN."""
     run = lambda batch: program(trainable, frozen, layout.shard(batch))  # noqa: E731
     (evaluation,) = evaluate_all(run, batches, lambda out, sums: (layout.join(out)[None], [layout.first(sums)]))
     return evaluation.checked()
 
 
 def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[[Any, Any], tuple]) -> list[Evaluation]:
-    """Evaluate models on the same batches by one program, and return an `Evaluation` for each.
+    """Evaluate several models on the same batches with one program, and return the evaluation of each.
 
-    `run(batch)` gives logits and sums on the device; `fetch` makes of them logits [models, R, E, ...] on the host and a list of sums.
+    `run(batch)` returns logits and sums on the device. `fetch` converts them to logits [models, R, E, ...] on the host and a list of sums.
     """
     logits, totals = None, None
-    for batch, results in _one_late((batch, run(batch)) for batch in batches.epoch(0)):
+    for batch, results in _delayed((batch, run(batch)) for batch in batches.epoch(0)):
         out, sums = fetch(*results)
         sums = [jax.tree.map(lambda x: np.asarray(x, np.float64), one) for one in sums]
         totals = sums if totals is None else [jax.tree.map(np.add, *pair) for pair in zip(totals, sums, strict=True)]
         if logits is None:
             logits = np.full((len(out), len(batches.tokens), *out.shape[3:]), np.nan, np.float32)
-        there = batch["weights"] > 0
-        logits[:, batch["examples"][there]] = out[:, there]
+        occupied = batch["weights"] > 0
+        logits[:, batch["examples"][occupied]] = out[:, occupied]
     return [Evaluation(*pair) for pair in zip(totals, logits, strict=True)]
 
 
-def _one_late(items: Iterable) -> Iterator:
-    """Yield the same items, each after the next one has been asked for: the device works while the host takes the one before."""
-    late = []
+def _delayed(items: Iterable) -> Iterator:
+    """Yield the items, each after the next one has been requested, so that the device works while the host handles a result."""
+    pending = []
     for item in items:
-        late.append(item)
-        if len(late) > 1:
-            yield late.pop(0)
-    yield from late
+        pending.append(item)
+        if len(pending) > 1:
+            yield pending.pop(0)
+    yield from pending

@@ -1,7 +1,9 @@
-"""Frozen work, done once: the hidden states below the first stage that trains are a function of the example alone, so they
-are computed one time, kept on disk, and shared by all epochs, seeds, heads and methods that freeze as much.
+"""Feature cache: hidden states after the frozen stages, computed once and kept on disk.
 
-Letters: T tokens of a split, end to end; D features of all stages that are read (one, unless the method's reader wants several).
+Below the first trainable stage they depend only on the example, so all epochs, seeds, heads and methods with the same frozen stages
+share them.
+
+Letters: T tokens of a split, concatenated; D features of all cached stages (one stage, unless the method's reader uses several).
 """
 
 import hashlib
@@ -23,14 +25,14 @@ from research.parallel.layouts import Layout
 from research.params.tree import digest, flatten, split
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-VERSION = 3  # part of the key: raise it when the same parameters and tokens would give other hidden states
+VERSION = 3  # part of the key: raise it when hidden states change for the same parameters and tokens
 
 
 def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
-    """The hidden states [T, D] that `model`'s frozen stages give, memory-mapped; None where no stage is frozen.
+    """Return the hidden states [T, D] of the frozen stages of `model`, memory-mapped; None if no stage is frozen.
 
-    bfloat16, or float32 where the model computes in float32. They are computed if they are not in the cache yet, after the
-    size has been shown. Raises InputError when that is more than `budget_gb` (10**9 bytes each).
+    They are bfloat16, or float32 if the model computes in float32. If they are not in the cache, their size is printed and they are
+    computed. Raises InputError if the size exceeds `budget_gb` (GB of 10**9 bytes).
     """
     below, shape, dtype = needs(model, tokens)
     if not below:
@@ -45,14 +47,14 @@ def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarra
 
 
 def needs(model, tokens: Tokens) -> tuple[int, tuple[int, int], np.dtype]:
-    """How many stages are frozen, and the shape and type of what they give for `tokens`."""
+    """Return the number of frozen stages, and the shape and dtype of their cached hidden states for `tokens`."""
     below = model.plan.frozen_stages(model.encoder.stages)
     dtype = np.dtype(np.float32 if model.config.precision == "float32" else ml_dtypes.bfloat16)
     return below, (int(tokens.offsets[-1]), sum(model.widths[i] for i in model.reads(below))), dtype
 
 
 def check_size(model, tokens: Tokens, budget_gb: float) -> None:
-    """Raises InputError where what the frozen stages give takes more than `budget_gb`. The model's parameters may be shapes."""
+    """Raise InputError if the cached hidden states exceed `budget_gb`. The model's parameters may be shapes instead of arrays."""
     below, shape, dtype = needs(model, tokens)
     size = shape[0] * shape[1] * dtype.itemsize if below else 0
     if size > budget_gb * 1e9:
@@ -61,10 +63,10 @@ def check_size(model, tokens: Tokens, budget_gb: float) -> None:
 
 
 def key(model, tokens: Tokens, below: int) -> str:
-    """sha256 of what decides the hidden states: the frozen parameters, the tokens, how many stages, the precision."""
+    """Return the sha256 of all that the hidden states depend on, such as frozen parameters, tokens, number of stages and precision."""
     names = [name for name in model.plan.entries if name.startswith("encoder/") and name.split("/")[1] in model.encoder.stages[:below]]
-    what = VERSION, below, model.reads(below), model.config.precision, model.encoder.config, tokens.first_position
-    sha = hashlib.sha256(" ".join(map(str, what)).encode())
+    settings = VERSION, below, model.reads(below), model.config.precision, model.encoder.config, tokens.first_position
+    sha = hashlib.sha256(" ".join(map(str, settings)).encode())
     for name, leaf in flatten(split(model.frozen, names)[0]).items():
         sha.update(f"{name} {leaf_digest(leaf)}".encode())
     for array in (tokens.ids, tokens.types, tokens.offsets):
@@ -76,7 +78,7 @@ _DIGESTS: dict[int, str] = {}
 
 
 def leaf_digest(leaf: np.ndarray | jax.Array) -> str:
-    """sha256 of an array, which is computed once in its life: members of a fleet, phases and splits ask for the same ones."""
+    """Return the sha256 of an array. It is remembered as long as the array lives, since runs, phases and splits share arrays."""
     if id(leaf) not in _DIGESTS:
         _DIGESTS[id(leaf)] = digest({"": np.asarray(leaf)})
         weakref.finalize(leaf, _DIGESTS.pop, id(leaf), None)
@@ -84,7 +86,7 @@ def leaf_digest(leaf: np.ndarray | jax.Array) -> str:
 
 
 def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: tuple[int, int], dtype: np.dtype) -> None:
-    """Compute the states and write them, sealed; the file is whole or not there."""
+    """Compute the hidden states and write them atomically to `path`, with a seal."""
 
     def step(trainable, frozen, batch, axis):
         return model.below(frozen, batch, below)
@@ -93,7 +95,7 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
     batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
     with storage.atomic_write(path) as part:
         with part.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error now, not a crash later
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error here, not a crash later
         out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
         for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
             hidden = layout.join(program({}, frozen, layout.shard(batch)))

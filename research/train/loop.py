@@ -1,4 +1,4 @@
-"""The training loop: over the updates of one run, or of several runs that are trained in lockstep."""
+"""The training loop, over the updates of one run or of several runs in lockstep."""
 
 import contextlib
 import functools
@@ -22,36 +22,36 @@ from research.train.step import Batch, State, eval_step, split_microbatches, tra
 
 
 class Trainer(Protocol):
-    """The device's side of training the runs of a loop. Lists have an element for each run."""
+    """The interface of the loop to the device. Lists have one element per run."""
 
     flops: float
     compilations: int
 
     def enter(self, phase: Phase, states: Sequence[State]) -> None:
-        """Begin a phase from the full states of all parameters that ever train."""
+        """Begin a phase. The states hold all parameters that train in any phase."""
 
     def step(self, number: int, batches: Sequence[Batch], active: Sequence[bool]) -> Any:
-        """Make update `number`, from 1, of the active runs, and return their totals on the device."""
+        """Do update `number`, counted from 1, of the active runs. Return the totals on the device."""
 
     def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
-        """Wait for the totals of a step and return them on the host, float64."""
+        """Wait for the totals of a step and return them on the host, as float64."""
 
     def eval_params(self) -> Tree:
         """Return the parameters to evaluate, on the device."""
 
     def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
-        """Evaluate such parameters on all examples."""
+        """Evaluate the parameters that `eval_params` returned on all examples."""
 
     def full_state(self, run: int, params: Tree | None = None) -> State:
-        """Return the state of a run with all parameters that ever train, or with its part of `params` in their place."""
+        """Return the state of a run with all parameters that train in any phase, or with the run's part of `params` instead."""
 
 
 def fit(runs: Sequence[TrainingRun | None], trainer: Trainer) -> None:
-    """Train the runs to their end; None is a run that has ended before.
+    """Train the runs to their end. None stands for a run that has ended already.
 
-    All runs have the same phases and durations. The order inside the loop is fixed (batch, step, log, evaluate, save): a checkpoint holds
-    all that came before it, so a run that is killed and started again does what it would have done. A run that diverges gets `error`;
-    where it is the only one, InputError is raised.
+    All runs have the same phases and durations. The order in each step is fixed: batch, update, log, evaluate, save. So a checkpoint
+    covers all earlier work, and a run that is killed and resumed gives the same result. If a run diverges, its `error` is set; if it
+    is the only run, InputError is raised.
     """
     experiment = next(run.experiment for run in runs if run)
     with contextlib.ExitStack() as stack:
@@ -71,16 +71,16 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
     trainer.enter(phase, [None if run is None else run.state for run in runs])
     streams = [run.experiment.train.stream(begin) if training(run) else None for run in runs]
     batches: list[Batch | None] = [None] * len(runs)
-    late: tuple | None = None  # a step's totals are fetched while the device does the next step
+    pending: tuple | None = None  # totals are fetched one step late, while the device computes the next step
 
     def fetch() -> None:
-        nonlocal late
-        if late is not None:
-            step, active, totals = late
-            for run, trains, mine in zip(runs, active, trainer.totals(totals), strict=True):
+        nonlocal pending
+        if pending is not None:
+            step, active, totals = pending
+            for run, trains, run_totals in zip(runs, active, trainer.totals(totals), strict=True):
                 if trains and run.error is None:
-                    _attempt(run, lambda run=run, mine=mine: run.metrics.add(step, mine), alone=len(runs) == 1)
-        late = None
+                    _attempt(run, lambda run=run, run_totals=run_totals: run.metrics.add(step, run_totals), alone=len(runs) == 1)
+        pending = None
 
     def each(active: Sequence[bool]) -> list[tuple[int, TrainingRun]]:
         return [(i, run) for i, (run, trains) in enumerate(zip(runs, active, strict=True)) if trains and run.error is None]
@@ -94,23 +94,23 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
             run.meter.batch_ready(batches[i])
         totals = trainer.step(step, batches, active)
         fetch()
-        late = step, active, totals
+        pending = step, active, totals
         if step == begin + 1:
             jax.block_until_ready(totals)  # the first step's time includes the compilation
-        wanted = {name: due(name, step) for name in ("log", "eval", "checkpoint")}
-        if any(wanted.values()):
-            fetch()  # waits for the step, so that what follows is not timed as training
+        due_now = {name: due(name, step) for name in ("log", "eval", "checkpoint")}
+        if any(due_now.values()):
+            fetch()  # waits for the step, so that training time excludes what follows
         for _, run in each(active):
-            if any(wanted.values()):
+            if any(due_now.values()):
                 run.telemetry.write(step, scores := run.metrics.scores())
             run.meter.step_done(trainer.flops, compiled=step == begin + 1)
             run.telemetry.show(title, step, run.metrics.note)
-            if wanted["log"]:
+            if due_now["log"]:
                 run.telemetry.log(title, step, scores, run.meter.counts())
-        if wanted["eval"]:
+        if due_now["eval"]:
             _evaluate(step, each(active), trainer, experiment.dev, alone=len(runs) == 1)
         for i, run in each(active):
-            if wanted["checkpoint"] or run.stopped:
+            if due_now["checkpoint"] or run.stopped:
                 run.save(step, trainer.full_state(i))
             run.meter.exclude()
             if run.stopped:
@@ -122,7 +122,7 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
 
 
 def _evaluate(step: int, runs: Sequence[tuple[int, TrainingRun]], trainer: Trainer, dev: Batches, alone: bool) -> None:
-    """Evaluate the runs, given with their places in the trainer's lists, on dev after update `step`."""
+    """Evaluate the runs on dev after update `step`. Each comes with its index in the trainer's lists."""
     for _, run in runs:
         run.telemetry.show("evaluating")
     params = trainer.eval_params()
@@ -137,7 +137,7 @@ def _evaluate(step: int, runs: Sequence[tuple[int, TrainingRun]], trainer: Train
 
 
 def _attempt(run: TrainingRun, action: Callable[[], None], alone: bool) -> None:
-    """Do something for a run; what goes wrong with it is its `error`, or is raised where it is alone."""
+    """Call `action` for a run. An InputError is stored as `run.error`, or raised if there is no other run."""
     try:
         action()
     except InputError as error:
@@ -147,13 +147,13 @@ def _attempt(run: TrainingRun, action: Callable[[], None], alone: bool) -> None:
 
 
 class SingleTrainer:
-    """The `Trainer` of one run, by its layout: on one device, or on several by data parallelism."""
+    """The `Trainer` of one run, on one device or with data parallelism on several, as the layout says."""
 
     def __init__(self, experiment: Any):
         self._experiment, self._layout = experiment, experiment.layout
         self._constants = self._layout.place(experiment.model.device_constants)
         self._evaluation = eval_program(experiment.model, self._layout)
-        self._counted: dict[int, tuple[Program, int]] = {}  # programs, and how often each had been compiled before
+        self._counted: dict[int, tuple[Program, int]] = {}  # programs, and how often each was compiled before this run
         self._count(self._evaluation)
 
     def _count(self, program: Program) -> None:
@@ -161,21 +161,21 @@ class SingleTrainer:
 
     @property
     def compilations(self) -> int:
-        """How often programs have been compiled for this run."""
+        """Return how many compilations this run caused."""
         return sum(program.compilations - before for program, before in self._counted.values())
 
     @property
     def flops(self) -> float:
-        """FLOPs of the last step."""
+        """Return the FLOPs of the last step."""
         return self._program.flops
 
     def enter(self, phase: Phase, states: Sequence[State]) -> None:
-        """Newly unfrozen parameters get fresh optimizer state; newly frozen ones keep their values."""
-        (whole,), experiment = states, self._experiment
-        model = experiment.enter(phase, whole.trainable)
+        """Begin a phase. Newly unfrozen parameters get fresh optimizer state; newly frozen ones keep their values."""
+        (full,), experiment = states, self._experiment
+        model = experiment.enter(phase, full.trainable)
         fresh = phase.optimizer(experiment.scalars(phase.start)).init(model.trainable)
-        state = State(whole.step, model.trainable, carried(fresh, whole.opt_state))
-        frozen_now = split(whole.trainable, phase.plan.trained)[1]
+        state = State(full.step, model.trainable, carried(fresh, full.opt_state))
+        frozen_now = split(full.trainable, phase.plan.trained)[1]
         self._state, self._frozen_now, self._key = (self._layout.place(x) for x in (state, frozen_now, experiment.dropout_key))
         self._frozen, self._model = merge(self._constants, self._frozen_now), model.without_parameters
         self._program = train_program(experiment, phase, model)
@@ -202,25 +202,25 @@ class SingleTrainer:
         return self._layout.first(self._state.replace(trainable=trainable))
 
     def replicated(self, trees: Sequence[Tree]) -> Tree:
-        """Return the parameters of the run as `evaluate` takes them."""
+        """Return the parameters of the run in the form that `evaluate` takes."""
         return self._layout.replicate(trees[0])
 
 
 def eval_program(model: Any, layout: Layout) -> Program:
-    """Return the compiled evaluation of `model`, shared with other models of its structure."""
+    """Return the compiled evaluation of `model`, which models of the same structure share."""
     return layout.program(f"eval {structure(model)}", eval_function(model))
 
 
 def eval_function(model: Any) -> Callable:
-    """Return the evaluation of one batch: (trainable, frozen, batch, axis) -> (logits, totals)."""
+    """Return the function that evaluates one batch: (trainable, frozen, batch, axis) -> (logits, totals)."""
     bare = model.without_parameters
     return functools.partial(eval_step, logits_fn=bare.logits, totals_fn=bare.kind.totals)
 
 
 def train_program(experiment: Any, phase: Phase | None = None, model: Any = None) -> Program:
-    """Return the compiled training step of a phase (the first) for `model` in it, shared with other runs of its structure.
+    """Return the compiled training step of `phase` (by default the first), which runs of the same structure share.
 
-    It takes (state, frozen, batch, key, scalars) and reuses the buffers of the state.
+    `model` is the model in that phase. The step takes (state, frozen, batch, key, scalars) and donates the buffers of the state.
     """
     phase, model = phase or experiment.phases[0], model or experiment.model.at(experiment.phases[0].plan, experiment.model.trainable)
     key, step = f"train {program_key(experiment, model)}", train_function(phase, model)
@@ -228,12 +228,12 @@ def train_program(experiment: Any, phase: Phase | None = None, model: Any = None
 
 
 def program_key(experiment: Any, model: Any) -> str:
-    """Return what the training step of a model depends on, beside the shapes of its batches."""
-    return f"{structure(model)} {experiment.total_steps if model.recipe.hooks else 0}"  # an average over the last steps knows the total
+    """Return a key of all that the training step of a model depends on, except the shapes of its batches."""
+    return f"{structure(model)} {experiment.total_steps if model.recipe.hooks else 0}"  # hooks such as SWA use the total
 
 
 def train_function(phase: Phase, model: Any) -> Callable:
-    """Return one update of a phase: (state, frozen, batch, key, scalars, axis) -> (state, totals)."""
+    """Return the function that does one update in a phase: (state, frozen, batch, key, scalars, axis) -> (state, totals)."""
     bare, optimizer = model.without_parameters, phase.optimizer
 
     def step(state: State, frozen: Tree, batch: Batch, key: jax.Array, scalars: Scalars, axis: str | None = None):

@@ -1,4 +1,4 @@
-"""From a plan to an optax transformation: schedules, groups, one clip over what trains."""
+"""The optax optimizer of a plan: learning-rate schedules, parameter groups and global-norm clipping."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +16,17 @@ ADAMS = ("adam", "adamw")
 OPTIMIZERS = {
     **{name: lambda c: (optax.scale_by_adam if c.bias_correction else _uncorrected)(c.beta1, c.beta2, c.epsilon) for name in ADAMS},
     "sgd": lambda c: optax.trace(c.momentum),
-    # Adafactor's own step sizes are left out: the schedule below decides, as for the others.
+    # The relative step sizes of Adafactor are left out: the learning-rate schedule applies to all optimizers.
     "adafactor": lambda c: optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)),
 }
 
 
 def schedule(name: str, peak: float, warmup: int, total: int) -> optax.Schedule:
-    """Step -> learning rate: linear warm-up from 0 to `peak` over `warmup` steps, then `name` down to 0 at `total`.
+    """Return the learning rate as a function of the step: linear warm-up from 0 to `peak` over `warmup` steps, then the decay `name`.
 
-    `slanted_triangular` goes from `peak` / 32 up and back down to it (Howard & Ruder 2018, equation 3, ratio 32; a tenth of the steps
-    is its usual warm-up). Raises InputError for an unknown name, and unless 0 <= warmup < total (a single step has no room for a warm-up).
+    `linear` and `cosine` reach 0 at step `total`. `slanted_triangular` rises from `peak` / 32 and falls back to it (Howard & Ruder 2018,
+    equation 3, ratio 32; the usual warm-up is a tenth of the steps). Raises InputError for an unknown name, and unless
+    0 <= warmup < total.
     """
     if name not in SCHEDULES:
         raise InputError(f"schedule {name!r}: {nearest(name, SCHEDULES)}")
@@ -42,8 +43,8 @@ def schedule(name: str, peak: float, warmup: int, total: int) -> optax.Schedule:
 
 
 def _group(entry: Entry, config, weight_decay: Any) -> optax.GradientTransformation:
-    """One group's own chain. Decay is decoupled (Loshchilov & Hutter 2019), except for plain Adam and SGD, whose decay is
-    the classic L2 term that goes through the optimizer."""
+    """Return the transformation of one group. Weight decay is decoupled (Loshchilov & Hutter 2019), except for Adam and SGD, where
+    the decay is an L2 term of the gradient."""
     scale = OPTIMIZERS[config.optimizer](config)
     decay = optax.add_decayed_weights(weight_decay) if entry.decay else optax.identity()
     first, second = (scale, decay) if config.optimizer in ("adamw", "adafactor") else (decay, scale)
@@ -51,8 +52,9 @@ def _group(entry: Entry, config, weight_decay: Any) -> optax.GradientTransformat
 
 
 def _uncorrected(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
-    """Adam with its moments as they are, as BERT was fine-tuned (Devlin et al. 2019; Mosbach et al. 2021; Zhang et al. 2021). Both begin
-    at 0, the second grows the slower: with the usual betas the first step is 3.2 times what it would be, the thousandth still 1.3."""
+    """Return Adam without bias correction, as used to fine-tune BERT (Devlin et al. 2019; Mosbach et al. 2021; Zhang et al. 2021).
+
+    With the usual betas the first step is 3.2 times the corrected one, and the thousandth still 1.3 times."""
 
     def update(gradients, state, _=None):
         mu = optax.tree.update_moment(gradients, state.mu, beta1, 1)
@@ -64,8 +66,8 @@ def _uncorrected(beta1: float, beta2: float, epsilon: float) -> optax.GradientTr
 
 
 def _clip(limit: float) -> optax.GradientTransformation:
-    """As `optax.clip_by_global_norm`, by a product: a program does that again wherever the gradient is read, whereas the quotient of
-    every gradient is computed once and kept beside it, which costs as much memory as the parameters."""
+    """Return a transformation like `optax.clip_by_global_norm`, but with a product instead of a division. XLA recomputes a product
+    wherever it is read, but stores a quotient, which takes as much memory as the parameters."""
 
     def update(gradients, _):
         scale = jnp.minimum(1.0, limit / optax.tree.norm(gradients))
@@ -75,8 +77,8 @@ def _clip(limit: float) -> optax.GradientTransformation:
 
 
 def check(plan: Plan, config) -> None:
-    """Raise InputError for an unknown optimizer, for one without moments whose bias could stay uncorrected, and for a multiplier that is
-    not positive (freeze the parameter instead)."""
+    """Raise InputError for an unknown optimizer, for bias_correction=False with an optimizer other than Adam and AdamW, and for a
+    learning-rate multiplier that is not positive."""
     if config.optimizer not in OPTIMIZERS:
         raise InputError(f"optimizer {config.optimizer!r}: {nearest(config.optimizer, OPTIMIZERS)}")
     if not config.bias_correction and config.optimizer not in ADAMS:
@@ -87,9 +89,10 @@ def check(plan: Plan, config) -> None:
 
 
 def make(plan: Plan, config, scalars: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Return the optimizer of the trainable parameters: clip their global norm once, then each group's chain, then the learning rate.
+    """Return the optimizer of the trainable parameters: global-norm clipping, the transformation of each group, the learning rate.
 
-    `scalars` has `learning_rate` and `weight_decay`; they may be arguments of a compiled program. The state does not depend on them.
+    `scalars` has `learning_rate` and `weight_decay`, which may be arguments of a compiled program. The optimizer state does not depend
+    on them.
     Raises InputError as `check` does.
     """
     check(plan, config)
@@ -103,7 +106,7 @@ def make(plan: Plan, config, scalars: Mapping[str, Any]) -> optax.GradientTransf
 
 
 def carried(fresh: optax.OptState, before: optax.OptState) -> optax.OptState:
-    """`fresh` with what `before` has for the same parameters of the same groups: their moments, and the run's step."""
+    """Return `fresh` with the values of `before` (moments, step counts) for the same parameters of the same groups."""
     known = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
 
     def choose(path, leaf):

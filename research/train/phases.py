@@ -1,4 +1,4 @@
-"""When what trains: the phases of a run, one after the other."""
+"""The phases of a run: successive ranges of steps, each with a fixed set of trainable parameters."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from research.train.scalars import Scalars
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The steps over `start` and up to `stop`, in which the same parameters train. `optimizer` makes their optimizer for given scalars."""
+    """Updates `start` + 1 to `stop`, which train the same parameters. `optimizer` returns their optimizer for given scalars."""
 
     start: int
     stop: int
@@ -26,7 +26,7 @@ class Phase:
 
 
 def make(model: AdaptedModel, total: int, sizes: dict[str, int]) -> tuple[Phase, ...]:
-    """The phases of a run of `total` steps. Raises InputError where one would begin after the end."""
+    """Return the phases of a run of `total` steps. Raises InputError if a phase would begin at the end of training or later."""
     c, count = model.config, len(model.plan.phases or (model.plan,))
     every = durations.steps(c, "phase", total=total, **sizes) or -(-total // (2 * max(count - 1, 1)))
     starts = [i * every for i in range(count)]

@@ -1,4 +1,4 @@
-"""One training run under way: its files, its metrics, and the parameters that are kept."""
+"""The record of one training run: checkpoints, metrics and early stopping."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,10 @@ from research.train.step import State
 
 
 class TrainingRun:
-    """What a run records while it trains: metrics, dev scores, the best parameters in `best`, the full state in `latest`.
+    """A run in training. Writes metrics, dev scores, and the checkpoints `best` (best parameters) and `latest` (full state).
 
-    `state` is the full state to train from, on the host or the device; `start` the number of updates in it. `error` is set where the
-    run failed. Raises InputError where the checkpoints in `workdir` belong to another run, or where one of them is missing.
+    `state` is the full state to train from, on the host or the device, and `start` is its number of updates. `error` is set if the run
+    failed. Raises InputError if the checkpoints in `workdir` belong to another run or one of them is missing.
     """
 
     def __init__(self, experiment: Any, workdir: Path, console: Console | None = None):
@@ -34,11 +34,11 @@ class TrainingRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the run trains no further: it has stopped early, or failed."""
+        """Return True if the run has stopped early or failed."""
         return self.stopped or self.error is not None
 
     def judge(self, step: int, scores: dict[str, float], full_state: Callable[[], State]) -> None:
-        """Record dev scores after update `step`, keep the parameters if they are the best so far, and stop if patience has run out."""
+        """Record the dev scores after update `step`, save the parameters if they are the best so far, and stop if patience has run out."""
         self.telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
         model, best = self.experiment.model, self.best
         score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
@@ -48,12 +48,12 @@ class TrainingRun:
         self.stopped = bool(self._patience) and step - best.step >= self._patience
 
     def save(self, step: int, state: State) -> None:
-        """Save the full state after update `step`, and that the run has stopped where it has."""
+        """Save the full state after update `step`, and whether the run has stopped."""
         meta = {"speed": self.meter.counts(), "stopped": self.stopped, "best": self.best.step}
         self.latest.save(state, self.experiment.position(step), self.identity | meta)
 
     def _resumed(self) -> tuple[State, dict[str, Any]]:
-        """Return the state to begin with, of all parameters that ever train, and the metadata of its checkpoint."""
+        """Return the initial or restored state of all parameters that train in any phase, and the metadata of its checkpoint (or {})."""
         experiment = self.experiment
         state = State(np.zeros((), np.int32), experiment.model.trainable, ())
         if self.latest.step is None:
@@ -69,20 +69,20 @@ class TrainingRun:
 
 
 def check_identity(workdir: Path, meta: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError where the weights, the data or the place in the data of a checkpoint are not those of `now`."""
+    """Raise InputError if the weights, data or data position in the checkpoint metadata `meta` differ from `now`."""
     for name, value in now.items():
         if meta.get(name) != value:
             raise InputError(f"{workdir}: trained on other {name} ({meta.get(name)} there, {value} now); give another --workdir")
 
 
 class MetricAccumulator:
-    """Sums of the training metrics since the last log line."""
+    """Sums that the training metrics are computed from, since the metrics were last returned."""
 
     def __init__(self, experiment: Any):
         self._experiment, self._sum, self._norms, self.note = experiment, None, [], ""
 
     def add(self, step: int, totals: dict[str, np.ndarray]) -> None:
-        """Add the totals of update `step`, float64 on the host. Raises InputError where the loss is not finite."""
+        """Add the totals of update `step`, float64 on the host. Raises InputError if the loss is not finite."""
         loss = totals["loss"] / totals["count"]
         if not np.isfinite(loss):
             rate = f"--config.learning_rate={self._experiment.config.learning_rate:g}"
@@ -93,7 +93,7 @@ class MetricAccumulator:
         self._step, self.note = step, f"loss {loss:.3f}"
 
     def scores(self) -> dict[str, float]:
-        """Return the training metrics of all updates since the last call."""
+        """Return the training metrics of all updates since the last call, and reset the sums."""
         scores = self._experiment.model.scores(self._sum)
         optimizer = {"learning_rate": float(self._experiment.rates[self._step - 1]), "grad_norm": float(np.mean(self._norms))}
         self._sum, self._norms = None, []

@@ -1,4 +1,4 @@
-"""The numbers of a run that its compiled step takes as arguments, and the key under which runs share a compiled step."""
+"""Hyperparameters that a compiled step takes as arguments, and the key by which runs share compiled steps."""
 
 import dataclasses
 import hashlib
@@ -13,16 +13,16 @@ from research.params.tree import flatten, merge
 
 Scalars = Mapping[str, Any]
 DROPOUT = ("dropout", "attention_dropout")  # fields of encoders and heads
-# Beginnings of the names of config fields that no program depends on; scalars are among them.
+# Prefixes of config fields that compiled programs do not depend on, including the scalars.
 NO_PROGRAM = ("seed", "data", "weights", "task", "model", "metric", "positive", "smoke", "learning_rate", "base_learning_rate", "schedule")
 NO_PROGRAM += ("weight_decay", "label_smoothing", "dropout", "attention_dropout", "warmup_", "total_", "log_", "eval_", "checkpoint_")
 NO_PROGRAM += ("patience_", "phase_", "batch_size", "max_length", "truncation", "packing", "prefix_cache_gb", "parallel")
 
 
 def scalars(config: Any, learning_rate: float) -> Scalars:
-    """Return `learning_rate`, `weight_decay` and `label_smoothing` float32 [], and `dropout` and `attention_dropout` as `Rate`.
+    """Return `learning_rate`, `weight_decay` and `label_smoothing` as float32 [], and `dropout` and `attention_dropout` as `Rate`.
 
-    A dropout rate of 0 is left out: a step without dropout is another program.
+    A dropout rate of 0 is left out: a step without dropout is a different program.
     """
     attention = config.dropout if config.attention_dropout is None else config.attention_dropout
     rates = {"dropout": config.dropout, "attention_dropout": attention}
@@ -41,7 +41,7 @@ def with_scalars(model: Any, values: Scalars) -> Any:
 
 
 def structure(model: Any) -> str:
-    """Return the digest of all that decides an adapted model's programs, beside the shapes of a batch, scalars and values of parameters."""
+    """Return a digest of all that the programs of an adapted model depend on, except batch shapes, scalars and parameter values."""
     c = {name: value for name, value in model.config.to_dict().items() if not name.startswith(NO_PROGRAM)}
     modules, drops = [], []
     for module in (model.encoder, model.head):
