@@ -9,9 +9,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from research.experiment import build as experiments
-from research.experiment import initialize
+from research.experiment import initialize, modes
 from research.params.tree import flatten
 from research.train import loop, phases
 from research.train.step import State
@@ -93,16 +94,6 @@ def moments(opt_state) -> dict[str, tuple[int, np.ndarray]]:
     return {name: (counts[group], leaf) for name, (group, leaf) in found.items()}
 
 
-def step_of(opt_state) -> int:
-    """The count that the learning rate is a function of: the only one outside the groups."""
-    (count,) = [
-        int(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state)
-        if not any(isinstance(key, jax.tree_util.DictKey) for key in path)
-    ]
-    return count
-
-
 def test_in_each_phase_what_it_trains_moves_and_nothing_else(cached):
     for seen in cached:
         moved = {name for name, leaf in seen.after.items() if not np.array_equal(leaf, seen.before[name])}
@@ -132,9 +123,34 @@ def test_the_head_counts_all_steps_and_every_group_those_since_it_opened(method,
     assert set(counts) == ({LONG * i for i in range(1, 5)} if method == "gradual_unfreezing" else {LONG * 5, LONG * 2, LONG})
 
 
-def test_the_learning_rate_follows_the_runs_step_across_borders(cached):
-    for seen in cached:
-        assert (step_of(seen.began), step_of(seen.ended)) == (seen.phase.start, seen.phase.stop)
+def test_the_learning_rate_follows_the_runs_step_across_phases(method, tmp_path, monkeypatch):
+    rates, plain, total = {}, loop.SingleTrainer.step, 2 * COUNT[method]
+
+    def step(self, number, *rest):
+        rates[number] = float(self._experiment.scalars(number - 1)["learning_rate"])
+        return plain(self, number, *rest)
+
+    monkeypatch.setattr(loop.SingleTrainer, "step", step)
+    steps = {"total_steps": total, "phase_steps": 2, "log_steps": 1, "warmup_percent": 0.0}
+    modes.run(runs.config(method=method, learning_rate=0.01, **steps), tmp_path, Console(quiet=True))
+    expected = {number: pytest.approx(0.01 * (1 - (number - 1) / total), rel=1e-5) for number in range(1, total + 1)}
+    assert rates == expected
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {line["step"]: line["learning_rate"] for line in lines if "learning_rate" in line} == expected
+
+
+def test_a_step_takes_its_learning_rate_from_its_scalars(method):
+    e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, warmup_percent=0.0))
+    trainer = loop.SingleTrainer(e)
+    trainer.enter(e.phases[0], [State(np.zeros((), np.int32), e.model.trainable, ())])
+    before = flatten(copy(trainer.full_state(0).trainable))
+    plain, batch = e.scalars, next(e.train.stream())
+    object.__setattr__(e, "scalars", lambda step: {**plain(step), "learning_rate": np.float32(0.0)})
+    trainer.step(1, [batch], [True])
+    assert all(np.array_equal(x, before[name]) for name, x in flatten(copy(trainer.full_state(0).trainable)).items())
+    object.__setattr__(e, "scalars", plain)
+    trainer.step(1, [batch], [True])
+    assert any(not np.array_equal(x, before[name]) for name, x in flatten(copy(trainer.full_state(0).trainable)).items())
 
 
 def test_a_cached_prefix_changes_no_loss_in_any_phase(method, cached, uncached):
@@ -169,7 +185,7 @@ def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
 def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
     def starts(method="gradual_unfreezing", total=60, **changes):
         model = initialize.build_model(runs.config(method=method, **changes), ("neg", "pos"))
-        found = phases.make(model, lambda step: 0.1, total, {"batch_size": 8, "epoch_steps": 4})
+        found = phases.make(model, total, {"batch_size": 8, "epoch_steps": 4})
         assert [phase.stop for phase in found[:-1]] == [phase.start for phase in found[1:]]
         assert found[-1].stop == total
         return [phase.start for phase in found]
@@ -215,7 +231,7 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(where, every, undi
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [path.name for path in latest.iterdir() if path.name.isdigit()] == [str(every)]
-    assert f"going on from step {every} of" in runs.start(*flags).stderr
+    assert f"resuming from step {every} of" in runs.start(*flags).stderr
     whole, cut = (json.loads((folder / "result.json").read_text()) for folder in (undisturbed, tmp_path))
     assert whole["params"]["sha256"] == cut["params"]["sha256"]
     assert whole["metrics"] == cut["metrics"] and whole["selected_step"] == cut["selected_step"] == STEPS
