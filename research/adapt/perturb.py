@@ -65,7 +65,7 @@ class RDrop(TrainingHook):
 
     def extra_loss(self, model, trainable, frozen, batch, key, logits):
         second = model.logits(trainable, frozen, batch, keys_of(key, [self.name])[self.name])
-        loss = model.kind.loss_sum(second, batch, model.config.label_smoothing)
+        loss = model.kind.loss_sum(second, batch, model.label_smoothing)
         return loss + self.alpha / 2 * model.kind.divergence(logits, second, batch)
 
 

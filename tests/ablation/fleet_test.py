@@ -12,6 +12,7 @@ from research.ablation import fleet, grouping
 from research.errors import InputError
 from research.experiment import build as experiments
 from research.experiment import modes
+from research.parallel import layouts
 from research.params.tree import flatten, merge
 from research.tracking import writer
 from tests import runs
@@ -163,10 +164,15 @@ def test_it_says_why_runs_are_better_trained_one_after_the_other(monkeypatch):
     assert objection(method="lora", parallel="pmap") == "they run on several devices"
 
 
-def test_runs_of_one_structure_share_their_programs_and_what_was_read(tmp_path):
-    """One after the other in one process: five runs compile what one does."""
-    changes = [{}, {"learning_rate": 1e-2}, {"dropout": 0.3}, {"weight_decay": 0.0}, {"label_smoothing": 0.1}]
-    configs = {f"m{k}": config(method="lora", max_length=31, **change) for k, change in enumerate(changes)}
+SCALARS = {"learning_rate": 1e-2, "dropout": 0.3, "weight_decay": 0.0, "label_smoothing": 0.1}
+HOOKED = ("rdrop", "smart", "freelb", "sam", "mixout", "child_tuning", "l2sp", "swa")
+
+
+@pytest.mark.parametrize("method", ["lora", *(pytest.param(method, marks=pytest.mark.slow) for method in HOOKED)])
+def test_runs_of_one_structure_share_their_programs_and_are_those_with_programs_of_their_own(method, quickly, tmp_path, monkeypatch):
+    """One after the other in one process: five runs compile what one does, and no scalar of the first is left in a program."""
+    changes = [{}, *({name: value} for name, value in SCALARS.items())]
+    configs = {f"m{k}": config(method=method, max_length=31, **change) for k, change in enumerate(changes)}
     said, ended = [], {}
     for run_id, outcome, _ in fleet.run(configs, tmp_path, said.append):
         ended[run_id] = outcome
@@ -174,7 +180,8 @@ def test_runs_of_one_structure_share_their_programs_and_what_was_read(tmp_path):
     counts = [one["speed"]["compilations"] for one in ended.values()]
     assert counts[0] > 1 and counts[1:] == [0] * 4
     assert len({one["params"]["sha256"] for one in ended.values()}) == 5
-    for name, one in list(ended.items())[1:3]:
+    for name, one in list(ended.items())[1:]:
+        monkeypatch.setattr(layouts, "_programs", {})
         alone = modes.run(configs[name], tmp_path / "alone" / name, QUIET)
         assert alone["params"]["sha256"] == one["params"]["sha256"] and alone["config"] == one["config"]
 
