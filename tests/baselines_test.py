@@ -14,7 +14,7 @@ from research.errors import InputError
 from research.experiment import build as experiments
 from research.experiment import initialize, modes
 from research.params.tree import digest, flatten, merge
-from research.train import loop
+from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from research.weights import hub
 from tests import runs
@@ -136,7 +136,7 @@ def test_a_file_without_a_known_word_and_one_of_another_digest_are_refused(glove
 
 def losses(name, steps=6, **changes):
     e = experiments.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
-    state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
+    state, step, found = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
     for _, batch in zip(range(steps), e.train.stream(), strict=False):
         state, totals = step(
             state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step))
@@ -189,7 +189,7 @@ def test_what_freezing_the_words_saves_is_predicted(name):
     counted, predicted = {}, {}
     for method in ("full", "embeddings_frozen"):
         e = experiments.build(config(name, method=method, prefix_cache_gb=0.0, textcnn__min_count=3, bilstm__min_count=3, **sizes))
-        step, batch = loop.train_program(e), next(e.train.stream())
+        step, batch = trainers.train_program(e), next(e.train.stream())
         step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(0))
         counted[method] = step.flops
         shape = {n: leaf.shape for n, leaf in flatten(merge(e.model.trainable, e.model.frozen)).items()}

@@ -9,7 +9,7 @@ from research.data.batches import Batches
 from research.experiment import build as experiments
 from research.experiment import initialize
 from research.tasks import classification
-from research.train import loop
+from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
 
@@ -34,7 +34,7 @@ def test_a_linear_probe_of_minilm_does_at_most_036_of_the_work():
     flops = {}
     for method in ("full", "linear_probe"):
         e = experiments.build(runs.config(arg=f"demo,method={method}", prefix_cache_gb=0.0))
-        step, batch = loop.train_program(e), next(e.train.stream())
+        step, batch = trainers.train_program(e), next(e.train.stream())
         step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(0))
         flops[method] = step.flops
     assert flops["linear_probe"] <= 0.36 * flops["full"]

@@ -17,7 +17,7 @@ from research.errors import InputError, nearest
 from research.experiment import workdir as workdirs
 from research.experiment.results import prediction_rows, write_lines
 from research.parallel import layouts
-from research.train import loop
+from research.train import trainers
 from research.train.evaluate import Evaluation, evaluate
 
 
@@ -50,7 +50,7 @@ def measure(
     metrics = {}
     for split, examples in splits.items():
         evaluation = evaluate(
-            loop.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches[split], layout
+            trainers.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches[split], layout
         )
         write_predictions(model, examples, evaluation, folder / f"{split}.jsonl")
         metrics[split] = model.scores(evaluation.totals)

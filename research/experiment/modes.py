@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,13 +26,14 @@ from research.experiment import workdir as workdirs
 from research.experiment.experiment import Experiment
 from research.experiment.results import describe
 from research.parallel import layouts
-from research.params.tree import digest, merge
+from research.params.tree import Tree, digest, merge
 from research.tasks import catalog
 from research.tracking import confusion, curves
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import Evaluation
-from research.train.loop import SingleTrainer, Trainer, fit
+from research.train.loop import fit
 from research.train.run import TrainingRun, check_identity
+from research.train.trainers import SingleTrainer, Trainer
 
 
 def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, output: str | None = None, form: str | None = None) -> None:
@@ -106,31 +107,36 @@ def begin(experiment: Experiment, workdir: Path, console: Console) -> TrainingRu
     return started
 
 
-def measure(runs: Sequence[TrainingRun | None], trainer: Trainer) -> list[dict[str, Evaluation] | None]:
-    """Evaluate the selected checkpoints of trained runs on dev and test. Return None for a run that is None or has failed."""
-    ready = [run is not None and run.error is None for run in runs]
-    experiment = next(run.experiment for run, is_ready in zip(runs, ready, strict=True) if is_ready)
-    selected = [
-        run.best.restore_trainable(run.experiment.model.trainable) if is_ready else None for run, is_ready in zip(runs, ready, strict=True)
-    ]
-    params = trainer.replicated(selected)
+class Measured(NamedTuple):
+    """The selected parameters of a trained run, all that train in any phase, and their evaluations on dev and test."""
+
+    trainable: Tree
+    evaluations: dict[str, Evaluation]
+
+
+def measure(runs: Sequence[TrainingRun | None], trainer: Trainer) -> list[Measured | None]:
+    """Read the selected parameters of trained runs and evaluate them. Return None for a run that is None or has failed."""
+    ready = {i: run for i, run in enumerate(runs) if run is not None and run.error is None}
+    if not ready:
+        return [None] * len(runs)
+    selected = {i: run.best.restore_trainable(run.experiment.model.trainable) for i, run in ready.items()}
+    experiment, params = next(iter(ready.values())).experiment, trainer.placed([selected.get(i) for i in range(len(runs))])
     splits = {split: trainer.evaluate(params, batches) for split, batches in (("dev", experiment.dev), ("test", experiment.test))}
-    return [{split: each[i] for split, each in splits.items()} if is_ready else None for i, is_ready in enumerate(ready)]
+    each = {i: Measured(trainable, {split: results[i] for split, results in splits.items()}) for i, trainable in selected.items()}
+    return [each.get(i) for i in range(len(runs))]
 
 
-def finish(
-    run: TrainingRun, measured: dict[str, Evaluation], config: ConfigDict, compilations: int, fleet: Sequence[str] = ()
-) -> dict[str, Any]:
+def finish(run: TrainingRun, measured: Measured, config: ConfigDict, compilations: int, fleet: Sequence[str] = ()) -> dict[str, Any]:
     """Write predictions, plots and `result.json` of a trained run; return the contents of `result.json`. `fleet`: runs trained together."""
     experiment, workdir, best = run.experiment, run.workdir, run.best
-    model = dataclasses.replace(experiment.model, trainable=best.restore_trainable(experiment.model.trainable))
+    model = dataclasses.replace(experiment.model, trainable=measured.trainable)
     with futures.ThreadPoolExecutor(1) as executor:
         sha256 = executor.submit(lambda: digest(jax.tree.map(np.asarray, merge(model.trainable, model.frozen))))
-        for split, evaluation in measured.items():
+        for split, evaluation in measured.evaluations.items():
             evaluations.write_predictions(
                 model, experiment.data.splits[split], evaluation.checked(), workdir / "predictions" / f"{split}.jsonl"
             )
-    totals, c = {split: evaluation.totals for split, evaluation in measured.items()}, experiment.config
+    totals, c = {split: evaluation.totals for split, evaluation in measured.evaluations.items()}, experiment.config
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
     curves.draw(workdir, title, model.task.metric, model.positive, best.step)
     confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], model.labels, f"{title}: test")

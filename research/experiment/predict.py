@@ -21,7 +21,7 @@ from research.data.inputs import Input, collected
 from research.errors import InputError
 from research.experiment.results import prediction_rows
 from research.parallel import layouts
-from research.train import loop
+from research.train import trainers
 from research.train.evaluate import evaluate
 
 CHUNK = 1024  # examples read, tokenised and batched at a time, so that memory use does not grow with the input
@@ -36,7 +36,7 @@ def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], c
     At the end, print to `console` how many texts were truncated. Batches of later chunks reuse the shapes of earlier ones where they fit,
     so that few programs are compiled.
     """
-    program, params = loop.eval_program(model, layout), [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
+    program, params = trainers.eval_program(model, layout), [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
     rows, shapes, lengths = iter(rows), set(), Lengths(0, 0, 0)
     while chunk := list(itertools.islice(rows, CHUNK)):
         examples = collected(chunk)

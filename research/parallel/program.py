@@ -29,6 +29,23 @@ class Program:
         return program(state, frozen, batch, *rest)
 
 
+class CompilationCount:
+    """Counts the compilations of programs from the moment that they are added."""
+
+    def __init__(self):
+        self._before: dict[Program, int] = {}
+
+    def add(self, program: Program) -> Program:
+        """Count the program, and return it."""
+        self._before.setdefault(program, program.compilations)
+        return program
+
+    @property
+    def total(self) -> int:
+        """Return how often the programs have been compiled since they were added."""
+        return sum(program.compilations - before for program, before in self._before.items())
+
+
 def compiled(step: Callable, *args: Any) -> tuple[Callable, float]:
     """Return a jitted or pmapped step compiled for arguments of these shapes, and its FLOPs as in `Program`."""
     if hasattr(step, "trace"):

@@ -19,15 +19,16 @@ class Evaluation(NamedTuple):
     logits: np.ndarray
 
     def checked(self) -> "Evaluation":
-        """Return this evaluation. Raises InputError if a logit is NaN."""
-        if np.isnan(self.logits).any():
-            count = int(np.isnan(self.logits).reshape(len(self.logits), -1).any(-1).sum())
+        """Return this evaluation. Raises InputError if a logit is not finite."""
+        finite = np.isfinite(self.logits).reshape(len(self.logits), -1).all(-1)
+        if not finite.all():
+            count = int((~finite).sum())
             raise InputError(f"{count} of {len(self.logits)} examples have no finite prediction: training diverged")
         return self
 
 
 def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> Evaluation:
-    """Return the evaluation of one model. Raises InputError if a logit is NaN."""
+    """Return the evaluation of one model. Raises InputError if a logit is not finite."""
     run = lambda batch: program(trainable, frozen, layout.shard(batch))  # noqa: E731
     (evaluation,) = evaluate_all(run, batches, lambda out, sums: (layout.join(out)[None], [layout.first(sums)]))
     return evaluation.checked()

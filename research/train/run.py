@@ -46,6 +46,8 @@ class TrainingRun:
         if highest is None or score > highest:
             best.save(full_state(), self.experiment.position(step), {**self.identity, "score": score, **model.learnt})
         self.stopped = bool(self._patience) and step - best.step >= self._patience
+        if self.stopped:
+            self.telemetry.say(f"step {step}: stopped, as dev {model.metric_title} has not been better since step {best.step}")
 
     def save(self, step: int, state: State) -> None:
         """Save the full state after update `step`, and whether the run has stopped."""

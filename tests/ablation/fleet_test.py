@@ -49,7 +49,7 @@ def keep(monkeypatch):
 def together(configs, folder, say=lambda text: None):
     """Run id -> outcome of runs that are trained as one program, also on a CPU, where that is slower for most methods."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fleet, "objection", lambda members: "")
+        patch.setattr(fleet, "objection", lambda members, size: "")
         return {run_id: outcome for run_id, outcome, _ in fleet.run(configs, folder, say)}
 
 
@@ -151,7 +151,7 @@ def test_groups_hold_only_what_shares_a_program():
 def test_it_says_why_runs_are_better_trained_one_after_the_other(monkeypatch):
     def objection(**changes):
         build = experiments.experiments_of(config(**changes))
-        return fleet.objection([build(config(**changes, seed=seed)) for seed in range(2)])
+        return fleet.objection([build(config(**changes, seed=seed)) for seed in range(2)], 2)
 
     assert objection(method="linear_probe") == ""
     assert objection(method="lora").startswith("on a CPU a step of each takes the time of its own work")

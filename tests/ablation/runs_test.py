@@ -98,7 +98,7 @@ def test_a_fleet_that_fails_is_trained_one_by_one(tmp_path, monkeypatch):
     def run(*_):
         raise MemoryError("all of it")
 
-    monkeypatch.setattr(fleet, "_together", run)
+    monkeypatch.setattr(fleet, "Fleet", run)
     messages = do(specs, tmp_path, list(specs))
     assert messages[0] == "2 runs as one program"
     assert messages[1] == "2 runs one after the other: together they failed: MemoryError: all of it"

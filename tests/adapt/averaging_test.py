@@ -13,7 +13,7 @@ from research.adapt.averaging import Average, Ema, Swa, average_in
 from research.experiment import build as experiments
 from research.experiment import modes
 from research.params.tree import flatten
-from research.train import loop, optimizer
+from research.train import optimizer, trainers
 from research.train.checkpoint import Checkpoints
 from research.train.step import init_state
 from tests import runs
@@ -75,7 +75,7 @@ def options(method, **changes):
 def test_an_interrupted_run_saves_the_same_average_as_an_uninterrupted_one(method, tmp_path, monkeypatch):
     c = runs.config(**options(method))
     uninterrupted = modes.run(c, tmp_path / "uninterrupted", QUIET)
-    step = loop.SingleTrainer.step
+    step = trainers.SingleTrainer.step
 
     def interrupt(self, number, *rest):
         if number == 9:
@@ -83,7 +83,7 @@ def test_an_interrupted_run_saves_the_same_average_as_an_uninterrupted_one(metho
         return step(self, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SingleTrainer, "step", interrupt)
+        patch.setattr(trainers.SingleTrainer, "step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             modes.run(c, tmp_path / "interrupted", QUIET)
     assert Checkpoints(tmp_path / "interrupted" / "checkpoints", "latest").step == 5

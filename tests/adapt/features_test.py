@@ -17,7 +17,7 @@ from research.errors import InputError
 from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten
-from research.train import feature_cache, loop
+from research.train import feature_cache, trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
 
@@ -84,7 +84,7 @@ def test_cached_states_give_the_same_losses_and_every_parameter_moves(method):
         experiment = experiments.build(config(method, total_epochs=1.5, prefix_cache_gb=gigabytes))
         assert ("hidden" in next(experiment.train.epoch(0))) == ("hidden" in next(experiment.dev.epoch(0))) == (gigabytes > 0)
         before = {name: np.array(leaf) for name, leaf in flatten(experiment.model.trainable).items()}
-        state, step, losses = init_state(experiment.model.trainable, experiment.tx), loop.train_program(experiment), []
+        state, step, losses = init_state(experiment.model.trainable, experiment.tx), trainers.train_program(experiment), []
         for number, batch in zip(range(experiment.total_steps), experiment.train.stream(), strict=False):
             state, totals = step(
                 state,

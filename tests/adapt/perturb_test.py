@@ -13,7 +13,7 @@ from research.adapt import perturb, targets
 from research.experiment import build as experiments
 from research.parallel.layouts import Layout
 from research.tasks import classification
-from research.train import loop
+from research.train import trainers
 from research.train.step import init_state, split_microbatches, train_step
 from tests import runs, toy
 
@@ -238,7 +238,7 @@ def losses(method, steps=4, **changes):
     layout, rows, flops = experiment.layout, [], None
     trees = init_state(experiment.model.trainable, experiment.tx), experiment.model.device_constants, experiment.dropout_key
     state, frozen, key = map(layout.replicate, trees)
-    step, stream = loop.train_program(experiment), experiment.train.stream()
+    step, stream = trainers.train_program(experiment), experiment.train.stream()
     for _ in range(steps):
         state, totals = step(
             state,

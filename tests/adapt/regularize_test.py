@@ -12,7 +12,7 @@ from research.errors import InputError
 from research.experiment import build as experiments
 from research.experiment import initialize
 from research.params.tree import flatten, unflatten
-from research.train import loop
+from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
 
@@ -141,7 +141,11 @@ def test_child_tuning_d_has_the_same_mask_on_any_devices_and_moves_nothing_else(
     taken = sum(x.sum() for x in mask.values()) / sum(x.size for x in mask.values())
     assert taken == pytest.approx(0.3, abs=1e-3)
     before, counts = flatten(jax.tree.map(np.array, experiment.model.trainable)), 0
-    state, step, stream = init_state(experiment.model.trainable, experiment.tx), loop.train_program(experiment), experiment.train.stream()
+    state, step, stream = (
+        init_state(experiment.model.trainable, experiment.tx),
+        trainers.train_program(experiment),
+        experiment.train.stream(),
+    )
     for _ in range(2):
         batch = split_microbatches(next(stream), 1, experiment.layout)
         state, _ = step(state, experiment.model.device_constants, batch, experiment.dropout_key, experiment.scalars(int(state.step)))

@@ -23,7 +23,7 @@ from research.experiment import modes
 from research.parallel import layouts
 from research.params.tree import flatten, merge
 from research.tracking import curves
-from research.train import loop
+from research.train import trainers
 from research.train.evaluate import evaluate
 from research.train.step import State
 from tests import runs
@@ -54,7 +54,7 @@ def copy(tree):
     return jax.tree.map(np.array, tree)
 
 
-class Watched(loop.SingleTrainer):
+class Watched(trainers.SingleTrainer):
     """A trainer that records its phases in `seen`, and copies the workdir before update `cut` + 1."""
 
     seen, cut, workdir = [], None, None
@@ -125,7 +125,7 @@ def serve() -> None:
         c = runs.config(**changes)
         model, dev = modes.load_trained(c, Path(folder)), experiments.load_data(c).splits["dev"]
         trees = map(layout.replicate, (model.trainable, model.frozen))
-        _, logits = evaluate(loop.eval_program(model, layout), *trees, model.batches(dev, layout), layout)
+        _, logits = evaluate(trainers.eval_program(model, layout), *trees, model.batches(dev, layout), layout)
         print(hashlib.sha256(logits.tobytes()).hexdigest(), flush=True)
 
 
@@ -174,7 +174,7 @@ def check(method, tmp_path, monkeypatch, other_process):
     # 1. Frozen parameters do not change, trainable ones do, and only these have optimizer state.
     with monkeypatch.context() as patch:
         seen = watch(patch, cut=total // 2 + 1, workdir=workdir)
-        patch.setattr(loop, "evaluate", evaluated)
+        patch.setattr(trainers, "evaluate", evaluated)
         result = modes.run(runs.config(**changes), workdir, QUIET)
     losses = [loss for running in seen for loss in running.losses]
     assert len(losses) == total and result["selected_step"] == total

@@ -24,7 +24,7 @@ from research.experiment import experiment, initialize
 from research.parallel import layouts
 from research.train import phases, scalars, step
 from research.train.evaluate import evaluate
-from research.train.loop import eval_program, train_program
+from research.train.trainers import eval_program, train_program
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 

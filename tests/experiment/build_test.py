@@ -13,7 +13,7 @@ from research.experiment import build as experiments
 from research.experiment import initialize
 from research.parallel import layouts
 from research.params.tree import digest, flatten, merge
-from research.train import loop
+from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
 
@@ -72,7 +72,7 @@ def test_what_is_frozen_has_no_optimizer_state_and_does_not_move(method):
     sizes = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
     assert sizes == 2 * sum(x.size for x in trained.values())
     frozen, before = digest(jax.tree.map(np.asarray, e.model.frozen)), {name: np.array(x) for name, x in trained.items()}
-    step, stream = loop.train_program(e), e.train.stream()
+    step, stream = trainers.train_program(e), e.train.stream()
     for _ in range(3):
         state, _ = step(state, e.model.frozen, split_microbatches(next(stream), 1, e.layout), e.dropout_key, e.scalars(1))
     assert digest(jax.tree.map(np.asarray, e.model.frozen)) == frozen
@@ -85,7 +85,7 @@ def test_a_probe_does_about_a_third_of_the_work():
     flops = {}
     for method in ("full", "linear_probe"):
         e = experiments.build(runs.config(arg=f"smoke,method={method}", parallel="jit"))
-        step, batch = loop.train_program(e), next(e.train.stream())
+        step, batch = trainers.train_program(e), next(e.train.stream())
         step(init_state(e.model.trainable, e.tx), e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(0))
         flops[method] = step.flops
     assert flops["linear_probe"] < 0.36 * flops["full"]
@@ -95,7 +95,7 @@ def losses(steps: int = 20, **changes):
     e = experiments.build(runs.config(total_steps=steps, precision="float32", **changes))
     layout, found = e.layout, []
     state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.frozen, e.dropout_key))
-    step, stream = loop.train_program(e), e.train.stream()
+    step, stream = trainers.train_program(e), e.train.stream()
     for _ in range(steps):
         state, totals = step(
             state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key, e.scalars(int(layout.first(state).step))
@@ -126,7 +126,7 @@ def test_evaluation_is_exact_whatever_the_shapes():
         (layouts.Layout(8), "packed", 30),
     ):
         e = experiments.build(runs.config(precision="float32", packing=packing, eval_batch_tokens=size))
-        program, trees = loop.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
+        program, trees = trainers.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
         found.append(evaluate(program, *trees, e.model.batches(e.data.splits["test"], layout), layout))
     for totals, logits in found[1:]:
         assert np.array_equal(totals["confusion"], found[0][0]["confusion"])

@@ -17,7 +17,7 @@ from research.errors import InputError
 from research.experiment import modes
 from research.experiment import predict as predictions
 from research.parallel import layouts
-from research.train import loop
+from research.train import loop, trainers
 from tests import runs
 
 
@@ -152,7 +152,7 @@ def test_a_row_that_cannot_be_used_is_found_before_anything_is_computed(run, tmp
 
 def test_predictions_stream_chunk_by_chunk_with_few_programs_and_as_one_by_one(run, monkeypatch):
     model, layout = modes.load_trained(recorded.get_config(str(run / "config.json")), run), layouts.layout("jit")
-    programs, plain = [], loop.eval_program
+    programs, plain = [], trainers.eval_program
     monkeypatch.setattr(loop, "eval_program", lambda *args: programs.append(plain(*args)) or programs[-1])
     monkeypatch.setattr(predictions, "CHUNK", 64)
     lengths = np.random.default_rng(0).geometric(0.2, 640).clip(1, 25)

@@ -7,7 +7,7 @@ import pytest
 from research import storage
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.train import feature_cache, loop
+from research.train import feature_cache, trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
 
@@ -19,7 +19,7 @@ def own_prefixes(tmp_path, monkeypatch):
 
 def losses_and_flops(method: str, **changes) -> tuple[np.ndarray, float]:
     e = experiments.build(runs.config(arg=f"smoke,method={method}", total_epochs=3.0, learning_rate=0.01, **changes))
-    state, step, found = init_state(e.model.trainable, e.tx), loop.train_program(e), []
+    state, step, found = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
     for _, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
         state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step)))
         found.append(float(totals["loss"] / totals["count"]))

@@ -14,7 +14,7 @@ from rich.console import Console
 from research.experiment import build as experiments
 from research.experiment import initialize, modes
 from research.params.tree import flatten
-from research.train import loop, phases
+from research.train import phases, trainers
 from research.train.step import State
 from tests import runs
 
@@ -46,7 +46,7 @@ def train_all(method: str, **changes) -> list[Seen]:
     """Trains as `train.fit` does, without its files."""
     steps = {"total_steps": LONG * COUNT[method], "phase_steps": LONG}
     e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, **steps, **changes))
-    whole, trainer, found = State(np.zeros((), np.int32), e.model.trainable, ()), loop.SingleTrainer(e), []
+    whole, trainer, found = State(np.zeros((), np.int32), e.model.trainable, ()), trainers.SingleTrainer(e), []
     for phase in e.phases:
         trainer.enter(phase, [whole])
         state, stream, losses = trainer.full_state(0), e.train.stream(phase.start), []
@@ -124,13 +124,13 @@ def test_the_head_counts_all_steps_and_every_group_those_since_it_opened(method,
 
 
 def test_the_learning_rate_follows_the_runs_step_across_phases(method, tmp_path, monkeypatch):
-    rates, plain, total = {}, loop.SingleTrainer.step, 2 * COUNT[method]
+    rates, plain, total = {}, trainers.SingleTrainer.step, 2 * COUNT[method]
 
     def step(self, number, *rest):
         rates[number] = float(self._experiment.scalars(number - 1)["learning_rate"])
         return plain(self, number, *rest)
 
-    monkeypatch.setattr(loop.SingleTrainer, "step", step)
+    monkeypatch.setattr(trainers.SingleTrainer, "step", step)
     steps = {"total_steps": total, "phase_steps": 2, "log_steps": 1, "warmup_percent": 0.0}
     modes.run(runs.config(method=method, learning_rate=0.01, **steps), tmp_path, Console(quiet=True))
     expected = {number: pytest.approx(0.01 * (1 - (number - 1) / total), rel=1e-5) for number in range(1, total + 1)}
@@ -141,7 +141,7 @@ def test_the_learning_rate_follows_the_runs_step_across_phases(method, tmp_path,
 
 def test_a_step_takes_its_learning_rate_from_its_scalars(method):
     e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, warmup_percent=0.0))
-    trainer = loop.SingleTrainer(e)
+    trainer = trainers.SingleTrainer(e)
     trainer.enter(e.phases[0], [State(np.zeros((), np.int32), e.model.trainable, ())])
     before = flatten(copy(trainer.full_state(0).trainable))
     plain, batch = e.scalars, next(e.train.stream())
