@@ -27,7 +27,6 @@ LARGEST = 5_000_000  # trainable parameters of all members: with more, arithmeti
 MEMORY = 4 * 10**9  # bytes that the steps of all members may store for the backward pass
 FEATURE_BYTES = 60  # approximate bytes stored per feature of a stage's output
 
-
 Outcome = dict[str, Any] | Exception  # the contents of result.json, or the error of the run
 Build = Callable[[ConfigDict], Experiment]
 
@@ -76,11 +75,7 @@ def _attempt(action: Callable[[], Any]) -> Any:
 
 
 def _together(
-    configs: dict[str, ConfigDict],
-    build: Callable[[ConfigDict], Experiment],
-    todo: Sequence[str],
-    workdir: Path,
-    say: Callable[[str], None],
+    configs: dict[str, ConfigDict], build: Build, todo: Sequence[str], workdir: Path, say: Callable[[str], None]
 ) -> dict[str, Outcome]:
     """Train the runs as one program if nothing speaks against it, and return the outcomes of those in `todo`; else return {}."""
     ended: dict[str, Outcome] = {}
