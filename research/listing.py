@@ -57,7 +57,7 @@ def tasks() -> Iterable[Row]:
     from research.tasks.catalog import TASKS
 
     for task in TASKS.values():
-        yield task.name, " + ".join(task.texts), ", ".join(task.labels) or "classes of the training split", task.metric
+        yield task.name, " + ".join(task.texts), ", ".join(task.classes) or "classes of the training split", task.metric
 
 
 def models() -> Iterable[Row]:

@@ -13,7 +13,8 @@ from research.config import fields
 from research.errors import InputError
 from research.experiment import export, modes
 from research.models import families
-from research.tasks import base, catalog
+from research.tasks import catalog
+from research.tasks.classification import Classification
 from research.weights import parity, tables
 from tests import runs
 from tests.weights.families import classifier, save, save_tokenizer
@@ -35,7 +36,7 @@ def follow(monkeypatch, code, real=(), **names):
 
 
 def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
-    follow(monkeypatch, TASK, {"TASKS": catalog.TASKS}, Task=base.Task)
+    follow(monkeypatch, TASK, {"TASKS": catalog.TASKS}, Classification=Classification)
     text = (runs.ROOT / "configs" / "trec.py").read_text().replace('"trec"', '"tone"')
     (tmp_path / "tone.py").write_text(text)
     spec = importlib.util.spec_from_file_location("tone", tmp_path / "tone.py")
@@ -49,7 +50,7 @@ def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
     methods.resolve(c)
     result = modes.run(c, tmp_path / "run", QUIET)
     assert result["config"]["task"] == "tone" and result["data"]["sizes"]["test"] == 40
-    assert modes.load_trained(c, tmp_path / "run").labels == ("calm", "angry")
+    assert modes.load_trained(c, tmp_path / "run").task.classes == ("calm", "angry")
 
 
 def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from research.adapt import flops, summary
 from research.config import fields
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import initialize, modes
+from research.experiment import modes
 from research.params.tree import digest, flatten, merge
 from research.train import trainers
 from research.train.step import init_state, split_microbatches
@@ -141,7 +141,7 @@ def losses(name, steps=6, **changes):
         state, totals = step(
             state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step))
         )
-        found.append(float(totals["loss"] / totals["count"]))
+        found.append(float(totals["loss"] / totals["weight"]))
     return np.array(found)
 
 
@@ -212,7 +212,7 @@ def test_what_suits_a_model_from_nothing_is_chosen_by_its_name_whatever_the_task
 
 
 def test_random_parameters_do_not_depend_on_how_many_words_are_known_but_for_the_table():
-    small, large = (initialize.build_model(config("bilstm"), ("a", "b"), words) for words in ((), ("fine", "film")))
+    small, large = (runs.build_model(config("bilstm"), ("a", "b"), words) for words in ((), ("fine", "film")))
     one, other = flatten(small.trainable), flatten(large.trainable)
     assert all(np.array_equal(one[name], other[name]) for name in one if name != TABLE)
     assert jax.tree.leaves(small.frozen) == []

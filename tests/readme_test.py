@@ -129,13 +129,12 @@ def test_the_code_runs():
 
 def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
     from research.adapt import freezing, methods
-    from research.experiment import initialize
 
     (code,) = [block for kind, block in BLOCKS if kind == "python" and "norms_only" in block]
     names = dict(vars(freezing))
     exec(code, names)
     monkeypatch.setitem(methods.METHODS, "norms_only", names["norms_only"])
-    model = initialize.build_model(runs.config(method="norms_only"), ("a", "b"))
+    model = runs.build_model(runs.config(method="norms_only"), ("a", "b"))
     assert len(code.splitlines()) <= 10
     assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)
     assert any("/norm/" in name for name in model.plan.trained) and "head/classifier/kernel" in model.plan.trained

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from research.data import pipeline
 from research.data.batches import Batches
 from research.experiment import build as experiments
-from research.experiment import initialize
-from research.tasks import classification
 from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
@@ -45,12 +44,11 @@ def test_a_linear_probe_of_minilm_does_at_most_036_of_the_work():
 def test_packing_leaves_little_padding_and_few_shapes_on_real_texts(task):
     folder, length = SETS[task]
     c = runs.config(task, "model=minilm,data=files", data__path=str(runs.DATA / folder), max_length=length)
-    model, data = initialize.build_model(c, ("a", "b")), experiments.load_data(c)
-    tokens = model.tokens(data.splits["train"])
-    targets = classification.targets(data.splits["train"].labels, data.labels)
+    model, data = runs.build_model(c, ("a", "b")), experiments.load_data(c)
+    tokens = pipeline.tokens(model, data.splits["train"])
     padding = {}
     for layout in ("packed", "padded"):
-        batches, real, places = Batches(tokens, targets, 32, seed=0, layout=layout), 0, 0
+        batches, real, places = Batches(tokens, {}, 32, seed=0, layout=layout), 0, 0
         for epoch in range(3):
             for batch in batches.epoch(epoch):
                 real, places = real + (batch["segments"] > 0).sum(), places + batch["segments"].size

@@ -16,11 +16,13 @@ import pytest
 from absl import flags as absl_flags
 
 from research.adapt import methods
+from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
 from research.experiment import initialize
 from research.parallel import cpu
 from research.params.plan import Plan
 from research.params.tree import Tree, merge
+from research.tasks import catalog
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "options"))
@@ -36,16 +38,21 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     return c
 
 
+def build_model(config, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> AdaptedModel:
+    """Return the model of a config for classes `labels`."""
+    return initialize.build_model(config, catalog.of(config).with_learnt({"labels": labels}), words)
+
+
 @functools.cache
 def _tiny() -> tuple[tuple[str, ...], Tree]:
     """The stages of the tiny model, and the shapes of its parameters and of a head's."""
-    model = initialize.build_model(config(), ("neg", "pos"))
+    model = build_model(config(), ("neg", "pos"))
     return model.encoder.stages, jax.eval_shape(merge, model.trainable, model.frozen)
 
 
 def plan(method: str, **changes) -> Plan:
     """The plan of a method for the tiny model, by the way of a run but without computing anything."""
-    c, (stages, shapes) = config(method=method, **changes), _tiny()
+    c, (stages, shapes) = config(method=method, **{"precision": "float32"} | changes), _tiny()
     recipe = methods.recipe(stages, c)
     with_deltas = functools.partial(initialize._with_deltas, recipe)
     return recipe.plan(jax.eval_shape(with_deltas, shapes, initialize.named_keys(0)), c.freeze, c.no_decay)

@@ -10,11 +10,12 @@ from research.adapt import methods
 from research.config import fields
 from research.parallel.layouts import Layout
 from research.params.tree import merge, split
-from research.tasks import classification
+from research.tasks.classification import Classification
 from research.train.optimizer import make
 from research.train.step import init_state, split_microbatches, train_step
 
 ROWS, F, CLASSES, DEPTH = 32, 12, 3, 4
+TASK = Classification("toy")
 STAGES = tuple(f"layer_{i}" for i in range(DEPTH))
 
 
@@ -39,7 +40,7 @@ def loss_fn(trainable, frozen, part, key, rate=0.3):
         keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, (F,)))(keys).reshape(x.shape)
         x = jnp.where(keep, x / (1 - rate), 0.0)
     logits = jnp.einsum("bef,fc->bec", x, both["head"]["kernel"]) + both["head"]["bias"][None, None]
-    return classification.loss_sum(logits, part), classification.totals(logits, part)
+    return TASK.loss(logits, part)[0], TASK.stats(logits, part)
 
 
 undropped = functools.partial(loss_fn, rate=0.0)

@@ -21,7 +21,7 @@ from research.experiment import workdir as workdirs
 from research.experiment.experiment import Experiment
 from research.parallel.layouts import Layout
 from research.params.tree import count
-from research.train import loop
+from research.train import feature_cache, loop
 
 LARGEST = 5_000_000  # trainable parameters of all members: with more, arithmetic dominates a step and lockstep saves little
 MEMORY = 4 * 10**9  # bytes that the steps of all members may store for the backward pass
@@ -125,7 +125,7 @@ def objection(members: Sequence[Experiment], size: int) -> str:
     below, stages = first.model.plan.frozen_stages(first.model.encoder.stages), first.model.encoder.stages
     if jax.default_backend() == "cpu" and below < len(stages):
         return "on a CPU a step of each takes the time of its own work, and there is little to share"
-    if len({getattr(one.dev.hidden, "filename", None) for one in members}) > 1:
+    if len({feature_cache.file(one.dev) for one in members}) > 1:
         return "their frozen parameters differ"
     trainable = count(first.model.trainable)
     if trainable * size > LARGEST:

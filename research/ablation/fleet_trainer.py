@@ -65,8 +65,8 @@ class Fleet:
             shared, per_member, frozen_now = frozen
 
             def one(state, per_member, frozen_now, batch, key, scalars, active):
-                new, totals = function(state, merge(unflatten(shared | per_member), frozen_now), batch, key, scalars)
-                return jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state), totals
+                new, stats = function(state, merge(unflatten(shared | per_member), frozen_now), batch, key, scalars)
+                return jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state), stats
 
             return jax.vmap(one)(state, per_member, frozen_now, batch, key, scalars, active)
 
@@ -80,11 +80,11 @@ class Fleet:
         scalars = jax.tree.map(lambda *x: np.stack(x), *(experiment.scalars(number - 1) for experiment in self._members))
         frozen = self._shared, self._per_member, self._frozen_now
         batch = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-        self._state, totals = self._program(self._state, frozen, batch, self._keys, scalars, np.asarray(active))
-        return totals
+        self._state, stats = self._program(self._state, frozen, batch, self._keys, scalars, np.asarray(active))
+        return stats
 
-    def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
-        return _members(jax.tree.map(lambda x: np.asarray(x, np.float64), totals), len(self._members))
+    def stats(self, stats: Any) -> list[dict[str, np.ndarray]]:
+        return _members(jax.tree.map(lambda x: np.asarray(x, np.float64), stats), len(self._members))
 
     def eval_params(self) -> Tree:
         params = jax.vmap(self._model.eval_params)(self._state.trainable, self._state.opt_state)
@@ -92,8 +92,8 @@ class Fleet:
 
     def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
         frozen = tuple({name: x for name, x in tree.items() if name.startswith(self._parts)} for tree in (self._shared, self._per_member))
-        fetch = lambda out, sums: (np.asarray(out), _members(jax.tree.map(np.asarray, sums), len(self._members)))  # noqa: E731
-        return evaluate_all(lambda batch: self._evaluation(params, frozen, batch), batches, fetch)
+        fetch = lambda out, sums: (jax.tree.map(np.asarray, out), _members(jax.tree.map(np.asarray, sums), len(self._members)))  # noqa: E731
+        return evaluate_all(lambda batch: self._evaluation(params, frozen, batch), batches, fetch, self._members[0].model.task.outputs_per)
 
     def full_state(self, run: int, params: Tree | None = None) -> State:
         trainable = merge(self._state.trainable, self._frozen_now) if params is None else params

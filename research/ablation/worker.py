@@ -19,7 +19,7 @@ from research.ablation import runs as sweep_runs
 from research.errors import InputError
 from research.experiment import modes
 from research.parallel import cpu
-from research.tasks.metrics import title
+from research.tasks.selection import title
 
 
 def main(path: str, workdir: Path, *changes: str) -> None:
@@ -60,8 +60,8 @@ def finish(folder: Path, label: str, result: dict[str, Any] | Exception, seconds
         say(f"{label}: failed: {_describe(result).splitlines()[0]}")
         return
     (folder / "error.txt").unlink(missing_ok=True)
-    metric, positive = result["selection"]["metric"], result["selection"].get("positive")
-    say(f"{label}: test {title(metric, positive)} {result['metrics']['test'][metric]:.4f}, {seconds:.1f} s")
+    selection = result["selection"]
+    say(f"{label}: test {title(selection)} {result['metrics']['test'][selection['metric']]:.4f}, {seconds:.1f} s")
 
 
 def _describe(error: Exception) -> str:

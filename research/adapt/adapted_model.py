@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,16 +14,10 @@ from ml_collections import ConfigDict
 
 from research.adapt.base import Gradient, Interceptor
 from research.adapt.recipe import Recipe
-from research.data import encode
-from research.data.batches import Batches
-from research.data.examples import Examples
-from research.errors import InputError
 from research.layers import remat
 from research.models.output import EncoderOutput
-from research.parallel import layouts
 from research.params import plan as plans
 from research.params.tree import Tree, flatten, merge, split
-from research.tasks import metrics
 from research.tasks.base import Task
 
 
@@ -49,9 +42,7 @@ Batch = dict[str, jax.Array]
 class AdaptedModel:
     """A model with its trainable and frozen parameters, task, tokenizer and methods. `trainable` holds the initial values."""
 
-    task: Task
-    kind: Any
-    labels: tuple[str, ...]
+    task: Task  # fitted to the training labels
     words: tuple[str, ...]  # the vocabulary, if it was built from the training texts
     encoder: nn.Module
     head: nn.Module
@@ -140,14 +131,14 @@ class AdaptedModel:
     def loss(
         self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, embedding_noise: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the summed loss of a batch and the totals for its metrics."""
+        """Return the summed loss of a batch and the stats for its metrics, with the `weight` of the sum."""
         for hook in self.recipe.hooks:
             trainable = hook.effective_params(trainable, frozen, key)
         logits = self.logits(trainable, frozen, batch, key, embedding_noise)
-        loss = self.kind.loss_sum(logits, batch, self.label_smoothing)
+        loss, _ = self.task.loss(logits, batch, self.label_smoothing)
         for hook in self.recipe.hooks:
             loss += hook.extra_loss(self, trainable, frozen, batch, key, logits)
-        return loss, self.kind.totals(jax.lax.stop_gradient(logits), batch)
+        return loss, self.task.stats(jax.lax.stop_gradient(logits), batch)
 
     @property
     def gradient(self) -> Gradient:
@@ -175,57 +166,17 @@ class AdaptedModel:
         trainable, closed = split(values, plan.trained)
         return dataclasses.replace(self, plan=plan, trainable=trainable, frozen=merge(self.frozen, closed))
 
-    def tokens(self, examples: Examples, keep: bool = True) -> encode.Tokens:
-        """Return the tokens of `examples`, with places for the tokens that the method inserts. With `keep`, they are cached on disk.
-
-        Raises InputError if the tokenizer has more token types than the model."""
-        c = self.config
-        tokens = encode.encode(self.tokenizer, examples, c.max_length, c.truncation, c.truncation_head, keep)
-        types = getattr(self.encoder.config, "type_vocab_size", 0)
-        if types and tokens.types.max(initial=0) >= types:
-            raise InputError(f"the tokenizer gives tokens of type {tokens.types.max()}, but the model has {types}; they are of two models")
-        first = sum(delta.first_position for delta in self.recipe.deltas)
-        return dataclasses.replace(tokens.with_places(self.extra_tokens), first_position=first)
-
-    @property
-    def positive(self) -> str | None:
-        """Return the class that precision, recall and f1 are of; None if they are means over the classes."""
-        return metrics.positive_class(self.labels, self.task.positive)
-
-    @property
-    def metric_title(self) -> str:
-        """Return the title of the metric that selects the best checkpoint: `f1 of 'spam'`."""
-        return metrics.title(self.task.metric, self.positive)
-
-    def scores(self, totals: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the metrics of totals summed over batches."""
-        return self.kind.scores(totals, None if self.positive is None else self.labels.index(self.positive))
-
     @property
     def learnt(self) -> dict[str, list[str]]:
         """Return what rebuilding the model needs from the training data besides parameters: JSON-able, for checkpoints."""
-        return {"labels": list(self.labels), "words": list(self.words)}
+        return self.task.learnt | {"words": list(self.words)}
 
     @property
     def extra_tokens(self) -> int:
         """Return the number of tokens that the method inserts into each example."""
         return sum(delta.extra_tokens for delta in self.recipe.deltas)
 
-    def eval_batch_size(self, tokens: encode.Tokens, layout: layouts.Layout) -> int:
-        """Return the examples per evaluation batch: about `eval_batch_tokens` tokens per device at most, almost equal for all batches."""
-        most = max(1, round(self.config.eval_batch_tokens / tokens.lengths.mean())) * layout.multiple
-        batches = math.ceil(len(tokens) / most)
-        return math.ceil(len(tokens) / batches / layout.multiple) * layout.multiple
-
-    def batches(self, examples: Examples, layout: layouts.Layout, *, training: bool = False, keep: bool = True) -> Batches:
-        """Return the batches of `examples`. Without labels, the targets are zeros. With `keep`, the tokens are cached on disk."""
-        c, tokens = self.config, self.tokens(examples, keep)
-        targets = self.kind.targets(examples.labels or [self.labels[0]] * len(examples), self.labels)
-        size, parts, seed = (c.batch_size, c.accumulate, c.seed) if training else (self.eval_batch_size(tokens, layout), 1, 0)
-        return Batches(tokens, targets, size, seed=seed, layout=c.packing, multiple=layout.multiple * parts)
-
-
-def one_row() -> Batch:
-    """Return a batch of one row with one example of 8 tokens, for initialisation and shapes."""
-    zeros, place = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 1), jnp.int32)
-    return {name: zeros for name in ("tokens", "positions", "segments", "types")} | {"example_starts": place, "examples": place}
+    @property
+    def first_position(self) -> int:
+        """Return the position of each example's first token: how many positions the method uses before it."""
+        return sum(delta.first_position for delta in self.recipe.deltas)

@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.params.plan import Rules
 from research.params.tree import Tree
 
-Gradient = Callable[..., tuple[Tree, dict[str, jax.Array]]]  # (trainable, frozen, batch, key) -> (gradients, totals)
+Gradient = Callable[..., tuple[Tree, dict[str, jax.Array]]]  # (trainable, frozen, batch, key) -> (gradients, stats)
 Interceptor = Callable[..., Any]  # (the intercepted bound method, *its arguments) -> the output that replaces the method's
 
 
@@ -104,7 +104,7 @@ class TrainingHook:
         return trainable
 
     def extra_loss(self, model: Any, trainable: Tree, frozen: Tree, batch: Any, key: jax.Array, logits: jax.Array) -> Any:
-        """Return a term to add to the summed loss of a microbatch (of `batch["weights"].sum()` examples)."""
+        """Return a term to add to the summed loss of a microbatch. The sum is divided by the weight that `model.task.loss` returns."""
         return 0.0
 
     def wrap_microbatch_grad(self, model: Any, gradient: Gradient) -> Gradient:

@@ -65,8 +65,8 @@ class RDrop(TrainingHook):
 
     def extra_loss(self, model, trainable, frozen, batch, key, logits):
         second = model.logits(trainable, frozen, batch, keys_of(key, [self.name])[self.name])
-        loss = model.kind.loss_sum(second, batch, model.label_smoothing)
-        return loss + self.alpha / 2 * model.kind.divergence(logits, second, batch)
+        loss, _ = model.task.loss(second, batch, model.label_smoothing)
+        return loss + self.alpha / 2 * model.task.divergence(logits, second, batch)
 
 
 def rdrop(stages: Stages, config: Any) -> Method:
@@ -103,7 +103,7 @@ class Smart(TrainingHook):
         fixed_logits, fixed_params = jax.lax.stop_gradient((logits, trainable))
 
         def divergence(delta: jax.Array) -> jax.Array:
-            return model.kind.divergence(fixed_logits, model.logits(fixed_params, frozen, batch, key, delta), batch)
+            return model.task.divergence(fixed_logits, model.logits(fixed_params, frozen, batch, key, delta), batch)
 
         delta = self.sigma * normal(key, self.name, batch, model.embedding_noise_width)
         for _ in range(self.steps):
@@ -111,7 +111,7 @@ class Smart(TrainingHook):
             ascent = divide(ascent, reduce_examples(jnp.abs(ascent).max(-1), batch, jnp.max))
             delta = jnp.clip(delta + self.step_size * ascent, -self.epsilon, self.epsilon)
         perturbed = model.logits(trainable, frozen, batch, key, jax.lax.stop_gradient(delta))
-        return self.weight * model.kind.divergence(logits, perturbed, batch)
+        return self.weight * model.task.divergence(logits, perturbed, batch)
 
 
 def smart(stages: Stages, config: Any) -> Method:
@@ -162,13 +162,13 @@ class FreeLB(TrainingHook):
 
         def averaged(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
             delta = self.initial_noise(batch, key, model.embedding_noise_width)
-            sums, first_totals = jax.tree.map(jnp.zeros_like, trainable), None
+            sums, first_stats = jax.tree.map(jnp.zeros_like, trainable), None
             for _ in range(self.steps):
                 # All ascent steps use the same key, which fixes the dropout mask (section 3.3 of the paper).
-                (grads, ascent), totals = param_and_noise_grad(trainable, frozen, batch, key, delta)
-                sums, first_totals = jax.tree.map(jnp.add, sums, grads), first_totals or totals
+                (grads, ascent), stats = param_and_noise_grad(trainable, frozen, batch, key, delta)
+                sums, first_stats = jax.tree.map(jnp.add, sums, grads), first_stats or stats
                 delta = self.ascend(delta, ascent, batch)
-            return jax.tree.map(lambda g: g / self.steps, sums), first_totals
+            return jax.tree.map(lambda g: g / self.steps, sums), first_stats
 
         return averaged
 
@@ -199,10 +199,10 @@ class Sam(TrainingHook):
 
     def wrap_grad(self, gradient: Gradient) -> Gradient:
         def sharpness_aware(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
-            grads, totals = gradient(trainable, frozen, batch, key)
+            grads, stats = gradient(trainable, frozen, batch, key)
             scale = divide(self.rho, optax.tree.norm(grads))
             ascended = jax.tree.map(lambda w, g: w + scale * g, trainable, grads)
-            return gradient(ascended, frozen, batch, key)[0], totals
+            return gradient(ascended, frozen, batch, key)[0], stats
 
         return sharpness_aware
 

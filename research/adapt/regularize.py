@@ -56,8 +56,9 @@ class L2SP(TrainingHook):
                 pretrained_sum += jnp.square(w - initial[name]).sum()
             elif not any(rules.matches(pattern, name) for pattern in model.recipe.no_decay_pattern.values()):
                 new_sum += jnp.square(w).sum()
-        # The summed loss is divided by the number of examples later: the product with it adds the penalty once to the mean loss.
-        return batch["weights"].sum() * (self.alpha / 2 * pretrained_sum + self.beta / 2 * new_sum)
+        # The summed loss is divided by its weight later: the product with it adds the penalty once to the mean loss.
+        _, weight = model.task.loss(logits, batch)
+        return weight * (self.alpha / 2 * pretrained_sum + self.beta / 2 * new_sum)
 
 
 def l2sp(stages: Stages, config: Any) -> Method:
@@ -133,7 +134,7 @@ class ChildTuning(TrainingHook):
 
     def wrap_grad(self, gradient: Gradient) -> Gradient:
         def masked(trainable: Tree, frozen: Tree, batch: Any, key: jax.Array):
-            grads, totals = gradient(trainable, frozen, batch, key)
+            grads, stats = gradient(trainable, frozen, batch, key)
             masks = flatten(frozen[self.name]) if self.kind == "D" else {}
 
             def mask(name: str, g: jax.Array) -> jax.Array:
@@ -142,7 +143,7 @@ class ChildTuning(TrainingHook):
                 key_name = f"{self.name}/{name}"
                 return jnp.where(masks[name], g, 0.0) if masks else dropped(g, 1.0 - self.p, keys_of(key, [key_name])[key_name])
 
-            return map_named(mask, grads), totals
+            return map_named(mask, grads), stats
 
         return masked
 

@@ -14,6 +14,7 @@ from research.config.durations import DURATIONS, UNITS, resolve_units
 from research.errors import InputError, nearest
 
 AUTO = "auto"  # a value that the program chooses and reports
+AUTO_FIELDS = ("pooling", "precision")  # fields that may have it; the config.json and result.json of a run hold the chosen values
 check_ranges = ranges.check_ranges
 
 
@@ -94,7 +95,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.patience_epochs = 0.0
     c.phase_percent = 0.0
 
-    c.precision = "bfloat16"  # floating-point type of the computation: bfloat16 (parameters, norms and losses stay float32) | float32
+    c.precision = AUTO  # type of matrix products: auto (bfloat16 where the device multiplies it, else float32) | bfloat16 | float32
     c.parallel = "auto"  # device layout: auto | jit (one device) | pmap (all devices)
     return c
 

@@ -44,7 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "packing": ("packed", "bucketed", "padded"),
     "optimizer": ("adam", "adamw", "sgd", "adafactor"),
     "schedule": ("linear", "cosine", "constant", "slanted_triangular"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
     "parallel": ("auto", "jit", "pmap", "mesh"),
     "data.source": ("files", "tfds", "demo"),
     "data.augment": ("", "deletion", "swap", "crop"),

@@ -9,16 +9,34 @@ Letters: R rows, L tokens per row, E places for examples in a row, n examples.
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from research.data.encode import Tokens
 from research.data.packing import Shape, _row_lengths, _up, assign, deal_by_length, deal_evenly, packed_shape
 from research.errors import InputError, nearest
+from research.tasks.base import EXAMPLE, TOKEN, Column
 
 LAYOUTS = ("packed", "bucketed", "padded")
 Batch = dict[str, np.ndarray]
+"""A batch: its keys are `PER_TOKEN` (int32 [R, L]), `PER_EXAMPLE` (int32 [R, E]), `weights` (float32 [R, E]) and the columns of the task.
+
+`tokens` are the token ids and `types` their types. `positions` count from the first position of each example. `segments` number the
+examples of a row from 1, and are 0 in padding. `example_starts` are the indices of the first tokens, and `examples` the numbers of the
+examples in their split. `weights` are 1 for an example and 0 for an empty place.
+"""
+PER_TOKEN, PER_EXAMPLE = ("tokens", "positions", "segments", "types"), ("example_starts", "examples")
+
+
+def empty(shape: Shape, columns: Mapping[str, Column]) -> Batch:
+    """Return a batch of zeros with the columns of a task."""
+    R, L, E = shape.rows, shape.length, shape.places
+    batch = {name: np.zeros((R, L), np.int32) for name in PER_TOKEN} | {name: np.zeros((R, E), np.int32) for name in PER_EXAMPLE}
+    batch["weights"] = np.zeros((R, E), np.float32)
+    for name, (per, values) in columns.items():
+        batch[name] = np.zeros((R, E if per == EXAMPLE else L, *values.shape[1:]), values.dtype)
+    return batch
 
 
 class Batches:
@@ -26,15 +44,23 @@ class Batches:
 
     The layout "packed" puts several examples into a row. "bucketed" puts one example into a row; the examples of a batch have similar
     lengths, and there are at most four row lengths. "padded" puts one example into a row of one fixed length, and its batches have the
-    same examples as with "packed". If the attribute `hidden` [T, D] is set, one row per token, batches have its rows as `hidden` [R, L, D].
-    Raises InputError for another layout.
+    same examples as with "packed". `columns` are values of the examples (one row for each of n) or of their tokens (one row for each of
+    T) that batches hold too. Raises InputError for another layout.
     """
 
-    def __init__(self, tokens: Tokens, labels: np.ndarray, batch_size: int, *, seed: int, layout: str = "packed", multiple: int = 1):
+    def __init__(
+        self,
+        tokens: Tokens,
+        columns: Mapping[str, Column],
+        batch_size: int,
+        *,
+        seed: int,
+        layout: str = "packed",
+        multiple: int = 1,
+    ):
         if layout not in LAYOUTS:
             raise InputError(f"packing {layout!r}: {nearest(layout, LAYOUTS)}")
-        self.tokens, self.labels, self.seed, self.layout = tokens, labels, seed, layout
-        self.hidden: np.ndarray | None = None
+        self.tokens, self.columns, self.seed, self.layout = tokens, dict(columns), seed, layout
         self.batch_size, self.multiple = min(batch_size, len(tokens)), multiple
         first = self._deal(np.random.default_rng((0, 0)))  # not by `seed`: runs that differ only in it share programs
         if layout == "packed":
@@ -59,7 +85,7 @@ class Batches:
     def reseeded(self, seed: int) -> "Batches":
         """Return batches of the same examples in the same shapes, composed with another seed."""
         other = copy.copy(self)
-        other.seed, other.shapes = seed, list(self.shapes)
+        other.seed, other.shapes, other.columns = seed, list(self.shapes), dict(self.columns)
         return other
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -87,30 +113,34 @@ class Batches:
         return self.lay_out(members)
 
     def _fill(self, members: np.ndarray, rows: list[list[int]], shape: Shape) -> Batch:
-        R, L, E = shape.rows, shape.length, shape.places
-        batch = {name: np.zeros((R, L), np.int32) for name in ("tokens", "positions", "segments", "types")}
-        batch |= {name: np.zeros((R, E), np.int32) for name in ("example_starts", "examples")}
-        batch["labels"] = np.zeros((R, E, *self.labels.shape[1:]), self.labels.dtype)
-        batch["weights"] = np.zeros((R, E), np.float32)
+        batch = empty(shape, self.columns)
         # Per example, row by row: `row`, `place` in the row and first token `at`. Per token: index of its example, and `offset` in it.
         sizes = [len(row) for row in rows]
-        row, place = np.repeat(np.arange(R), sizes), _within(sizes)
+        row, place = np.repeat(np.arange(shape.rows), sizes), _within(sizes)
         example = members[np.concatenate(rows).astype(np.int64)]
-        lengths, total = self.tokens.lengths[example], np.zeros(R, np.int64)
+        lengths, total = self.tokens.lengths[example], np.zeros(shape.rows, np.int64)
         np.add.at(total, row, lengths)
         at = _within(total)[np.cumsum(lengths) - lengths]
         of_example, offset = np.repeat(np.arange(len(example)), lengths), _within(lengths)
         target, source = (row[of_example], at[of_example] + offset), self.tokens.offsets[example][of_example] + offset
         batch["tokens"][target], batch["types"][target] = self.tokens.ids[source], self.tokens.types[source]
         batch["positions"][target], batch["segments"][target] = self.tokens.first_position + offset, place[of_example] + 1
-        if self.hidden is not None:
-            index = np.zeros((R, L), np.int64)
-            index[target] = source
-            batch["hidden"] = np.take(np.asarray(self.hidden), index, axis=0)  # copied only once: by far the largest array of a batch
-            batch["hidden"][batch["segments"] == 0] = 0
         batch["example_starts"][row, place], batch["examples"][row, place] = at, example
-        batch["labels"][row, place], batch["weights"][row, place] = self.labels[example], 1.0
+        batch["weights"][row, place] = 1.0
+        for name, (per, values) in self.columns.items():
+            batch[name][target if per == TOKEN else (row, place)] = values[source if per == TOKEN else example]
         return batch
+
+    def members(self, batch: Batch, per: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return which places of a batch hold an example (or a token), bool [R, E] (or [R, L]), and the numbers of these examples (or
+        tokens) in the split: int64 [members]."""
+        if per == EXAMPLE:
+            occupied = batch["weights"] > 0
+            return occupied, batch["examples"][occupied]
+        occupied = batch["segments"] > 0
+        rows, at = np.nonzero(occupied)
+        place = batch["segments"][occupied] - 1
+        return occupied, self.tokens.offsets[batch["examples"][rows, place]] + at - batch["example_starts"][rows, place]
 
 
 def _within(sizes: Sequence[int] | np.ndarray) -> np.ndarray:

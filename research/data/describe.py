@@ -3,32 +3,28 @@
 import functools
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from research.data.encode import Tokens
 from research.data.examples import SPLITS, Examples, Raw
-from research.data.labels import lookalikes
+from research.tasks.base import Task
+from research.tasks.names import listed
 
-NAMED = 24  # maximum number of classes or files listed by name
 
+def notes(raw: Raw, splits: Mapping[str, Examples], task: Task, blanks: Counter) -> tuple[str, ...]:
+    """Return lines about a data set: source and sizes, labels, and warnings.
 
-def notes(raw: Raw, splits: Mapping[str, Examples], labels: Sequence[str], blanks: Counter) -> tuple[str, ...]:
-    """Return lines about a data set: source and sizes, classes with their counts, and warnings.
-
-    `raw` is the data as read, `splits` the data as used; `blanks` counts for each class the labels that had blanks around them.
+    `raw` is the data as read, `splits` the data as used; `blanks` counts for each label how often blanks around it were removed.
     """
     cut = "" if "dev" in raw.splits else ", dev is cut from train"
     lines = [f"data: {raw.source}: {', '.join(f'{split} {len(splits[split]):,}' for split in SPLITS)} examples{cut}"]
-    lines.append(_classes(splits, labels))
+    lines += task.describe({split: splits[split].labels for split in SPLITS})
     if raw.unread:
-        lines.append(f"not read: {_listed(raw.unread)}")
+        lines.append(f"not read: {listed(raw.unread)}")
     if blanks:
-        counts = ", ".join(f"{label!r} {count:,}" for label, count in blanks.most_common(NAMED))
+        counts = ", ".join(f"{label!r} {count:,}" for label, count in blanks.most_common(24))
         lines.append(f"blanks around labels were removed: {blanks.total():,} ({counts})")
-    for group in lookalikes(labels):
-        names = " and ".join(ascii(label) for label in group)
-        lines.append(f"warning: the classes {names} differ only in case, Unicode form or invisible characters")
     return tuple(lines)
 
 
@@ -56,14 +52,3 @@ def truncation(lengths: Mapping[str, Lengths], max_length: int) -> str:
         return f"no text is cut: the longest has {longest:,} tokens, max_length is {max_length:,}"
     by_split = ", ".join(f"{split} {one.cut / one.texts:.1%}" for split, one in lengths.items())
     return f"cut to max_length={max_length:,} tokens: {cut / texts:.1%} of the texts ({by_split}); the longest has {longest:,} tokens"
-
-
-def _classes(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:
-    counts = {split: Counter(splits[split].labels) for split in SPLITS}
-    named = [f"{label} {'/'.join(f'{counts[split][label]:,}' for split in SPLITS)}" for label in labels]
-    return f"{len(labels)} classes (examples in {'/'.join(SPLITS)}): {_listed(named)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from research.tasks.base import Label, Task
+
 SPLITS = ("train", "dev", "test")
 
 
@@ -12,11 +14,11 @@ SPLITS = ("train", "dev", "test")
 class Examples:
     """Examples in order. `ids` are stable and unique inside a split: "train-17" is row 17 of the source, counted from 0.
 
-    `texts` holds (text,) or (text_a, text_b) for each example, `labels` the label names; `labels` is () for unlabelled examples."""
+    `texts` holds (text,) or (text_a, text_b) for each example, `labels` the labels; `labels` is () for unlabelled examples."""
 
     ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,28 +43,28 @@ class Raw:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Data of a run: `splits` has exactly train, dev and test; `labels` are the classes in order.
+    """Data of a run: `splits` has exactly train, dev and test; `task` is fitted to the labels of train.
 
     `fingerprint` identifies `splits`; `raw_fingerprint` identifies the splits as read, before the dev cut, limits and augmentation.
     `notes` are lines about the data for the user.
     """
 
     splits: dict[str, Examples]
-    labels: tuple[str, ...]
+    task: Task
     source: str
     fingerprint: str
     raw_fingerprint: str
     notes: tuple[str, ...] = ()
 
 
-def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Examples:
+def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[Label]) -> Examples:
     """Return examples whose ids are "train-0", "train-1" and so on, by row number."""
     return Examples(tuple(f"{split}-{i}" for i in range(len(texts))), tuple(texts), tuple(labels))
 
 
-def fingerprint(splits: Mapping[str, Examples], labels: Sequence[str]) -> str:
-    """Return the sha256 (hex) of the label names and of every split's ids, texts and labels, in order: one JSON line for each example."""
-    digest = hashlib.sha256(json.dumps(["labels", *labels]).encode())
+def fingerprint(splits: Mapping[str, Examples], task: Task) -> str:
+    """Return the sha256 (hex) of what the task has learnt from the labels, and of the ids, texts and labels of every split, in order."""
+    digest = hashlib.sha256(json.dumps([x for name, values in task.learnt.items() for x in (name, *values)]).encode())
     for name in filter(splits.__contains__, SPLITS):
         examples = splits[name]
         digest.update(f"\n{json.dumps([name, len(examples)])}".encode())

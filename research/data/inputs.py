@@ -64,7 +64,7 @@ def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterat
         labelled = task.label in fields if labelled is None else labelled
         if (task.label in fields) != labelled:
             raise InputError(f"{place}: field {task.label!r} is in some rows and not in others; give it to all or to none")
-        label = files.read_label(fields[task.label], place).strip() if labelled else None
+        label = task.normalized(files.read_label(fields[task.label], place)) if labelled else None
         yield Input(key, tuple(fields[text] for text in task.texts), label)
 
 

@@ -1,17 +1,16 @@
 """Loading of a task's data from files, TFDS or the built-in demo, with the checks that apply to every source."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 
 from research.data import augment as augmentation
 from research.data import describe
-from research.data import labels as classes
 from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, rows
 from research.data.sources import demo, files, tfds
-from research.data.splits import _check, _cut_dev, _limit
+from research.data.splits import check, cut_dev, limit
 from research.errors import InputError, nearest
 from research.tasks.base import Task
-
-STAND_IN_CLASSES = tuple(f"class_{k}" for k in range(6))
 
 
 def load(
@@ -39,45 +38,39 @@ def load(
     if source not in SOURCES:
         raise InputError(f"data.source {source!r} is not a source; {nearest(source, SOURCES)}")
     raw = SOURCES[source](task, path)
-    full, blanks = classes.stripped(raw.splits)
+    full, blanks = _normalized(raw.splits, task)
     raw = dataclasses.replace(raw, splits=full)
-    labels = task.labels or classes.in_order(full["train"].labels)
-    if task.positive and task.positive not in labels:
-        raise InputError(f"positive={task.positive!r} is not a class of {raw.source}; {nearest(task.positive, labels)}")
+    task = task.fit(full["train"].labels, raw.source)
     for split in raw.splits:
-        _check(raw, split, labels)
-    splits = raw.splits if "dev" in raw.splits else _cut_dev(raw.splits, dev_fraction, seed)
+        check(raw, split, task)
+    splits = raw.splits if "dev" in raw.splits else cut_dev(raw.splits, task, dev_fraction, seed)
     sizes = {"train": train_examples, "dev": eval_examples, "test": eval_examples}
-    splits = {split: _limit(splits[split], split, sizes[split], seed) for split in SPLITS}
+    splits = {split: limit(splits[split], task, split, sizes[split], seed) for split in SPLITS}
     if augment:
         splits["train"] = augmentation.add(splits["train"], augment, augment_rate, augment_copies, seed)
-    _check_classes(splits["train"], raw.source)
-    notes = describe.notes(raw, splits, labels, blanks)
-    return Dataset(splits, labels, raw.source, fingerprint(splits, labels), fingerprint(full, labels), notes)
+    task.check_train(splits["train"].labels, raw.source)
+    notes = describe.notes(raw, splits, task, blanks)
+    return Dataset(splits, task, raw.source, fingerprint(splits, task), fingerprint(full, task), notes)
 
 
-def _check_classes(train: Examples, source: str) -> None:
-    """Raise InputError if all training examples have the same class."""
-    if len(set(train.labels)) == 1:
-        raise InputError(
-            f"{source}: {len(train)} training examples, all of one class ({train.labels[0]!r}); give examples of two or more classes"
-        )
+def _normalized(splits: Mapping[str, Examples], task: Task) -> tuple[dict[str, Examples], Counter]:
+    """Return the splits with labels as the task uses them, and a count of the labels that this changes."""
+    result, counts = {}, Counter()
+    for name, examples in splits.items():
+        labels = tuple(map(task.normalized, examples.labels))
+        counts.update(label for label, before in zip(labels, examples.labels, strict=True) if label != before)
+        result[name] = dataclasses.replace(examples, labels=labels)
+    return result, counts
 
 
 def _demo(task: Task, path: str) -> Raw:
-    """Return the built-in reviews, for tasks of one text and two classes (negative first).
-
-    Other tasks get stand-in data for smoke runs, from which nothing can be learned: the same reviews (a pair is two consecutive ones),
-    whose class is the row number modulo the number of classes.
-    """
-    real = len(task.texts) == 1 and len(task.labels) == 2
-    names = task.labels or STAND_IN_CLASSES
+    """Return the built-in reviews with the labels that the task gives them. A pair is two consecutive reviews."""
     splits = {}
     for split, reviews in demo.reviews().items():
         size = len(reviews)
         texts = [tuple(reviews[(row + k) % size][0] for k in range(len(task.texts))) for row in range(size)]
-        classes = [demo.LABELS.index(label) if real else row % len(names) for row, (_, label) in enumerate(reviews)]
-        splits[split] = rows(split, texts, [names[k] for k in classes])
+        labels = [task.demo_label(row, demo.LABELS.index(sentiment)) for row, (_, sentiment) in enumerate(reviews)]
+        splits[split] = rows(split, texts, labels)
     return Raw(splits, lambda split, row: f"demo, split {split!r}, row {row}", "demo")
 
 

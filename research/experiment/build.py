@@ -1,6 +1,5 @@
 """Build everything a run needs from a config: data, model, parameters, plan, optimizer and loss."""
 
-import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from research.config import durations, fields
-from research.data import loading
+from research.data import loading, pipeline
 from research.data.examples import Dataset
 from research.errors import InputError
 from research.experiment.experiment import INTERVALS, Experiment
@@ -43,17 +42,19 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
     are read once for all experiments."""
     fields.check_ranges(config)
     layout, data = layouts.layout(config.parallel), load_data(config)
-    model_of = models_of(config, data.labels, own_words(config, data), shapes_only=shapes_only)
+    model_of = models_of(config, data.task, own_words(config, data), shapes_only=shapes_only)
     first = model_of(config)
-    batches = {split: first.batches(examples, layout, training=split == "train") for split, examples in data.splits.items()}
+    batches = {
+        split: pipeline.batches(first, examples, layout.multiple, training=split == "train") for split, examples in data.splits.items()
+    }
 
     def build(config: ConfigDict) -> Experiment:
         model = first if config.seed == first.config.seed else model_of(config)
-        resolved = fields.copied(config, {"pooling": model.config.pooling})
+        resolved = fields.copied(config, {name: model.config[name] for name in fields.AUTO_FIELDS})
         # Copy the arrays, because the training step donates the buffers of its arguments.
         trainable = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, model.trainable)
         model = dataclasses.replace(model, config=resolved, trainable=trainable, label_smoothing=config.label_smoothing)
-        train, dev, test = batches["train"].reseeded(config.seed), copy.copy(batches["dev"]), batches["test"]
+        train, dev, test = batches["train"].reseeded(config.seed), batches["dev"].reseeded(0), batches["test"]
         model = model if shapes_only else calibrate.calibrate(model, train, layout)
         sizes = {"batch_size": train.batch_size, "epoch_steps": train.steps}
         total = durations.steps(config, "total", **sizes)
@@ -71,8 +72,8 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
                 feature_cache.check_size(model.at(run_phases[0].plan, model.trainable), train.tokens, config.prefix_cache_gb)
             return experiment
         experiment.enter(run_phases[0], model.trainable)
-        if len(run_phases) == 1 and train.hidden is not None:
-            dev.hidden = feature_cache.states(model, dev.tokens, layout, config.prefix_cache_gb)
+        if len(run_phases) == 1 and feature_cache.NAME in train.columns:
+            feature_cache.attach(model, dev, layout, config.prefix_cache_gb)
         return experiment
 
     return build

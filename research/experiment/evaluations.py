@@ -11,9 +11,9 @@ from rich.console import Console
 
 from research import storage
 from research.adapt.adapted_model import AdaptedModel
+from research.data import pipeline
 from research.data.describe import Lengths, truncation
 from research.data.examples import Examples
-from research.errors import InputError, nearest
 from research.experiment import workdir as workdirs
 from research.experiment.results import prediction_rows, write_lines
 from research.parallel import layouts
@@ -41,19 +41,25 @@ def measure(
     The folder's name holds a hash of the config and of `data` (`source` and `fingerprint` of the examples), so that different evaluations
     have different folders. Raise InputError for an example whose label is not a class of the model.
     """
-    _check_labels(splits, model.labels, data["source"])
+    for examples in splits.values():
+        for id, label in zip(examples.ids, examples.labels, strict=True):
+            model.task.check(label, f"{data['source']}: {id}")
     layout = layouts.layout(config.parallel)
     digest = hashlib.sha256(json.dumps([dict(data), config.to_dict()], sort_keys=True).encode()).hexdigest()
     folder = run / "evaluations" / f"{workdirs.safe(Path(data['source']).stem)}-{digest[:8]}"
-    batches = {split: model.batches(examples, layout) for split, examples in splits.items()}
+    batches = {split: pipeline.batches(model, examples, layout.multiple) for split, examples in splits.items()}
     console.print(truncation({split: Lengths.of(split_batches.tokens) for split, split_batches in batches.items()}, config.max_length))
     metrics = {}
     for split, examples in splits.items():
         evaluation = evaluate(
-            trainers.eval_program(model, layout), *map(layout.replicate, (model.trainable, model.frozen)), batches[split], layout
+            trainers.eval_program(model, layout),
+            *map(layout.replicate, (model.trainable, model.frozen)),
+            batches[split],
+            layout,
+            model.task.outputs_per,
         )
         write_predictions(model, examples, evaluation, folder / f"{split}.jsonl")
-        metrics[split] = model.scores(evaluation.totals)
+        metrics[split] = model.task.metrics(*evaluation, examples.labels)
     sizes = {split: len(examples) for split, examples in splits.items()}
     storage.write_json(
         folder / "scores.json", {"metrics": metrics, "data": {**data, "sizes": sizes}, "config": config.to_dict(), "argv": sys.argv}
@@ -64,11 +70,4 @@ def measure(
 
 def write_predictions(model: AdaptedModel, examples: Examples, evaluation: Evaluation, path: Path) -> None:
     """Write the predictions of `model` for `examples` to the file `path` as JSON lines."""
-    write_lines(path, prediction_rows(examples, evaluation.logits, model.kind.predictions, model.labels))
-
-
-def _check_labels(splits: Mapping[str, Examples], classes: tuple[str, ...], source: str) -> None:
-    for examples in splits.values():
-        for id, label in zip(examples.ids, examples.labels, strict=True):
-            if label not in classes:
-                raise InputError(f"{source}: label {label!r} of {id} is not a class of the trained model; {nearest(label, classes)}")
+    write_lines(path, prediction_rows(examples, model.task.decode(evaluation.outputs)))

@@ -65,8 +65,9 @@ class Experiment:
 
         Give the training batches the hidden states of the frozen stages where these are cached (`keeps_states`), else none."""
         model = self.model.at(phase.plan, values)
-        budget = self.config.prefix_cache_gb
-        self.train.hidden = feature_cache.states(model, self.train.tokens, self.layout, budget) if self.keeps_states(phase) else None
+        self.train.columns.pop(feature_cache.NAME, None)
+        if self.keeps_states(phase):
+            feature_cache.attach(model, self.train, self.layout, self.config.prefix_cache_gb)
         return model
 
     def keeps_states(self, phase: phases.Phase) -> bool:

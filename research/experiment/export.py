@@ -12,6 +12,7 @@ from research import storage, weights
 from research.adapt.adapted_model import AdaptedModel
 from research.adapt.base import Delta
 from research.adapt.recipe import Recipe
+from research.data import pipeline
 from research.data.examples import Examples
 from research.errors import InputError, nearest
 from research.layers.precision import Precision
@@ -84,7 +85,7 @@ def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, f
         raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
     check(form, model, style, family)
     result, command = storage.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
-    readme = card.card(result, model.labels, hub.name(checkpoint.source), command, FORMATS[form], output.name, len(model.task.texts))
+    readme = card.card(result, model.task.classes, hub.name(checkpoint.source), command, FORMATS[form], output.name, len(model.task.texts))
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
     with huggingface.new_folder(output) as folder:
         (folder / "README.md").write_text(readme, encoding="utf8")
@@ -109,13 +110,14 @@ def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.
 def _whole(
     folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface"
 ) -> None:
+    task = model.task
     if form == "huggingface":
-        huggingface.write(folder, checkpoint.config, tensors, kind="classifier", labels=model.labels)
+        huggingface.write(folder, checkpoint.config, tensors, kind=task.hub.kind, labels=task.classes, problem_type=task.hub.problem_type)
     else:
         parts = [{name: leaf for name, leaf in tensors.items() if name.startswith(f"{part}/")} for part in ("encoder", "head")]
         pooler = {name: leaf for name, leaf in checkpoint.tensors().items() if name.startswith("encoder/pooler/")}
         # The pooler is not used, but the library expects its parameters.
-        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=model.labels)
+        huggingface.write(folder, checkpoint.config, pooler | parts[0], labels=task.classes, problem_type=task.hub.problem_type)
         sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
     loaded, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)
@@ -133,7 +135,8 @@ def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, pa
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
     peft.write(folder, delta.name, model.config[delta.name].to_dict(), delta_params, head, checkpoint.table, shape, base)
-    huggingface.write_config(folder, checkpoint.config, "classifier", model.labels)  # the names of the head's classes
+    task = model.task
+    huggingface.write_config(folder, checkpoint.config, task.hub.kind, task.classes, task.hub.problem_type)  # the names of the classes
     _, _, delta_params, head = peft.read(folder, checkpoint.table, shape.num_hidden_layers)
     loaded = {f"delta/{delta.name}/{name}": leaf for name, leaf in delta_params.items()} | {
         f"head/{name}": leaf for name, leaf in head.items()
@@ -154,7 +157,7 @@ def _texts(model: AdaptedModel) -> tuple[str, ...]:
 def _batch(model: AdaptedModel) -> dict[str, np.ndarray]:
     """Return a padded batch of `_texts`, one example a row."""
     texts = tuple((text,) * len(model.task.texts) for text in _texts(model))
-    tokens = model.tokens(Examples(tuple(map(str, range(len(texts)))), texts, ()))
+    tokens = pipeline.tokens(model, Examples(tuple(map(str, range(len(texts)))), texts, ()))
     length = int(tokens.lengths.max())
     rows = [slice(*tokens.offsets[i : i + 2]) for i in range(len(tokens))]
     padded = lambda array: np.stack([np.pad(array[row], (0, length - len(array[row]))) for row in rows])  # noqa: E731

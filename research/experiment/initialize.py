@@ -12,42 +12,44 @@ from ml_collections import ConfigDict
 
 from research import weights
 from research.adapt import methods
-from research.adapt.adapted_model import AdaptedModel, Batch, one_row
+from research.adapt.adapted_model import AdaptedModel
 from research.adapt.recipe import Recipe
 from research.config import fields
+from research.data.batches import Batch, empty
 from research.data.examples import Dataset
+from research.data.packing import Shape
 from research.errors import InputError
 from research.experiment import export, pooling
+from research.layers.precision import multiplies_bfloat16
 from research.models import families
 from research.models.heads import Style
 from research.params.tree import Tree, flatten, split, unflatten
-from research.tasks import catalog
-from research.tasks.catalog import KINDS
+from research.tasks.base import Task
 from research.weights import adapter
 
-
-def build_model(config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> AdaptedModel:
-    """Return the model of `config` for classes `labels`. `words`: vocabulary from the training texts (`weights.own_words`)."""
-    return models_of(config, labels, words)(config)
+ONE_ROW = empty(Shape(rows=1, length=8, places=1), {})  # for shapes
 
 
-def models_of(
-    config: ConfigDict, labels: tuple[str, ...], words: tuple[str, ...], *, shapes_only: bool = False
-) -> Callable[[ConfigDict], AdaptedModel]:
+def build_model(config: ConfigDict, task: Task, words: tuple[str, ...] = ()) -> AdaptedModel:
+    """Return the model of `config` for a fitted task. `words`: vocabulary from the training texts (`weights.own_words`)."""
+    return models_of(config, task, words)(config)
+
+
+def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_only: bool = False) -> Callable[[ConfigDict], AdaptedModel]:
     """Return a function that builds the model of a config that differs from `config` only in the seed and in scalars of the step. Much code
     relies on its order of initialisation. With `shapes_only` the parameters are ShapeDtypeStructs, and nothing is computed."""
-    task, keys = catalog.of(config), named_keys(config.seed)
-    kind, checkpoint = KINDS[task.kind], weights.begin(config, words)
+    keys, checkpoint = named_keys(config.seed), weights.begin(config, words)
     style = families.family(checkpoint.config).style(checkpoint.config)
-    recipe = methods.recipe(families.build(checkpoint.config).stages, config)
-    resolved, reason = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
-    config = fields.copied(config, {"pooling": resolved})
+    resolved = {"precision": chosen_precision(config.precision)}
+    recipe = methods.recipe(families.build(checkpoint.config).stages, fields.copied(config, resolved))
+    resolved["pooling"], reason = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
+    config = fields.copied(config, resolved)
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = _tokenizer(checkpoint, config.max_length, pair=len(task.texts) == 2)
     _check_length(encoder, config, sum(delta.extra_tokens + delta.first_position for delta in recipe.deltas))
     reader = recipe.reader and recipe.reader.for_vocabulary(encoder.config.vocab_size)
-    head = kind.head(labels, config, reader, style)
-    init, with_deltas = functools.partial(_init, encoder, head, reader, one_row()), functools.partial(_with_deltas, recipe)
+    head = task.head(config, reader, style)
+    init, with_deltas = functools.partial(_init, encoder, head, reader, ONE_ROW), functools.partial(_with_deltas, recipe)
 
     # 1. Shapes of all parameters, so that only the random values that are needed are computed.
     shapes, states = jax.eval_shape(init, keys)
@@ -58,23 +60,21 @@ def models_of(
 
     def load(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
         # 3. Pretrained parameters replace random ones. Every name and shape must match.
-        params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, labels, task.labels)
+        params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, task.classes, task.numbered)
         # 4. Changes of the method: reinitialised parameters, noise, deltas.
         for hook in recipe.hooks:
             params = hook.init_params(params, fresh, keys["begin"])
         params = with_deltas(params, keys)
-        return adapter.graft(params, checkpoint, config, labels, task.labels)
+        return adapter.graft(params, checkpoint, config, task.classes, task.numbered)
 
     def build(config: ConfigDict) -> AdaptedModel:
-        config, keys = fields.copied(config, {"pooling": resolved}), named_keys(config.seed)
+        config, keys = fields.copied(config, resolved), named_keys(config.seed)
         # 2. Random parameters, with one key for each part of the model. Parameters that the checkpoint provides stay shapes.
         params = jax.eval_shape(load, shapes, keys) if shapes_only else load(unflatten(flatten(shapes) | flatten(random(keys))), keys)
         # 5. Trainable and frozen parameters.
         trainable, frozen = split(params, plan.trained)
         return AdaptedModel(
             task=task,
-            kind=kind,
-            labels=labels,
             words=words,
             encoder=encoder,
             head=head,
@@ -87,15 +87,24 @@ def models_of(
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
             label_smoothing=config.label_smoothing,
-            notes=(f"pooling: {resolved} ({reason})", *_notes(checkpoint, config, shapes, style, recipe)),
+            notes=_notes(reason, checkpoint, config, shapes, style, recipe),
         )
 
     return build
 
 
-def _notes(checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
-    """Return the plan's lines about the checkpoint and about formats that the model cannot be exported to."""
-    return *checkpoint.notes(config, flatten(shapes)), *export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
+def _notes(reason: str, checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
+    """Return the plan's lines about pooling, precision, checkpoint and formats that the model cannot be exported to."""
+    chosen = f"pooling: {config.pooling} ({reason})", f"precision: {config.precision}"
+    formats = export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
+    return *chosen, *checkpoint.notes(config, flatten(shapes)), *formats
+
+
+def chosen_precision(requested: str) -> str:
+    """Return the precision of a run: for `auto`, bfloat16 where the device has instructions for it, else float32."""
+    if requested != fields.AUTO:
+        return requested
+    return "bfloat16" if multiplies_bfloat16() else "float32"
 
 
 def _encoder(shape: dict[str, Any], config: ConfigDict, style: Style) -> nn.Module:

@@ -28,6 +28,7 @@ from research.experiment.results import describe
 from research.parallel import layouts
 from research.params.tree import Tree, digest, merge
 from research.tasks import catalog
+from research.tasks.base import Task
 from research.tracking import confusion, curves
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import Evaluation
@@ -136,12 +137,14 @@ def finish(run: TrainingRun, measured: Measured, config: ConfigDict, compilation
             evaluations.write_predictions(
                 model, experiment.data.splits[split], evaluation.checked(), workdir / "predictions" / f"{split}.jsonl"
             )
-    totals, c = {split: evaluation.totals for split, evaluation in measured.evaluations.items()}, experiment.config
+    c = experiment.config
     title = f"{c.task} · {c.weights.source or c.model} · {c.method} · seed {c.seed}"
-    curves.draw(workdir, title, model.task.metric, model.positive, best.step)
-    confusion.draw(workdir / "confusion.png", totals["test"]["confusion"], model.labels, f"{title}: test")
+    curves.draw(workdir, title, model.task, best.step)
     speed = run.meter.report(compilations, max(len(fleet), 1))
-    result = describe(experiment, model, totals, speed, best, sha256.result(), fleet) | {"config_hash": workdirs.config_hash(config)}
+    result = describe(experiment, model, measured.evaluations, speed, best, sha256.result(), fleet)
+    if "confusion" in result:
+        confusion.draw(workdir / "confusion.png", np.asarray(result["confusion"]["test"]), result["labels"], f"{title}: test")
+    result["config_hash"] = workdirs.config_hash(config)
     storage.write_json(workdir / "result.json", result)
     return result
 
@@ -168,11 +171,11 @@ def evaluate_run(
         if not examples.labels:
             raise InputError(f"{source}: no labels there, so nothing can be scored; --mode=predict writes the predictions")
         model, splits = load_trained(config, workdir), {"input": examples}
-        data = {"source": source, "fingerprint": fingerprint({"test": examples}, model.labels)}
+        data = {"source": source, "fingerprint": fingerprint({"test": examples}, model.task)}
     else:
         dataset = experiments.load_data(config)
         console.print(*dataset.notes, sep="\n")
-        model = load_trained(config, workdir, dataset.labels, ignore=(*workdirs.USE, "data.", "metric", "positive"))
+        model = load_trained(config, workdir, dataset.task, ignore=(*workdirs.USE, "data.", "metric", "positive"))
         splits = {split: dataset.splits[split] for split in ("dev", "test")}
         data = {"source": dataset.source, "fingerprint": dataset.fingerprint}
         evaluations.compare(workdir, dataset.fingerprint, console)
@@ -180,23 +183,23 @@ def evaluate_run(
 
 
 def load_trained(
-    config: ConfigDict, workdir: Path, labels: tuple[str, ...] = (), ignore: tuple[str, ...] = workdirs.USE
+    config: ConfigDict, workdir: Path, task: Task | None = None, ignore: tuple[str, ...] = workdirs.USE
 ) -> adapted_model.AdaptedModel:
     """Return the model of `config` with the selected checkpoint of the run in `workdir`.
 
-    Without a checkpoint there, but with a config that loads a trained head, return the model as loaded; its classes are `labels`, else
-    those of the task, else those of the head. `ignore` is as in `workdir.check_same`. Raise InputError where there is neither, where
-    `check_same` raises it, or where the pretrained weights have changed since the training.
+    Without a checkpoint there, but with a config that loads a trained head, return the model as loaded, for the fitted `task` if it is
+    given; else its classes are those of the task, else those of the head. `ignore` is as in `workdir.check_same`. Raise InputError where
+    there is neither, where `check_same` raises it, or where the pretrained weights have changed since the training.
     """
     config = workdirs.with_recorded_values(workdir, config)
     best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
     if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
-        head_labels = weights.head_labels(config)
-        return initialize.build_model(config, labels or catalog.of(config).labels or head_labels)
+        head_labels, task = weights.head_labels(config), task or catalog.of(config)
+        return initialize.build_model(config, task if task.classes else task.with_learnt({"labels": head_labels}))
     if best is None or best.step is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore)
     meta = best.meta()
-    model = initialize.build_model(config, **{name: tuple(values) for name, values in meta.items() if name in ("labels", "words")})
+    model = initialize.build_model(config, catalog.of(config).with_learnt(meta), tuple(meta["words"]))
     check_identity(workdir, meta, {"weights": model.weights_sha256})
     return dataclasses.replace(model, trainable=best.restore_trainable(model.trainable))

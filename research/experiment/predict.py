@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from research.adapt.adapted_model import AdaptedModel
+from research.data import pipeline
 from research.data.describe import Lengths, truncation
 from research.data.inputs import Input, collected
 from research.errors import InputError
@@ -31,7 +32,7 @@ QUIET = Console(quiet=True)
 
 
 def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], console: Console = QUIET) -> Iterator[Row]:
-    """Yield one dict for each of `rows`, in order: id, texts, label (if there is one), prediction and probabilities.
+    """Yield one dict for each of `rows`, in order: id, texts, label (if there is one) and prediction.
 
     At the end, print to `console` how many texts were truncated. Batches of later chunks reuse the shapes of earlier ones where they fit,
     so that few programs are compiled.
@@ -40,12 +41,12 @@ def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], c
     rows, shapes, lengths = iter(rows), set(), Lengths(0, 0, 0)
     while chunk := list(itertools.islice(rows, CHUNK)):
         examples = collected(chunk)
-        batches = model.batches(dataclasses.replace(examples, labels=()), layout, keep=False)
+        batches = pipeline.batches(model, dataclasses.replace(examples, labels=()), layout.multiple, keep=False)
         batches.shapes = [*sorted(shapes, key=lambda shape: shape.rows * shape.length), *batches.shapes]
-        _, logits = evaluate(program, *params, batches, layout)
+        _, outputs = evaluate(program, *params, batches, layout, model.task.outputs_per)
         shapes.update(batches.shapes)
         lengths |= Lengths.of(batches.tokens)
-        yield from prediction_rows(examples, logits, model.kind.predictions, model.labels)
+        yield from prediction_rows(examples, model.task.decode(outputs))
     if lengths.cut:
         console.print(truncation({"input": lengths}, model.config.max_length))
 
@@ -95,7 +96,7 @@ def _table(write_cells: Callable[[list[Any]], Any]) -> Callable[[Row], None]:
     def write_row(row: Row) -> None:
         nonlocal has_header
         cells = {name: value for name, value in row.items() if name != "probabilities"}
-        cells |= {f"probability_{label}": value for label, value in row["probabilities"].items()}
+        cells |= {f"probability_{label}": value for label, value in row.get("probabilities", {}).items()}
         if not has_header:
             write_cells(list(cells))
             has_header = True

@@ -3,19 +3,20 @@
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from research import storage
 from research.adapt import adapted_model
+from research.data.examples import Examples
 from research.experiment import provenance
 from research.experiment.experiment import Experiment
 from research.params.tree import count, merge
 from research.train.checkpoint import Checkpoints
+from research.train.evaluate import Evaluation
 
 
 def write_lines(path: str | Path, rows: Iterable[dict]) -> None:
@@ -23,12 +24,10 @@ def write_lines(path: str | Path, rows: Iterable[dict]) -> None:
     storage.write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def prediction_rows(examples, logits: np.ndarray, predictions: Callable, labels) -> list[dict]:
-    """Return one dict an example: its id, texts, label (if there is one), prediction and probabilities.
-
-    `predictions(logits, labels)` returns the last two."""
+def prediction_rows(examples: Examples, predictions: Iterable[dict[str, Any]]) -> list[dict]:
+    """Return one dict an example: its id, texts, label (if there is one) and the entries of its prediction."""
     rows = []
-    for i, prediction in enumerate(predictions(logits, labels)):
+    for i, prediction in enumerate(predictions):
         names = ("text",) if len(examples.texts[i]) == 1 else ("text_a", "text_b")
         row = {"id": examples.ids[i], **dict(zip(names, examples.texts[i], strict=True))}
         rows.append(row | ({"label": examples.labels[i]} if examples.labels else {}) | prediction)
@@ -38,7 +37,7 @@ def prediction_rows(examples, logits: np.ndarray, predictions: Callable, labels)
 def describe(
     experiment: Experiment,
     model: adapted_model.AdaptedModel,
-    totals: dict,
+    evaluations: Mapping[str, Evaluation],
     speed: dict,
     best: Checkpoints,
     sha256: str,
@@ -55,11 +54,11 @@ def describe(
         "config": experiment.model.config.to_dict(),
         "seed": experiment.config.seed,
         "selected_step": best.step,
-        "selection": {"split": "dev", "metric": model.task.metric, "positive": model.positive},
-        "metrics": {split: model.scores(sums) for split, sums in totals.items()},
-        "labels": list(model.labels),
-        "classes": {split: model.kind.by_class(sums, model.labels) for split, sums in totals.items()},
-        "confusion": {split: sums["confusion"].astype(int).tolist() for split, sums in totals.items()},
+        "selection": model.task.selection,
+        "metrics": {
+            split: model.task.metrics(*evaluation, experiment.data.splits[split].labels) for split, evaluation in evaluations.items()
+        },
+        **model.task.report({split: evaluation.stats for split, evaluation in evaluations.items()}),
         "params": {
             "total": count(params),
             "trainable": count(model.trainable),

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from research import storage
 from research.experiment import hints
-from research.tasks.metrics import OF_ONE, shown, title
+from research.tasks.metrics import OF_ONE
+from research.tasks.selection import title
 from research.tracking import writer
 
 MAX_CLASSES = 40  # most classes in the table of classes; of more, those with the lowest f1 are listed
@@ -18,28 +19,26 @@ MAX_CLASSES = 40  # most classes in the table of classes; of more, those with th
 
 def summarise(result: dict[str, Any], workdir: Path, console: Console) -> None:
     """Print the summary of a run from `result`, the contents of its `result.json`, and its files in `workdir`."""
-    metric, speed, params = result["selection"]["metric"], result["speed"], result["params"]
-    c = result["config"]
+    selection, speed, params, c = result["selection"], result["speed"], result["params"], result["config"]
     name = f"{c['task']} ({c['data']['source']}) · {result['weights']['source']} · {c['method']} · seed {c['seed']}"
     for table in tables(result, name):
         console.print(table)
-    positive = result["selection"].get("positive")
-    best = title(metric, positive)
     console.print(
-        f"kept step {result['selected_step']} (best dev {best}); trained {params['trainable']:,} of {params['total']:,} parameters "
-        f"({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
+        f"kept step {result['selected_step']} (best dev {title(selection)}); "
+        f"trained {params['trainable']:,} of {params['total']:,} parameters ({params['checkpoint_bytes'] / 1e6:.1f} MB saved)"
     )
     rates = f"{speed['examples_per_s'] or 0:,.0f} examples/s, {speed['real_tokens_per_s'] or 0:,.0f} real tokens/s,"
     shares = f"{speed['padding_fraction'] or 0:.1%} padding, {speed['waiting_fraction'] or 0:.1%} waiting for data"
     memory = f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB at most, {speed['compilations']} compilations"
     mfu = f", {speed['mfu']:.0%} MFU" if speed["mfu"] else ""
     console.print(f"{speed['step_flops'] / 1e9:.1f} GFLOP a step, {rates} {shares}, {memory}{mfu}")
-    console.print(f"everything is in {workdir}: result.json, curves.png, confusion.png, predictions/, checkpoints/")
+    files = [name for name in ("result.json", "curves.png", "confusion.png") if (workdir / name).exists()]
+    console.print(f"everything is in {workdir}: {', '.join(files)}, predictions/, checkpoints/")
     predictions = workdir / "predictions" / "dev.jsonl"
     if predictions.exists():
         with predictions.open(encoding="utf8") as lines:
             rows = [storage.parse_json(line, str(predictions)) for line in lines]
-        for hint in hints.hints(c, metric, positive, result["selected_step"], writer.read_metrics(workdir), rows):
+        for hint in hints.hints(c, selection, result["selected_step"], writer.read_metrics(workdir), rows):
             console.print(f"hint: {hint}")
 
 
@@ -49,11 +48,11 @@ def tables(result: Mapping[str, Any], name: str) -> list[Table]:
 
 
 def _splits(result: Mapping[str, Any], name: str) -> Table:
-    metric, positive = result["selection"]["metric"], result["selection"].get("positive")
-    names = list(dict.fromkeys((*shown(positive), metric, "loss")))
-    table = _table(name, "split", *(title(column, positive) for column in names))
+    selection = result["selection"]
+    titles = selection.get("titles", {selection["metric"]: title(selection)}) | {"loss": "loss"}
+    table = _table(name, "split", *titles.values())
     for split, scores in result["metrics"].items():
-        table.add_row(split, *(f"{scores[column]:.4f}" for column in names))
+        table.add_row(split, *(f"{scores[column]:.4f}" for column in titles))
     return table
 
 

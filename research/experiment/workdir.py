@@ -74,11 +74,12 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[dict[str, Any] | None
 
 
 def with_recorded_values(workdir: Path, config: ConfigDict) -> ConfigDict:
-    """Return the config with `pooling=auto` replaced by the pooling of the run in `workdir`, if there is one."""
-    path = workdir / "config.json"
-    if config.pooling != fields.AUTO or not path.exists():
+    """Return the config with each value `auto` replaced by that of the run in `workdir`, if there is one."""
+    path, names = workdir / "config.json", [name for name in fields.AUTO_FIELDS if config[name] == fields.AUTO]
+    if not names or not path.exists():
         return config
-    return fields.copied(config, {"pooling": recorded.get_config(str(path)).pooling})
+    run = recorded.get_config(str(path))
+    return fields.copied(config, {name: run[name] for name in names})
 
 
 def record(workdir: Path, config: ConfigDict) -> None:

@@ -1,37 +1,32 @@
-"""The catalog of tasks. To add a task, add an entry to `TASKS`."""
-
-import dataclasses
+"""The catalog of tasks. To add a task of a known kind, add an entry to `TASKS`; a new kind is a subclass of `Task` in a file of its own."""
 
 from ml_collections import ConfigDict
 
 from research.errors import InputError, nearest
-from research.tasks import classification, metrics
 from research.tasks.base import Task, Tfds
-
-KINDS = {"classification": classification}
-
+from research.tasks.classification import Classification
 
 PAIR = ("text_a", "text_b")
 
 TASKS = {
     task.name: task
     for task in (
-        Task("custom"),
-        Task("custom_pairs", texts=PAIR),
-        Task("imdb", labels=("neg", "pos"), tfds=Tfds("imdb_reviews", ("text",), "label", {"train": "train", "test": "test"})),
+        Classification("custom"),
+        Classification("custom_pairs", texts=PAIR),
+        Classification("imdb", labels=("neg", "pos"), tfds=Tfds("imdb_reviews", ("text",), "label", {"train": "train", "test": "test"})),
         # GLUE hides the labels of its test split, so results are reported on its validation split.
-        Task(
+        Classification(
             "sst2",
             labels=("negative", "positive"),
             tfds=Tfds("glue/sst2", ("sentence",), "label", {"train": "train", "test": "validation"}),
         ),
-        Task("trec", tfds=Tfds("trec", ("text",), "label-coarse", {"train": "train", "test": "test"})),
-        Task(
+        Classification("trec", tfds=Tfds("trec", ("text",), "label-coarse", {"train": "train", "test": "test"})),
+        Classification(
             "ag_news",
             labels=("World", "Sports", "Business", "Sci/Tech"),
             tfds=Tfds("ag_news_subset", ("title", "description"), "label", {"train": "train", "test": "test"}),
         ),
-        Task(
+        Classification(
             "mrpc",
             texts=PAIR,
             labels=("not_equivalent", "equivalent"),
@@ -53,8 +48,4 @@ def of(config: ConfigDict) -> Task:
     """Return the task of a config, with the metric and positive class that the config sets.
 
     Raises InputError that suggests the nearest task or metric."""
-    task = get(config.task)
-    metric = config.metric or task.metric
-    if metric not in metrics.NAMES:
-        raise InputError(f"metric {metric!r} is not known; {nearest(metric, metrics.NAMES)}")
-    return dataclasses.replace(task, metric=metric, positive=config.positive or task.positive)
+    return get(config.task).configured(config.metric, config.positive)

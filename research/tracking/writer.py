@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from research import storage
 from research.errors import InputError
-from research.tasks import metrics
+
+if TYPE_CHECKING:  # the module of tasks imports jax, which the ablation report does without
+    from research.tasks.base import Task
 
 
 class Telemetry:
@@ -67,16 +70,12 @@ class Telemetry:
             parts += [f"{examples / seconds:,.1f} examples/s", f"about {duration(left)} left"]
         self.say(f"{activity}: step {step:,} of {self._total:,}: {', '.join(parts)}")
 
-    def judge(
-        self, step: int, scores: dict[str, float], metric: str, highest: float | None, best_step: int | None, positive: str | None = None
-    ) -> None:
-        """Print dev metrics, `metric` first, and whether it is the best so far. `highest` is its best earlier value, at `best_step`.
-
-        `positive` is the class that f1 is computed for; None if f1 is a mean over classes."""
-        names = [metric, *(name for name in scores if name in (*metrics.shown(positive), "loss") and name != metric)]
-        better = highest is None or scores[metric] > highest
-        comparison = "the best so far" if better else f"not better than {highest:.4f} at step {best_step:,}"
-        values = ", ".join(f"{metrics.title(name, positive)} {scores[name]:.4f}" for name in names)
+    def judge(self, step: int, scores: dict[str, float], task: "Task", is_best: bool, before: float | None, best_step: int | None) -> None:
+        """Print dev metrics, the task's `metric` first, and whether it is the best so far. `before` is its best earlier value, at
+        `best_step`."""
+        names = [task.metric, *(name for name in scores if name in (*task.titles, "loss") and name != task.metric)]
+        comparison = "the best so far" if is_best else f"not better than {before:.4f} at step {best_step:,}"
+        values = ", ".join(f"{task.titles.get(name, name)} {scores[name]:.4f}" for name in names)
         self.say(f"dev after step {step:,}: {values}; {comparison}")
 
     def write(self, step: int, values: dict[str, float]) -> None:

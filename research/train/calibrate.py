@@ -23,7 +23,8 @@ def gradients(model: AdaptedModel, batches: Batches, layout: Layout) -> Iterator
     """Yield the gradient of the mean loss of each batch of the first epoch, at the initial parameters, without dropout."""
 
     def loss(trainable: Tree, frozen: Tree, part: Batch, key: None):
-        return model.kind.loss_sum(model.logits(trainable, frozen, part), part), {}
+        loss, weight = model.task.loss(model.logits(trainable, frozen, part), part)
+        return loss, {"weight": weight}
 
     def step(trainable: Tree, frozen: Tree, batch: Batch, axis: str | None):
         return mean_gradient(jax.grad(loss, has_aux=True), axis, trainable, frozen, batch, None)[0]

@@ -10,45 +10,53 @@ from research.data.batches import Batches
 from research.errors import InputError
 from research.parallel.layouts import Layout
 from research.parallel.program import Program
+from research.tasks.base import EXAMPLE
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation: `totals`, sums over all examples, float64; `logits` [n, ...] float32 in the order of the examples."""
+    """The result of an evaluation: `stats`, sums over all examples, float64, and `outputs`, arrays with a row for each example or token of
+    the split, in order."""
 
-    totals: dict[str, np.ndarray]
-    logits: np.ndarray
+    stats: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
 
     def checked(self) -> "Evaluation":
-        """Return this evaluation. Raises InputError if a logit is not finite."""
-        finite = np.isfinite(self.logits).reshape(len(self.logits), -1).all(-1)
-        if not finite.all():
-            count = int((~finite).sum())
-            raise InputError(f"{count} of {len(self.logits)} examples have no finite prediction: training diverged")
+        """Return this evaluation. Raises InputError if an output is not finite."""
+        for outputs in self.outputs.values():
+            finite = np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+            if not finite.all():
+                count = int((~finite).sum())
+                raise InputError(f"{count} of {len(outputs)} examples have no finite prediction: training diverged")
         return self
 
 
-def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout) -> Evaluation:
-    """Return the evaluation of one model. Raises InputError if a logit is not finite."""
+def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout, per: str = EXAMPLE) -> Evaluation:
+    """Return the evaluation of one model, with outputs per example or per token. Raises InputError if an output is not finite."""
     run = lambda batch: program(trainable, frozen, layout.shard(batch))  # noqa: E731
-    (evaluation,) = evaluate_all(run, batches, lambda out, sums: (layout.join(out)[None], [layout.first(sums)]))
+    fetch = lambda out, sums: ({name: layout.join(x)[None] for name, x in out.items()}, [layout.first(sums)])  # noqa: E731
+    (evaluation,) = evaluate_all(run, batches, fetch, per)
     return evaluation.checked()
 
 
-def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[[Any, Any], tuple]) -> list[Evaluation]:
+def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[[Any, Any], tuple], per: str) -> list[Evaluation]:
     """Evaluate several models on the same batches with one program, and return the evaluation of each.
 
-    `run(batch)` returns logits and sums on the device. `fetch` converts them to logits [models, R, E, ...] on the host and a list of sums.
+    `run(batch)` returns outputs and sums on the device. `fetch` converts them to outputs [models, R, E, ...] (or [models, R, L, ...], where
+    `per` says so) on the host and a list of sums.
     """
-    logits, totals = None, None
+    outputs, stats = {}, None
+    size = len(batches.tokens) if per == EXAMPLE else int(batches.tokens.offsets[-1])
     for batch, results in _delayed((batch, run(batch)) for batch in batches.epoch(0)):
         out, sums = fetch(*results)
         sums = [jax.tree.map(lambda x: np.asarray(x, np.float64), one) for one in sums]
-        totals = sums if totals is None else [jax.tree.map(np.add, *pair) for pair in zip(totals, sums, strict=True)]
-        if logits is None:
-            logits = np.full((len(out), len(batches.tokens), *out.shape[3:]), np.nan, np.float32)
-        occupied = batch["weights"] > 0
-        logits[:, batch["examples"][occupied]] = out[:, occupied]
-    return [Evaluation(*pair) for pair in zip(totals, logits, strict=True)]
+        stats = sums if stats is None else [jax.tree.map(np.add, *pair) for pair in zip(stats, sums, strict=True)]
+        places, members = batches.members(batch, per)
+        for name, values in out.items():
+            if name not in outputs:
+                empty = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+                outputs[name] = np.full((len(values), size, *values.shape[3:]), empty, values.dtype)
+            outputs[name][:, members] = values[:, places]
+    return [Evaluation(one, {name: x[i] for name, x in outputs.items()}) for i, one in enumerate(stats)]
 
 
 def _delayed(items: Iterable) -> Iterator:

@@ -18,14 +18,30 @@ from rich.console import Console
 from rich.progress import track
 
 from research import storage
+from research.data import pipeline
 from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.errors import InputError
 from research.parallel.layouts import Layout
 from research.params.tree import digest, flatten, split
+from research.tasks.base import TOKEN, Column
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+NAME = "hidden"  # key of the column in batches
 VERSION = 3  # part of the key: raise it when hidden states change for the same parameters and tokens
+
+
+def attach(model, batches: Batches, layout: Layout, budget_gb: float) -> None:
+    """Give `batches` the hidden states of the frozen stages of `model` as the column `hidden`, if any stage is frozen."""
+    hidden = states(model, batches.tokens, layout, budget_gb)
+    if hidden is not None:
+        batches.columns[NAME] = Column(TOKEN, hidden)
+
+
+def file(batches: Batches) -> str | None:
+    """Return the file with the cached hidden states that `batches` hold, None if they hold none."""
+    column = batches.columns.get(NAME)
+    return column and str(column.values.filename)
 
 
 def states(model, tokens: Tokens, layout: Layout, budget_gb: float) -> np.ndarray | None:
@@ -92,16 +108,15 @@ def write(path: Path, model, tokens: Tokens, layout: Layout, below: int, shape: 
         return model.below(frozen, batch, below)
 
     program, frozen = layout.compile(step), layout.replicate(model.frozen)
-    batches = Batches(tokens, np.zeros(len(tokens), np.int32), model.eval_batch_size(tokens, layout), seed=0, multiple=layout.multiple)
+    size = pipeline.eval_batch_size(model, tokens, layout.multiple)
+    batches = Batches(tokens, {}, size, seed=0, multiple=layout.multiple)
     with storage.atomic_write(path) as part:
         with part.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)  # a full disk is an error here, not a crash later
         out = np.memmap(part, dtype=dtype, mode="r+", shape=shape)
         for batch in track(batches.epoch(0), "frozen stages", total=batches.steps, console=CONSOLE, transient=True):
             hidden = layout.join(program({}, frozen, layout.shard(batch)))
-            for row, place in zip(*np.nonzero(batch["weights"] > 0), strict=True):
-                begin, end = tokens.offsets[batch["examples"][row, place] :][:2]
-                at = batch["example_starts"][row, place]
-                out[begin:end] = hidden[row, at : at + end - begin]
+            places, members = batches.members(batch, TOKEN)
+            out[members] = hidden[places]
         out.flush()
         storage.seal(part)

@@ -40,7 +40,7 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
     trainer.enter(phase, [None if run is None else run.state for run in runs])
     streams = [run.experiment.train.stream(begin) if training(run) else None for run in runs]
     batches: list[Batch | None] = [None] * len(runs)
-    pending = None  # totals are fetched one step late, while the device computes the next step
+    pending = None  # stats are fetched one step late, while the device computes the next step
     for step in range(begin + 1, phase.stop + 1):
         if not any(map(training, runs)):
             break
@@ -48,14 +48,14 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
         active = {i: run for i, run in enumerate(runs) if training(run) and run.start < step}
         for i, run in active.items():
             run.meter.batch_ready(batches[i])
-        totals = trainer.step(step, batches, [i in active for i in range(len(runs))])
-        _add_totals(pending, trainer)
-        pending = step, active, totals
+        stats = trainer.step(step, batches, [i in active for i in range(len(runs))])
+        _add_stats(pending, trainer)
+        pending = step, active, stats
         if step == begin + 1:
-            jax.block_until_ready(totals)  # the first step's time includes the compilation
+            jax.block_until_ready(stats)  # the first step's time includes the compilation
         due_now = {name for name in DUE if due(name, step)}
         if due_now:
-            _add_totals(pending, trainer)  # waits for the step, so that training time excludes what follows
+            _add_stats(pending, trainer)  # waits for the step, so that training time excludes what follows
             pending = None
         for run in _healthy(active).values():
             _log(run, step, title, due_now, trainer.flops, compiled=step == begin + 1)
@@ -75,12 +75,12 @@ def _healthy(runs: dict[int, TrainingRun]) -> dict[int, TrainingRun]:
     return {i: run for i, run in runs.items() if run.error is None}
 
 
-def _add_totals(pending: tuple | None, trainer: Trainer) -> None:
-    """Wait for the totals of a step, given with its number and its runs, and add them to the metrics of the runs."""
+def _add_stats(pending: tuple | None, trainer: Trainer) -> None:
+    """Wait for the stats of a step, given with its number and its runs, and add them to the metrics of the runs."""
     if pending is None:
         return
-    step, active, totals = pending
-    each = trainer.totals(totals)
+    step, active, stats = pending
+    each = trainer.stats(stats)
     for i, run in _healthy(active).items():
         _attempt(run, lambda i=i, run=run: run.metrics.add(step, each[i]), alone=len(each) == 1)
 
@@ -105,7 +105,8 @@ def _evaluate(step: int, runs: dict[int, TrainingRun], trainer: Trainer, dev: Ba
     for i, run in runs.items():
 
         def judge(i: int = i, run: TrainingRun = run) -> None:
-            scores = run.experiment.model.scores(evaluations[i].checked().totals)
+            stats, outputs = evaluations[i].checked()
+            scores = run.experiment.model.task.metrics(stats, outputs, run.experiment.data.splits["dev"].labels)
             run.judge(step, scores, lambda: trainer.full_state(i, params))
 
         _attempt(run, judge, alone=len(evaluations) == 1)

@@ -41,13 +41,16 @@ class TrainingRun:
         """Record the dev scores after update `step`, save the parameters if they are the best so far, and stop if patience has run out."""
         self.telemetry.write(step, {f"dev/{name}": value for name, value in scores.items()})
         model, best = self.experiment.model, self.best
-        score, highest = scores[model.task.metric], None if best.step is None else best.meta()["score"]
-        self.telemetry.judge(step, scores, model.task.metric, highest, best.step, model.positive)
-        if highest is None or score > highest:
+        task, score, before = model.task, scores[model.task.metric], None if best.step is None else best.meta()["score"]
+        is_best = before is None or (score > before if task.higher_is_better else score < before)
+        self.telemetry.judge(step, scores, task, is_best, before, best.step)
+        if is_best:
             best.save(full_state(), self.experiment.position(step), {**self.identity, "score": score, **model.learnt})
         self.stopped = bool(self._patience) and step - best.step >= self._patience
         if self.stopped:
-            self.telemetry.say(f"step {step}: stopped, as dev {model.metric_title} has not been better since step {best.step}")
+            self.telemetry.say(
+                f"step {step}: stopped, as dev {model.task.titles[model.task.metric]} has not been better since step {best.step}"
+            )
 
     def save(self, step: int, state: State) -> None:
         """Save the full state after update `step`, and whether the run has stopped."""
@@ -83,20 +86,20 @@ class MetricAccumulator:
     def __init__(self, experiment: Any):
         self._experiment, self._sum, self._norms, self.note = experiment, None, [], ""
 
-    def add(self, step: int, totals: dict[str, np.ndarray]) -> None:
-        """Add the totals of update `step`, float64 on the host. Raises InputError if the loss is not finite."""
-        loss = totals["loss"] / totals["count"]
+    def add(self, step: int, stats: dict[str, np.ndarray]) -> None:
+        """Add the stats of update `step`, float64 on the host. Raises InputError if the loss is not finite."""
+        loss = stats["loss"] / stats["weight"]
         if not np.isfinite(loss):
             rate = f"--config.learning_rate={self._experiment.config.learning_rate:g}"
             raise InputError(f"step {step}: the loss is {loss}; training diverged: lower {rate}")
-        self._norms.append(float(totals["grad_norm"]))
-        sums = {name: x for name, x in totals.items() if name != "grad_norm"}
+        self._norms.append(float(stats["grad_norm"]))
+        sums = {name: x for name, x in stats.items() if name != "grad_norm"}
         self._sum = sums if self._sum is None else {name: self._sum[name] + x for name, x in sums.items()}
         self._step, self.note = step, f"loss {loss:.3f}"
 
     def scores(self) -> dict[str, float]:
         """Return the training metrics of all updates since the last call, and reset the sums."""
-        scores = self._experiment.model.scores(self._sum)
+        scores = self._experiment.model.task.metrics(self._sum)
         optimizer = {"learning_rate": float(self._experiment.rates[self._step - 1]), "grad_norm": float(np.mean(self._norms))}
         self._sum, self._norms = None, []
         return {f"train/{name}": value for name, value in scores.items()} | optimizer

@@ -48,4 +48,4 @@ def structure(model: Any) -> str:
         drops.append({name: bool(getattr(module, name)) for name in DROPOUT if hasattr(module, name)})
         modules.append(module.clone(**dict.fromkeys(drops[-1], 0.0)))
     shapes = {name: (leaf.shape, str(leaf.dtype)) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
-    return hashlib.sha256(repr((c, model.task.kind, drops, modules, shapes, model.plan, model.labels)).encode()).hexdigest()
+    return hashlib.sha256(repr((c, type(model.task).__name__, drops, modules, shapes, model.plan, model.task.classes)).encode()).hexdigest()

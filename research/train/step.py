@@ -45,44 +45,42 @@ def train_step(
 ) -> tuple[State, dict[str, jax.Array]]:
     """Do one update from a batch with leaves [A, B, ...]: A microbatches, computed one after the other.
 
-    `gradient(trainable, frozen, part, key)` returns the gradient of the *summed* loss of a microbatch and a dict of totals.
-    `grad_transform` wraps the function that computes the mean gradient. Returns the new state and the summed totals, with `count` and
-    `grad_norm` (global norm of the mean gradient, before clipping). The dropout key depends on the step and `key` (uint32 key data).
+    `gradient(trainable, frozen, part, key)` returns the gradient of the *summed* loss of a microbatch and a dict of stats, in which
+    `weight` is the weight of the sum. `grad_transform` wraps the function that computes the mean gradient. Returns the new state and the
+    summed stats, with `grad_norm` (global norm of the mean gradient, before clipping). The dropout key depends on the step and `key`
+    (uint32 key data).
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
-    grads, totals = grad_transform(functools.partial(mean_gradient, gradient, axis))(state.trainable, frozen, batch, key)
+    grads, stats = grad_transform(functools.partial(mean_gradient, gradient, axis))(state.trainable, frozen, batch, key)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     new = State(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state)
-    return new, {**totals, "grad_norm": optax.tree.norm(grads)}
+    return new, {**stats, "grad_norm": optax.tree.norm(grads)}
 
 
 def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
-    """Return the gradient of the mean loss over a batch, split as in `train_step`, and the totals with `count`.
+    """Return the gradient of the mean loss over a batch, split as in `train_step`, and the stats.
 
-    Gradients and totals are summed over microbatches and devices. Gradients are divided once by the number of examples, so the number
+    Gradients and stats are summed over microbatches and devices. Gradients are divided once by `weight`, so the number
     of microbatches or devices does not change the result.
     """
 
-    def microbatch_grad(part: Batch):
-        grads, totals = gradient(trainable, frozen, part, key)
-        return grads, {**totals, "count": part["weights"].sum()}
-
+    microbatch_grad = lambda part: gradient(trainable, frozen, part, key)  # noqa: E731
     parts = batch["weights"].shape[0]
     if parts == 1:
-        grads, totals = microbatch_grad(jax.tree.map(lambda x: x[0], batch))
+        grads, stats = microbatch_grad(jax.tree.map(lambda x: x[0], batch))
     else:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(microbatch_grad, jax.tree.map(lambda x: x[0], batch)))
         add = lambda total, part: (jax.tree.map(jnp.add, total, microbatch_grad(part)), None)  # noqa: E731
-        (grads, totals), _ = jax.lax.scan(add, zeros, batch)
-    grads, totals = layouts.add_up((grads, totals), axis)
-    scale = 1.0 / totals["count"]  # XLA recomputes a product wherever it is read, but stores a quotient, which takes memory
-    return jax.tree.map(lambda g: g * scale, grads), totals
+        (grads, stats), _ = jax.lax.scan(add, zeros, batch)
+    grads, stats = layouts.add_up((grads, stats), axis)
+    scale = 1.0 / stats["weight"]  # XLA recomputes a product wherever it is read, but stores a quotient, which takes memory
+    return jax.tree.map(lambda g: g * scale, grads), stats
 
 
-def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, logits_fn: Callable, totals_fn: Callable, axis: str | None = None) -> Any:
-    """Return the logits [B, ...] of a batch without dropout, and the totals, summed over devices."""
-    logits = logits_fn(trainable, frozen, batch)
-    return logits, layouts.add_up(totals_fn(logits, batch), axis)
+def eval_step(trainable: Tree, frozen: Tree, batch: Batch, *, model: Any, axis: str | None = None) -> Any:
+    """Return the outputs of a batch without dropout, and the stats, summed over devices, for an adapted model."""
+    logits = model.logits(trainable, frozen, batch)
+    return model.task.outputs(logits, batch), layouts.add_up(model.task.stats(logits, batch), axis)
 
 
 def split_microbatches(batch: Batch, parts: int, layout: layouts.Layout) -> Batch:

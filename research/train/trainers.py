@@ -28,10 +28,10 @@ class Trainer(Protocol):
         """Begin a phase. The states hold all parameters that train in any phase; None stands for a run that has ended already."""
 
     def step(self, number: int, batches: Sequence[Batch], active: Sequence[bool]) -> Any:
-        """Do update `number`, counted from 1, of the active runs. Return the totals on the device."""
+        """Do update `number`, counted from 1, of the active runs. Return the stats on the device."""
 
-    def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
-        """Wait for the totals of a step and return them on the host, as float64."""
+    def stats(self, stats: Any) -> list[dict[str, np.ndarray]]:
+        """Wait for the stats of a step and return them on the host, as float64."""
 
     def eval_params(self) -> Tree:
         """Return the parameters to evaluate, on the device."""
@@ -77,18 +77,18 @@ class SingleTrainer:
     def step(self, number: int, batches: Sequence[Batch], active: Sequence[bool]) -> Any:
         batch = split_microbatches(batches[0], self._experiment.config.accumulate, self._layout)
         scalars = self._experiment.scalars(number - 1)
-        self._state, totals = self._program(self._state, self._frozen, batch, self._key, scalars)
-        return totals
+        self._state, stats = self._program(self._state, self._frozen, batch, self._key, scalars)
+        return stats
 
-    def totals(self, totals: Any) -> list[dict[str, np.ndarray]]:
-        return [jax.tree.map(lambda x: np.asarray(x, np.float64), self._layout.first(totals))]
+    def stats(self, stats: Any) -> list[dict[str, np.ndarray]]:
+        return [jax.tree.map(lambda x: np.asarray(x, np.float64), self._layout.first(stats))]
 
     def eval_params(self) -> Tree:
         return merge(self._model.eval_params(self._state.trainable, self._state.opt_state), self._frozen_now)
 
     def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
         frozen = {part: self._constants[part] for part in self._experiment.model.frozen}
-        return [evaluate(self._evaluation, params, frozen, batches, self._layout)]
+        return [evaluate(self._evaluation, params, frozen, batches, self._layout, self._experiment.model.task.outputs_per)]
 
     def full_state(self, run: int, params: Tree | None = None) -> State:
         trainable = merge(self._state.trainable, self._frozen_now) if params is None else params
@@ -112,9 +112,8 @@ def eval_program(model: Any, layout: Layout) -> Program:
 
 
 def eval_function(model: Any) -> Callable:
-    """Return the function that evaluates one batch: (trainable, frozen, batch, axis) -> (logits, totals)."""
-    bare = model.without_parameters
-    return functools.partial(eval_step, logits_fn=bare.logits, totals_fn=bare.kind.totals)
+    """Return the function that evaluates one batch: (trainable, frozen, batch, axis) -> (outputs, stats)."""
+    return functools.partial(eval_step, model=model.without_parameters)
 
 
 def train_program(experiment: Any, phase: Phase | None = None, model: Any = None) -> Program:
@@ -133,7 +132,7 @@ def program_key(experiment: Any, model: Any) -> str:
 
 
 def train_function(phase: Phase, model: Any) -> Callable:
-    """Return the function that does one update in a phase: (state, frozen, batch, key, scalars, axis) -> (state, totals)."""
+    """Return the function that does one update in a phase: (state, frozen, batch, key, scalars, axis) -> (state, stats)."""
     bare, optimizer = model.without_parameters, phase.optimizer
 
     def step(state: State, frozen: Tree, batch: Batch, key: jax.Array, scalars: Scalars, axis: str | None = None):

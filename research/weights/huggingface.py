@@ -45,28 +45,32 @@ def write(
     *,
     kind: str | None = None,
     labels: Sequence[str] = (),
+    problem_type: str = "",
 ) -> None:
     """Write `config.json` and `model.safetensors`, which PyTorch's `transformers` can load.
 
     `config` is the content of the `config.json` that the model was built from. `tensors` are float32 arrays under Flax names
-    ("encoder/...", "head/..."). `kind` is one of `name_map.KINDS`, or None for the encoder alone. `labels` are the class names. Raises
-    InputError where a tensor has no name in `transformers`.
+    ("encoder/...", "head/..."). `kind` is one of `name_map.KINDS`, or None for the encoder alone. `labels` are the class names and
+    `problem_type` says how the head's outputs are read. Raises InputError where a tensor has no name in `transformers`.
     """
     from safetensors.numpy import save_file
 
     torch_tensors = to_torch(dict(tensors), TABLES[config["model_type"]], kind, prefix=kind is not None)
-    write_config(folder, config, kind, labels)
+    write_config(folder, config, kind, labels, problem_type)
     save_file(torch_tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_config(folder: Path, config: Mapping[str, Any], kind: str | None = None, labels: Sequence[str] = ()) -> None:
+def write_config(
+    folder: Path, config: Mapping[str, Any], kind: str | None = None, labels: Sequence[str] = (), problem_type: str = ""
+) -> None:
     """Write `config.json`; the arguments are those of `write`."""
     family = config["model_type"]
     described = {name: value for name, value in config.items() if name not in NOT_COPIED}
     described |= {"architectures": [f"{TABLES[family].hub}{KINDS.get(kind, 'Model')}"], "dtype": "float32"}
     if labels:
         described |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-        described |= {"problem_type": "single_label_classification"}
+    if problem_type:
+        described["problem_type"] = problem_type
     padding = families.family(config).style(config).padding
     if padding is not None:  # a classifier that reads the last token has to recognise padding
         described["pad_token_id"] = padding

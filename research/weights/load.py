@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.data.batches import empty
+from research.data.packing import Shape
 from research.errors import InputError
 from research.models import families
 from research.models.heads import Whole
@@ -59,13 +61,7 @@ def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np
     if tokens.ndim != 2 or len(set(shapes.values())) > 1:
         raise InputError(f"a batch takes arrays of one shape [B, L], not {', '.join(f'{k} {v}' for k, v in shapes.items())}")
     rows, length = tokens.shape
-    batch = {
-        "tokens": tokens,
-        "positions": np.broadcast_to(np.arange(length), tokens.shape),
-        "segments": mask,
-        "types": types,
-        "example_starts": np.zeros((rows, 1)),
-        "labels": np.zeros((rows, 1)),
-        "examples": np.arange(rows)[:, None],
-    }
-    return {name: array.astype(np.int32) for name, array in batch.items()} | {"weights": np.ones((rows, 1), np.float32)}
+    batch = empty(Shape(rows, length, places=1), {})
+    batch["tokens"][:], batch["segments"][:], batch["types"][:] = tokens, mask, types
+    batch["positions"][:], batch["examples"][:, 0], batch["weights"][:] = np.arange(length), np.arange(rows), 1.0
+    return batch

@@ -173,6 +173,7 @@ def test_runs_of_one_structure_share_their_programs_and_are_those_with_programs_
     """One after the other in one process: five runs compile what one does, and no scalar of the first is left in a program."""
     changes = [{}, *({name: value} for name, value in SCALARS.items())]
     configs = {f"m{k}": config(method=method, max_length=31, **change) for k, change in enumerate(changes)}
+    monkeypatch.setattr(layouts, "_programs", {})  # without those of earlier tests
     said, ended = [], {}
     for run_id, outcome, _ in fleet.run(configs, tmp_path, said.append):
         ended[run_id] = outcome

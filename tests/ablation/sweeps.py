@@ -74,5 +74,6 @@ def result(test: float, dev: float = 0.5, size: int = 0) -> dict[str, Any]:
         "selection": {"split": "dev", "metric": "accuracy"},
         "params": {"trainable": 10 * 2**size},
         "speed": {"train_s": 1.0 + size, "train_flops": 2e12 * (1 + size)},
+        "config": {"precision": "bfloat16"},
         "environment": {"python": "3.12.0", "jax": "0.10.2", "devices": ["cpu"]},
     }

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.experiment import initialize
 from research.layers.precision import Precision
 from research.params.tree import flatten, merge, unflatten
 from tests import runs
@@ -38,7 +37,7 @@ def test_training_begins_at_the_pretrained_model(method):
 
 
 def test_a_run_builds_the_same_model_as_these_tests():
-    built, model = initialize.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
+    built, model = runs.build_model(runs.config(precision="float32", method="houlsby"), ("a", "b")), small.model("houlsby")
     one, other = flatten(built.trainable), flatten(model.trainable)
     assert built.plan == model.plan and one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("delta/"))
@@ -187,5 +186,5 @@ def test_of_two_deltas_at_one_module_the_first_is_the_outermost():
 )
 def test_an_invalid_option_is_refused_in_one_line(method, options, message):
     with pytest.raises(InputError, match=message) as caught:
-        initialize.build_model(runs.config(method=method, **options), ("a", "b"))
+        runs.build_model(runs.config(method=method, **options), ("a", "b"))
     assert "\n" not in str(caught.value)

@@ -11,12 +11,13 @@ from research import storage
 from research.adapt import methods
 from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
+from research.data import pipeline
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import initialize
 from research.params.tree import flatten
+from research.tasks.base import Column
 from research.train import feature_cache, trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
@@ -39,7 +40,7 @@ def config(method: str, **changes):
 @functools.cache
 def model_of(method: str, **changes) -> AdaptedModel:
     """Return a model of the method, with noise on the head: with the initial values, some of its parameters have no effect."""
-    model = initialize.build_model(config(method, **changes), ("a", "b"))
+    model = runs.build_model(config(method, **changes), ("a", "b"))
     random = np.random.RandomState(0)
     head = jax.tree.map(lambda leaf: leaf + jnp.asarray(random.normal(0, 0.3, leaf.shape), jnp.float32), model.trainable["head"])
     return model.at(model.plan, {**model.trainable, "head": head})
@@ -48,11 +49,11 @@ def model_of(method: str, **changes) -> AdaptedModel:
 def batch_of(model: AdaptedModel, layout: str, change: bool = False):
     """Return one batch of 16 texts of 4 to 19 letters. With `change`, the sixth text has other letters."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
-    tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
+    tokens = pipeline.tokens(model, Examples(tuple(map(str, range(16))), texts, ()))
     if change:
         begin, end = tokens.offsets[5:7]
         tokens.ids[begin + 1 : end - 1] = np.arange(5, 5 + end - begin - 2)
-    return next(Batches(tokens, np.arange(16, dtype=np.int32) % 2, 16, seed=0, layout=layout).epoch(0))
+    return next(Batches(tokens, {"labels": Column("example", np.arange(16, dtype=np.int32) % 2)}, 16, seed=0, layout=layout).epoch(0))
 
 
 def by_example(model: AdaptedModel, batch, trainable=None) -> np.ndarray:
@@ -93,7 +94,7 @@ def test_cached_states_give_the_same_losses_and_every_parameter_moves(method):
                 experiment.dropout_key,
                 experiment.scalars(int(state.step)),
             )
-            losses.append(float(totals["loss"] / totals["count"]))
+            losses.append(float(totals["loss"] / totals["weight"]))
             if number == 2:
                 moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}
                 assert moved.keys() == before.keys() and min(moved.values()) > 1e-5, moved
@@ -105,7 +106,7 @@ def test_cached_states_give_the_same_losses_and_every_parameter_moves(method):
 
 
 def test_methods_that_read_the_same_stages_share_a_cache_and_others_do_not():
-    tokens = model_of("scalar_mix").tokens(Examples(("0",), (("a film",),), ()))
+    tokens = pipeline.tokens(model_of("scalar_mix"), Examples(("0",), (("a film",),), ()))
     keys = {method: feature_cache.key(model_of(method), tokens, 3) for method in READS}
     assert keys["feature_bilstm"] == keys["feature_concat"] == feature_cache.key(model_of("linear_probe"), tokens, 3)
     assert len(set(keys.values())) == 4

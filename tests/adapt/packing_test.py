@@ -4,26 +4,27 @@ import jax
 import numpy as np
 import pytest
 
+from research.data import pipeline
 from research.data.batches import Batches
 from research.data.examples import Examples
-from research.experiment import initialize
 from research.params.tree import flatten
+from research.tasks.base import Column
 from tests import runs
 
 
 @pytest.fixture(scope="module", params=["pooler", "mean"])
 def model(request):
-    return initialize.build_model(runs.config(precision="float32", pooling=request.param), ("a", "b"))
+    return runs.build_model(runs.config(precision="float32", pooling=request.param), ("a", "b"))
 
 
 def batch_of(model, layout: str, change: bool = False):
     """Return one batch of 16 texts of 4 to 19 letters. With `change`, the sixth text has other letters."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(16))
-    tokens = model.tokens(Examples(tuple(map(str, range(16))), texts, ()))
+    tokens = pipeline.tokens(model, Examples(tuple(map(str, range(16))), texts, ()))
     if change:
         begin, end = tokens.offsets[5:7]
         tokens.ids[begin + 1 : end - 1] = np.arange(5, 5 + end - begin - 2)
-    batches = Batches(tokens, np.arange(16, dtype=np.int32) % 2, 16, seed=0, layout=layout)
+    batches = Batches(tokens, {"labels": Column("example", np.arange(16, dtype=np.int32) % 2)}, 16, seed=0, layout=layout)
     return next(batches.epoch(0))
 
 
@@ -64,7 +65,7 @@ def test_without_segments_examples_affect_each_other(model):
 
 
 def test_recomputing_activations_changes_nothing():
-    stored, recomputed = (initialize.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
+    stored, recomputed = (runs.build_model(runs.config(precision="float32", remat=remat), ("a", "b")) for remat in (False, True))
     batch, key = batch_of(stored, "packed"), jax.random.key(0)
     grads = [flatten(jax.jit(jax.grad(m.loss, has_aux=True))(m.trainable, m.frozen, batch, key)[0]) for m in (stored, recomputed)]
     for name, grad in grads[0].items():

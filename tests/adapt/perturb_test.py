@@ -12,10 +12,12 @@ import pytest
 from research.adapt import perturb, targets
 from research.experiment import build as experiments
 from research.parallel.layouts import Layout
-from research.tasks import classification
+from research.tasks.classification import Classification
 from research.train import trainers
 from research.train.step import init_state, split_microbatches, train_step
 from tests import runs, toy
+
+TASK = Classification("toy")
 
 KEY, D, C = jax.random.key(0), 6, 3
 LENGTHS = (3, 5, 2, 4)  # tokens of the four examples
@@ -87,10 +89,10 @@ def kl(p, q):
 def test_the_divergence_is_the_sum_of_both_kl_divergences_over_the_real_examples():
     z, y = (np.random.default_rng(i).normal(size=(2, 3, C)) * (1 + 2 * i) for i in range(2))
     p, q, w = softmax(z), softmax(y), np.asarray(PACKED["weights"])
-    divergence = float(classification.divergence(jnp.asarray(z), jnp.asarray(y), PACKED))
+    divergence = float(TASK.divergence(jnp.asarray(z), jnp.asarray(y), PACKED))
     assert divergence == pytest.approx(((kl(p, q) + kl(q, p)) * w).sum(), rel=1e-5)
     assert divergence != pytest.approx((2 * kl(p, q) * w).sum(), rel=1e-2)
-    assert float(classification.divergence(jnp.asarray(z), jnp.asarray(z), PACKED)) == 0.0
+    assert float(TASK.divergence(jnp.asarray(z), jnp.asarray(z), PACKED)) == 0.0
 
 
 def linear(rate=0.3):
@@ -116,10 +118,9 @@ def linear(rate=0.3):
 
     def loss(trainable, frozen, batch, key, embedding_noise=None):
         z = logits(trainable, frozen, batch, key, embedding_noise)
-        return classification.loss_sum(z, batch), classification.totals(z, batch)
+        return TASK.loss(z, batch)[0], TASK.stats(z, batch)
 
-    config = types.SimpleNamespace(label_smoothing=0.1)
-    return types.SimpleNamespace(logits=logits, loss=loss, kind=classification, embedding_noise_width=D, config=config), table
+    return types.SimpleNamespace(logits=logits, loss=loss, task=TASK, embedding_noise_width=D, label_smoothing=0.1), table
 
 
 TRAINABLE = {"w": jnp.asarray(np.random.default_rng(6).normal(size=(D, C)).astype(np.float32))}
@@ -139,7 +140,7 @@ def test_rdrop_adds_the_loss_of_a_second_pass_and_the_divergence_between_both():
     undropped, _ = linear(rate=0.0)
     logits = undropped.logits(TRAINABLE, {}, PACKED, KEY)
     assert float(perturb.RDrop(9.0).extra_loss(undropped, TRAINABLE, {}, PACKED, KEY, logits)) == pytest.approx(
-        float(classification.loss_sum(logits, PACKED, 0.1)), rel=1e-6
+        float(TASK.loss(logits, PACKED, 0.1)[0]), rel=1e-6
     )
 
 
@@ -248,7 +249,7 @@ def losses(method, steps=4, **changes):
             experiment.scalars(int(layout.first(state).step)),
         )
         totals = layout.first(totals)
-        rows.append([float(totals["loss"] / totals["count"]), float(totals["grad_norm"])])
+        rows.append([float(totals["loss"] / totals["weight"]), float(totals["grad_norm"])])
         flops = flops or step.flops
     return np.array(rows), flops
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from research.data import pipeline
 from research.data.examples import Examples
 from research.errors import InputError
-from research.experiment import initialize
 from research.layers.precision import Precision
 from research.params.tree import flatten
 from tests import runs
@@ -122,7 +122,7 @@ def test_every_vector_of_a_soft_prompt_has_a_gradient():
 
 def test_a_soft_prompt_makes_every_text_longer():
     model = small.model("soft_prompt", soft_prompt__tokens=96)
-    assert model.tokens(Examples(("0", "1"), (("a",), ("a b c",)), ())).lengths.tolist() == [3 + 96, 5 + 96]
+    assert pipeline.tokens(model, Examples(("0", "1"), (("a",), ("a b c",)), ())).lengths.tolist() == [3 + 96, 5 + 96]
 
 
 def test_the_positions_of_a_text_begin_after_the_prefix():
@@ -138,8 +138,8 @@ def test_the_positions_of_a_text_begin_after_the_prefix():
 
 def test_a_prefix_reduces_the_largest_max_length():
     with pytest.raises(InputError, match="over the model's 128 positions less 20 that method=prefix takes; use --config.max_length=108"):
-        initialize.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
-    initialize.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))
+        runs.build_model(runs.config(method="prefix", max_length=120), ("a", "b"))
+    runs.build_model(runs.config(method="prefix", max_length=108), ("a", "b"))
 
 
 def test_a_soft_prompt_stands_after_the_first_token_wherever_the_text_begins():

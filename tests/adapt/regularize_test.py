@@ -10,8 +10,8 @@ import pytest
 from research.adapt import methods, regularize
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import initialize
 from research.params.tree import flatten, unflatten
+from research.tasks import catalog
 from research.train import trainers
 from research.train.step import init_state, split_microbatches
 from tests import runs
@@ -36,11 +36,11 @@ def flat(params):
 
 def test_l2sp_is_the_penalty_of_the_paper_once_for_each_real_example():
     current, initial = tree(0), tree(1)
-    batch = {"weights": jnp.asarray([[1.0, 0.0], [1.0, 1.0]])}
-    model = SimpleNamespace(recipe=methods.recipe(("embeddings", "layer_0"), runs.config(method="ia3")))
+    batch = {"weights": jnp.asarray([[1.0, 0.0], [1.0, 1.0]]), "labels": jnp.zeros((2, 2), int)}
+    model = SimpleNamespace(recipe=methods.recipe(("embeddings", "layer_0"), runs.config(method="ia3")), task=catalog.get("imdb"))
 
     def penalty(alpha, current):
-        return float(regularize.L2SP(alpha, 0.05).extra_loss(model, current, {"anchor": initial}, batch, KEY, None))
+        return float(regularize.L2SP(alpha, 0.05).extra_loss(model, current, {"anchor": initial}, batch, KEY, jnp.zeros((2, 2, 2))))
 
     value = penalty(0.3, current)
     w, w0 = flat(current), flat(initial)
@@ -81,7 +81,7 @@ def test_mixout_applies_in_training_only():
     experiment = experiments.build(runs.config(method="mixout", precision="float32"))
     moved = jax.tree.map(lambda x: x + 0.1, experiment.model.trainable)
     batch = next(experiment.dev.epoch(0))
-    plain = initialize.build_model(runs.config(precision="float32"), experiment.model.labels)
+    plain = runs.build_model(runs.config(precision="float32"), experiment.model.task.classes)
     logits = [
         jax.jit(model.logits)(moved, device_constants, batch)
         for model, device_constants in ((experiment.model, experiment.model.device_constants), (plain, {}))
@@ -173,8 +173,8 @@ def test_noisytune_adds_uniform_noise_in_proportion_to_each_matrix():
 
 @pytest.mark.slow
 def test_reinit_top_begins_with_the_random_values_of_its_layers_and_the_pooler():
-    reinit, loaded = (flatten(initialize.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
-    random = flatten(initialize.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)
+    reinit, loaded = (flatten(runs.build_model(runs.config(method=m), ("a", "b")).trainable) for m in ("reinit_top", "full"))
+    random = flatten(runs.build_model(runs.config(weights__source="scratch"), ("a", "b")).trainable)
     top = max(name.split("/")[1] for name in loaded if name.startswith("encoder/layer_"))
     for name, x in reinit.items():
         new = name.startswith((f"encoder/{top}/", "encoder/pooler/"))

@@ -9,10 +9,12 @@ import numpy as np
 
 from research.adapt import methods
 from research.adapt.adapted_model import AdaptedModel
+from research.data import pipeline
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.experiment import initialize
 from research.params.tree import Tree, flatten, map_named, merge, split
+from research.tasks.base import Column
 from tests import runs
 
 
@@ -25,7 +27,7 @@ def model(method: str, remat: bool = False, **options) -> AdaptedModel:
     """
     config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
-        plain = initialize.build_model(config, ("a", "b"))
+        plain = runs.build_model(config, ("a", "b"))
         return dataclasses.replace(plain, trainable=noisy(plain.trainable, 0.15), frozen=noisy(plain.frozen, 0.15))
     plain = model("linear_probe", **{name: value for name, value in options.items() if name == "weights__source"})
     recipe = methods.recipe(plain.encoder.stages, config)
@@ -50,12 +52,12 @@ def moved(model: AdaptedModel, by: float = 0.3) -> Tree:
 def batch_of(model: AdaptedModel, layout: str = "packed", change: bool = False):
     """Return one batch of 12 texts of 4 to 15 letters. With `change`, the sixth text has other letters."""
     texts = tuple(("abcdefghijklmnopqrs"[: 4 + i],) for i in range(12))
-    tokens = model.tokens(Examples(tuple(map(str, range(12))), texts, ()))
+    tokens = pipeline.tokens(model, Examples(tuple(map(str, range(12))), texts, ()))
     if change:
         begin, end = tokens.offsets[5:7]
         begin += 1 + sum(delta.extra_tokens for delta in model.recipe.deltas)
         tokens.ids[begin : end - 1] = np.arange(5, 5 + end - begin - 1)
-    return next(Batches(tokens, np.arange(12, dtype=np.int32) % 2, 12, seed=0, layout=layout).epoch(0))
+    return next(Batches(tokens, {"labels": Column("example", np.arange(12, dtype=np.int32) % 2)}, 12, seed=0, layout=layout).epoch(0))
 
 
 def by_example(logits, batch) -> np.ndarray:

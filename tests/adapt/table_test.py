@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from research.adapt import methods
+from research.data import pipeline
 from research.experiment import build as experiments
 from research.experiment import modes
 from research.parallel import layouts
@@ -125,8 +126,8 @@ def serve() -> None:
         c = runs.config(**changes)
         model, dev = modes.load_trained(c, Path(folder)), experiments.load_data(c).splits["dev"]
         trees = map(layout.replicate, (model.trainable, model.frozen))
-        _, logits = evaluate(trainers.eval_program(model, layout), *trees, model.batches(dev, layout), layout)
-        print(hashlib.sha256(logits.tobytes()).hexdigest(), flush=True)
+        evaluation = evaluate(trainers.eval_program(model, layout), *trees, pipeline.batches(model, dev, layout.multiple), layout)
+        print(hashlib.sha256(evaluation.outputs["logits"].tobytes()).hexdigest(), flush=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,7 +169,7 @@ def check(method, tmp_path, monkeypatch, other_process):
 
     def evaluated(*arguments):
         outcome = evaluate(*arguments)
-        logits.append(outcome.logits)
+        logits.append(outcome.outputs["logits"])
         return outcome
 
     # 1. Frozen parameters do not change, trainable ones do, and only these have optimizer state.

@@ -17,14 +17,16 @@ from research import storage, weights
 from research.adapt import methods
 from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
+from research.data import pipeline
 from research.data.batches import Batches
 from research.data.encode import Tokens
 from research.experiment import build as experiments
-from research.experiment import experiment, initialize
+from research.experiment import experiment
 from research.parallel import layouts
 from research.train import phases, scalars, step
 from research.train.evaluate import evaluate
 from research.train.trainers import eval_program, train_program
+from tests import runs
 from tests.benchmarks import protocol
 from tests.benchmarks.workloads import EPOCHS, Epoch, Evaluate, Train, load
 
@@ -64,7 +66,7 @@ def random_model(shape: dict, max_length: int, **others: Any) -> AdaptedModel:
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
         changes |= others
         methods.resolve(fields.override(c, changes))
-        return initialize.build_model(c, ("negative", "positive"))
+        return runs.build_model(c, ("negative", "positive"))
 
 
 def random_ids(w: Train | Evaluate) -> np.ndarray:
@@ -94,8 +96,8 @@ def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
     layout, ids = layouts.layout(model.config.parallel), random_ids(w)
     offsets = np.arange(w.rows + 1, dtype=np.int64) * w.length
     tokens = Tokens(ids.reshape(-1), np.zeros(ids.size, np.int8), offsets, np.diff(offsets))
-    size = model.eval_batch_size(tokens, layout)
-    batches = Batches(tokens, np.zeros(w.rows, np.int32), size, seed=0, layout=model.config.packing, multiple=layout.multiple)
+    size = pipeline.eval_batch_size(model, tokens, layout.multiple)
+    batches = Batches(tokens, {}, size, seed=0, layout=model.config.packing, multiple=layout.multiple)
     program = eval_program(model, layout)
     trees = [layout.replicate(tree) for tree in (model.trainable, model.frozen)]
 

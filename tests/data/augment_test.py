@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from research.data import augment, loading
 from research.data.examples import Examples, rows
-from research.tasks.base import Task
+from research.tasks.classification import Classification
 
 TEXT = "the quick brown fox jumps over the lazy dog again"
 WORDS = TEXT.split()
 OPERATIONS = sorted(augment.OPERATIONS)
-TASK = Task("binary", labels=("neg", "pos"))
+TASK = Classification("binary", labels=("neg", "pos"))
 
 
 def examples(*texts, labels=None):

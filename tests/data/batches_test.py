@@ -14,6 +14,7 @@ from research.data import loading, packing
 from research.data.encode import Tokens, encode
 from research.errors import InputError
 from research.tasks import catalog
+from research.tasks.base import Column
 from tests import runs
 from tests.runs import DATA
 
@@ -29,7 +30,7 @@ def tokens_of(lengths):
 
 def make(lengths=LENGTHS, size=32, **options):
     labels = (np.arange(len(lengths)) * 7 % 5).astype(np.int32)
-    return b.Batches(tokens_of(lengths), labels, size, **{"seed": 0} | options)
+    return b.Batches(tokens_of(lengths), {"labels": Column("example", labels)}, size, **{"seed": 0} | options)
 
 
 def rebuild(batch, lengths):
@@ -181,7 +182,7 @@ def test_no_other_shape_that_holds_all_batches_costs_less(seed, multiple):
 def test_two_thousand_real_examples_leave_little_padding():
     data = loading.load(catalog.get("ag_news"), source="files", path=str(DATA / "ag_news"), train_examples=2000)
     tokens = encode(weights.begin(runs.config(arg="model=minilm,data=demo")).tokenizer(), data.splits["train"], 128)
-    made = b.Batches(tokens, np.zeros(2000, np.int32), 32, seed=0)
+    made = b.Batches(tokens, {}, 32, seed=0)
     segments = [batch["segments"] for seed in range(2) for batch in made.reseeded(seed).epoch(0)]
     assert 1 - sum((s > 0).sum() for s in segments) / sum(s.size for s in segments) <= 0.05
     assert len({s.shape for s in segments}) == 1

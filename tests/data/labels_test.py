@@ -2,10 +2,11 @@
 
 import pytest
 
-from research.data import inputs, labels, loading
-from research.tasks.base import Task
+from research.data import inputs, loading
+from research.tasks import names
+from research.tasks.classification import Classification
 
-OPEN = Task("open")
+OPEN = Classification("open")
 
 
 def load(folder, task=OPEN, **request):
@@ -31,14 +32,14 @@ def write(path, *names):
     ],
 )
 def test_numbers_in_labels_are_ordered_by_value(order, plain):
-    assert labels.in_order(reversed(plain.split())) == tuple(order.split())
+    assert names.in_order(reversed(plain.split())) == tuple(order.split())
     assert sorted(order.split()) == plain.split()
 
 
 def test_integer_labels_of_a_folder_are_numbered_by_their_value(tmp_path):
     for split in ("train", "dev", "test"):
         write(tmp_path / f"{split}.tsv", *map(str, range(12)))
-    assert load(tmp_path).labels == tuple(map(str, range(12)))
+    assert load(tmp_path).task.classes == tuple(map(str, range(12)))
 
 
 @pytest.mark.parametrize("blank", [" ", "  ", "\u00a0", "\u3000", "\x0b"])
@@ -47,7 +48,7 @@ def test_blanks_around_labels_are_removed_and_counted(tmp_path, blank, place):
     write(tmp_path / "train.tsv", "ham", place.format(blank), "spam")
     write(tmp_path / "test.tsv", "ham", "spam")
     data = load(tmp_path)
-    assert data.labels == ("ham", "spam")
+    assert data.task.classes == ("ham", "spam")
     assert "blanks around labels were removed: 8 ('ham' 8)" in data.notes
     write(tmp_path / "train.tsv", "ham", "ham", "spam")
     clean = load(tmp_path)
@@ -57,7 +58,7 @@ def test_blanks_around_labels_are_removed_and_counted(tmp_path, blank, place):
 def test_blanks_around_the_labels_of_tasks_and_inputs_are_removed(tmp_path):
     write(tmp_path / "train.tsv", "neg ", "pos")
     write(tmp_path / "test.tsv", "neg", " pos")
-    assert load(tmp_path, Task("binary", labels=("neg", "pos"))).labels == ("neg", "pos")
+    assert load(tmp_path, Classification("binary", labels=("neg", "pos"))).task.classes == ("neg", "pos")
     assert set(inputs.read_inputs(str(tmp_path / "test.tsv"), OPEN).labels) == {"neg", "pos"}
 
 
@@ -70,13 +71,13 @@ def test_labels_that_look_alike_are_a_warning_with_their_names(tmp_path, other):
     data = load(tmp_path)
     (warning,) = (note for note in data.notes if note.startswith("warning"))
     assert "'ham'" in warning and ascii(other) in warning and "'spam'" not in warning
-    assert len(data.labels) == 3  # the labels are reported, not changed
+    assert len(data.task.classes) == 3  # the labels are reported, not changed
 
 
 def test_unicode_forms_and_kinds_of_blanks_look_alike():
-    assert labels.lookalikes(["caf\u00e9", "cafe\u0301", "cafe"]) == [("caf\u00e9", "cafe\u0301")]
-    assert labels.lookalikes(["not  spam", "not spam", "not\u00a0spam"]) == [("not  spam", "not spam", "not\u00a0spam")]
-    assert labels.lookalikes(["1", "-1", "01", "ham", "spam", "not_spam"]) == []
+    assert names.lookalikes(["caf\u00e9", "cafe\u0301", "cafe"]) == [("caf\u00e9", "cafe\u0301")]
+    assert names.lookalikes(["not  spam", "not spam", "not\u00a0spam"]) == [("not  spam", "not spam", "not\u00a0spam")]
+    assert names.lookalikes(["1", "-1", "01", "ham", "spam", "not_spam"]) == []
 
 
 def test_the_classes_and_their_counts_are_described(folder):
@@ -89,11 +90,11 @@ def test_the_classes_and_their_counts_are_described(folder):
     assert load(folder).notes[1].endswith("c23 7/1/0 and 6 more")
 
 
-@pytest.mark.parametrize("task", [OPEN, Task("binary", labels=("ham", "spam"))])
+@pytest.mark.parametrize("task", [OPEN, Classification("binary", labels=("ham", "spam"))])
 def test_a_single_class_is_refused(refused, tmp_path, task):
     for split in ("train", "test"):
         write(tmp_path / f"{split}.tsv", "ham")
     refused(lambda: load(tmp_path, task), str(tmp_path), "7 training examples", "all of one class ('ham')", "two or more")
     write(tmp_path / "train.tsv", "ham", "spam")
-    assert len(load(tmp_path, task).labels) == 2
+    assert len(load(tmp_path, task).task.classes) == 2
     refused(lambda: load(tmp_path, task, train_examples=1), "1 training examples, all of one class")

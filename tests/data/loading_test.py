@@ -7,11 +7,11 @@ import pytest
 from research.data import loading
 from research.data.examples import Examples
 from research.tasks import catalog
-from research.tasks.base import Task
+from research.tasks.classification import Classification
 from tests.runs import DATA
 
-OPEN = Task("open")
-BINARY = Task("binary", labels=("neg", "pos"))
+OPEN = Classification("open")
+BINARY = Classification("binary", labels=("neg", "pos"))
 
 
 def load(folder, task=BINARY, **request):
@@ -22,7 +22,7 @@ def test_a_folder_is_read_in_order(folder):
     (folder / "dev.tsv").write_text("text\tlabel\nfine\tpos\npoor\tneg\n")
     data = load(folder)
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 80, "dev": 2, "test": 20}
-    assert data.labels == ("neg", "pos") and data.source == f"files:{folder}"
+    assert data.task.classes == ("neg", "pos") and data.source == f"files:{folder}"
     assert data.splits["train"].ids[:2] == ("train-0", "train-1")
     assert data.splits["test"].texts[1] == ("test text 1",) and data.splits["test"].labels[:2] == ("pos", "neg")
 
@@ -30,7 +30,7 @@ def test_a_folder_is_read_in_order(folder):
 def test_without_task_labels_the_classes_are_the_sorted_training_labels(folder):
     (folder / "train.tsv").write_text("text\tlabel\n" + "a\tz\nb\ty\n" * 10)
     (folder / "test.tsv").write_text("text\tlabel\nc\tz\n")
-    assert load(folder, OPEN).labels == ("y", "z")
+    assert load(folder, OPEN).task.classes == ("y", "z")
 
 
 def test_the_dev_cut_keeps_label_proportions_and_all_examples(folder):
@@ -80,7 +80,7 @@ def test_the_fingerprint_depends_on_every_text_label_and_class_order(folder):
         (folder / "test.tsv").write_text(changed)
         assert load(folder).fingerprint != before
     (folder / "test.tsv").write_text(original)
-    assert load(folder, Task("binary", labels=("pos", "neg"))).fingerprint != before
+    assert load(folder, Classification("binary", labels=("pos", "neg"))).fingerprint != before
 
 
 def test_the_raw_fingerprint_does_not_depend_on_limits_or_augmentation(folder):
@@ -125,7 +125,7 @@ def test_the_demo_uses_the_label_names_of_the_task():
 def test_every_task_has_stand_in_data(name):
     task = catalog.get(name)
     data = loading.load(task, source="demo", train_examples=24, eval_examples=12)
-    assert len(data.labels) == (len(task.labels) or 6) and set(data.splits["train"].labels) == set(data.labels)
+    assert len(data.task.classes) == (len(task.labels) or 6) and set(data.splits["train"].labels) == set(data.task.classes)
     assert all(len(texts) == len(task.texts) for texts in data.splits["train"].texts)
 
 
@@ -142,4 +142,4 @@ def test_every_task_has_stand_in_data(name):
 )
 def test_the_real_sets_load_in_full(name, folder, sizes, classes):
     data = load(DATA / folder, catalog.get(name))
-    assert tuple(len(data.splits[split]) for split in ("train", "dev", "test")) == sizes and len(data.labels) == classes
+    assert tuple(len(data.splits[split]) for split in ("train", "dev", "test")) == sizes and len(data.task.classes) == classes

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from research.adapt import summary
+from research.data import pipeline
 from research.data.examples import Examples
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import initialize
 from research.parallel import layouts
 from research.params.tree import digest, flatten, merge
 from research.train import trainers
@@ -28,7 +28,7 @@ def test_the_method_changes_neither_head_nor_data_order():
 
 
 def test_pretrained_parameters_replace_the_random_ones_and_scratch_keeps_them():
-    one, scratch = (initialize.build_model(runs.config(**change), ("a", "b")) for change in ({}, {"weights__source": "scratch"}))
+    one, scratch = (runs.build_model(runs.config(**change), ("a", "b")) for change in ({}, {"weights__source": "scratch"}))
     name = "encoder/layer_0/mlp/up/kernel"
     assert not np.array_equal(flatten(one.trainable)[name], flatten(scratch.trainable)[name])
     assert np.array_equal(flatten(one.trainable)["head/classifier/kernel"], flatten(scratch.trainable)["head/classifier/kernel"])
@@ -44,11 +44,12 @@ def test_examples_are_those_of_the_datas_seed_and_of_the_runs_where_that_is_empt
 def test_a_text_is_cut_alike_in_training_and_wherever_else_it_is_read():
     examples, ids = Examples(("x",), (("a b c d e f g h",),), ()), {}
     for truncation in ("head", "tail", "head_tail"):
-        model = initialize.build_model(runs.config(max_length=6, truncation=truncation, truncation_head=3), ("a", "b"))
-        (batch,) = model.batches(examples, layouts.layout("jit")).epoch(0)
+        model = runs.build_model(runs.config(max_length=6, truncation=truncation, truncation_head=3), ("a", "b"))
+        (batch,) = pipeline.batches(model, examples, 1).epoch(0)
         ids[truncation] = batch["tokens"][0, :6].tolist()
-        assert ids[truncation] == model.tokens(examples).ids.tolist()
-    whole = initialize.build_model(runs.config(), ("a", "b")).tokens(examples).ids.tolist()
+        assert ids[truncation] == pipeline.tokens(model, examples).ids.tolist()
+    whole = runs.build_model(runs.config(), ("a", "b"))
+    whole = pipeline.tokens(whole, examples).ids.tolist()
     assert ids == {"head": [*whole[:5], whole[-1]], "tail": [whole[0], *whole[-5:]], "head_tail": [*whole[:3], *whole[-3:]]}
     assert len(whole) == len(set(whole)) == 10
 
@@ -101,7 +102,7 @@ def losses(steps: int = 20, **changes):
             state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key, e.scalars(int(layout.first(state).step))
         )
         totals = layout.first(totals)
-        found.append(float(totals["loss"] / totals["count"]))
+        found.append(float(totals["loss"] / totals["weight"]))
     return np.array(found)
 
 
@@ -127,11 +128,11 @@ def test_evaluation_is_exact_whatever_the_shapes():
     ):
         e = experiments.build(runs.config(precision="float32", packing=packing, eval_batch_tokens=size))
         program, trees = trainers.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
-        found.append(evaluate(program, *trees, e.model.batches(e.data.splits["test"], layout), layout))
-    for totals, logits in found[1:]:
-        assert np.array_equal(totals["confusion"], found[0][0]["confusion"])
-        np.testing.assert_allclose(logits, found[0][1], atol=1e-5)
-    assert found[0][0]["confusion"].sum() == 16
+        found.append(evaluate(program, *trees, pipeline.batches(e.model, e.data.splits["test"], layout.multiple), layout))
+    for evaluation in found[1:]:
+        assert np.array_equal(evaluation.stats["confusion"], found[0].stats["confusion"])
+        np.testing.assert_allclose(evaluation.outputs["logits"], found[0].outputs["logits"], atol=1e-5)
+    assert found[0].stats["confusion"].sum() == 16
 
 
 @pytest.mark.parametrize(
@@ -196,15 +197,15 @@ def test_a_smoke_run_has_a_step_for_each_phase(method, phases):
 
 
 def test_split_and_merge_lose_nothing():
-    model = initialize.build_model(runs.config(arg="smoke,method=top_k"), ("a", "b"))
-    whole = initialize.build_model(runs.config(), ("a", "b"))
+    model = runs.build_model(runs.config(arg="smoke,method=top_k"), ("a", "b"))
+    whole = runs.build_model(runs.config(), ("a", "b"))
     assert digest(merge(model.trainable, model.frozen)) == digest(whole.trainable)
 
 
 def test_a_tokenizer_with_more_types_than_the_model_is_an_error():
-    model = initialize.build_model(runs.config("mrpc"), ("a", "b"))
+    model = runs.build_model(runs.config("mrpc"), ("a", "b"))
     pair = Examples(("0",), (("one text", "another"),), ())
-    assert model.tokens(pair).types.max() == 1
+    assert pipeline.tokens(model, pair).types.max() == 1
     one = dataclasses.replace(model, encoder=model.encoder.clone(config=dataclasses.replace(model.encoder.config, type_vocab_size=1)))
     with pytest.raises(InputError, match="gives tokens of type 1, but the model has 1; they are of two models"):
-        one.tokens(pair)
+        pipeline.tokens(one, pair)

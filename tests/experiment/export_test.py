@@ -9,11 +9,11 @@ from rich.console import Console
 
 from research import weights
 from research.adapt import summary
+from research.data import pipeline
 from research.data.examples import Examples
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import export, initialize, modes
-from research.parallel import layouts
+from research.experiment import export, modes
 from research.params.tree import flatten
 from research.weights import huggingface
 from research.weights import tiny as tiny_model
@@ -40,8 +40,8 @@ def exported(c, workdir, output, form="huggingface"):
 def logits(c, workdir, texts=TEXTS) -> np.ndarray:
     """Ours, of the run's model, in float32 [n, C]."""
     model = modes.load_trained(c, workdir)
-    batches = model.batches(Examples(tuple(map(str, range(len(texts)))), tuple((text,) for text in texts), ()), layouts.layout("jit"))
-    found = np.zeros((len(texts), len(model.labels)), np.float32)
+    batches = pipeline.batches(model, Examples(tuple(map(str, range(len(texts)))), tuple((text,) for text in texts), ()), 1)
+    found = np.zeros((len(texts), len(model.task.classes)), np.float32)
     for batch in batches.epoch(0):
         there = batch["weights"] > 0
         found[batch["examples"][there]] = np.asarray(model.logits(model.trainable, model.frozen, batch))[there]
@@ -85,7 +85,7 @@ def test_every_family_is_what_transformers_takes_it_for(tmp_path, name):
     source = families.save(tmp_path / "base", name, families.classifier(name))
     families.save_tokenizer(source)
     c = runs.config(precision="float32", weights__source=str(source))
-    model = initialize.build_model(c, ("neg", "pos"))
+    model = runs.build_model(c, ("neg", "pos"))
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
     params = {leaf: np.asarray(array) for leaf, array in flatten(model.trainable).items()}
@@ -105,7 +105,7 @@ def test_gpt2_reads_the_same_last_token_as_transformers_whatever_ends_a_text(tmp
 
     source = families.save(tmp_path / "base", "gpt2", families.classifier("gpt2"), pad_token_id=None, eos_token_id=3)  # 3 is [SEP]
     families.save_tokenizer(source)
-    model = initialize.build_model(runs.config(precision="float32", weights__source=str(source)), ("neg", "pos"))
+    model = runs.build_model(runs.config(precision="float32", weights__source=str(source)), ("neg", "pos"))
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
     huggingface.copy_tokenizer(source, tmp_path / "out", model.tokenizer, model.head.style.padding)
@@ -178,10 +178,10 @@ def test_an_adapter_that_peft_wrote_is_where_we_begin(tmp_path, method):
     tokenizer = AutoTokenizer.from_pretrained(weights.begin(c).folder)
     np.testing.assert_allclose(logits(c, tmp_path / "none"), theirs(model, tokenizer), atol=1e-4, rtol=0)
     with pytest.raises(InputError, match="use --config.method=" + method):
-        initialize.build_model(runs.config(method="dora", weights__adapter=str(tmp_path)), ("neg", "pos"))
+        runs.build_model(runs.config(method="dora", weights__adapter=str(tmp_path)), ("neg", "pos"))
     if method == "lora":
         with pytest.raises(InputError, match="was trained with lora.rank=4; use --config.lora.rank=4$"):
-            initialize.build_model(runs.config(method="lora", weights__adapter=str(tmp_path)), ("neg", "pos"))
+            runs.build_model(runs.config(method="lora", weights__adapter=str(tmp_path)), ("neg", "pos"))
 
 
 def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tmp_path):
@@ -193,7 +193,7 @@ def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tm
     np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
     assert modes.run(again, tmp_path / "further", QUIET)["weights"]["source"] == str(folder)
     fresh = runs.config(precision="float32", weights__source=str(folder))
-    head = initialize.build_model(fresh, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
+    head = runs.build_model(fresh, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
     assert np.abs(np.asarray(head)).max() < 0.1, "without weights.head the head begins anew"
 
 
@@ -201,14 +201,12 @@ def test_the_classes_of_a_head_are_found_by_name(tmp_path):
     c, workdir = trained(tmp_path / "run")
     folder = exported(c, workdir, tmp_path / "out")
     again = runs.config(precision="float32", weights__source=str(folder), weights__head=True)
-    one, other = (
-        initialize.build_model(again, labels).trainable["head"]["classifier"]["kernel"] for labels in (("neg", "pos"), ("Pos", "NEG"))
-    )
+    one, other = (runs.build_model(again, labels).trainable["head"]["classifier"]["kernel"] for labels in (("neg", "pos"), ("Pos", "NEG")))
     assert np.array_equal(one, other[:, ::-1]) and not np.array_equal(one, other)
     with pytest.raises(InputError, match="its head has the classes neg, pos, but the task has good, bad; leave out weights.head"):
-        initialize.build_model(again, ("good", "bad"))
+        runs.build_model(again, ("good", "bad"))
     with pytest.raises(InputError, match="it has no classifier; leave out weights.head"):
-        initialize.build_model(runs.config(weights__head=True), ("neg", "pos"))
+        runs.build_model(runs.config(weights__head=True), ("neg", "pos"))
 
 
 def test_a_delta_goes_round_by_the_format_of_peft(tmp_path):
@@ -278,18 +276,18 @@ def test_a_folder_of_sentence_transformers_is_read_back_with_its_head_and_its_po
     wanted = json.loads((workdir / "result.json").read_text())["metrics"]
     assert modes.evaluate_run(again, tmp_path / "none") == wanted
     np.testing.assert_allclose(logits(again, tmp_path / "none"), logits(c, workdir), atol=1e-5, rtol=0)
-    model = initialize.build_model(again, ("Pos", "neg"))
+    model = runs.build_model(again, ("Pos", "neg"))
     assert model.config.pooling == "max" and "the loaded head was trained with max, as 1_Pooling/config.json says" in summary.summary(model)
-    straight = initialize.build_model(again, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
+    straight = runs.build_model(again, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
     assert np.array_equal(straight[:, ::-1], model.trainable["head"]["classifier"]["kernel"]), "classes are found by name"
     with pytest.raises(InputError, match="pooling=mean: the head that weights.head loads was trained with pooling=max; leave out"):
-        initialize.build_model(runs.config(weights__source=str(folder), weights__head=True, pooling="mean"), ("neg", "pos"))
-    fresh = initialize.build_model(runs.config(weights__source=str(folder)), ("neg", "pos"))
+        runs.build_model(runs.config(weights__source=str(folder), weights__head=True, pooling="mean"), ("neg", "pos"))
+    fresh = runs.build_model(runs.config(weights__source=str(folder)), ("neg", "pos"))
     assert fresh.config.pooling == "max" and "2_Dense: not loaded" in summary.summary(fresh)
     dense = folder / "2_Dense" / "config.json"
     dense.write_text(dense.read_text().replace("linear.Identity", "activation.Tanh"))
     with pytest.raises(InputError, match="it has no classifier; leave out weights.head"):
-        initialize.build_model(again, ("neg", "pos"))
+        runs.build_model(again, ("neg", "pos"))
 
 
 @pytest.mark.parametrize(
@@ -377,7 +375,7 @@ def test_an_adapter_that_cannot_be_read_is_an_error(tmp_path, change, complaint)
     else:
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=complaint):
-        initialize.build_model(runs.config(method="lora", weights__adapter=str(folder)), ("neg", "pos"))
+        runs.build_model(runs.config(method="lora", weights__adapter=str(folder)), ("neg", "pos"))
 
 
 @pytest.mark.torch

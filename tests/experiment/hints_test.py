@@ -2,7 +2,7 @@
 
 from research.experiment import hints
 
-CONFIG = {"learning_rate": 5e-5, "total_steps": None, "total_epochs": 3.0, "total_examples": None}
+CONFIG = {"task": "custom", "learning_rate": 5e-5, "total_steps": None, "total_epochs": 3.0, "total_examples": None}
 
 
 def rows(pairs: str) -> list[dict[str, str]]:
@@ -21,7 +21,8 @@ def said(
     lines = [{"step": step, "train/loss": loss} for step, loss in enumerate(losses, 1)]
     lines += [{"step": 10 * i, f"dev/{metric}": score} for i, score in enumerate(dev, 1)]
     kept = kept or 10 * (1 + max(range(len(dev)), key=dev.__getitem__))
-    return hints.hints(config, metric, "ham", kept, lines, rows(pairs))
+    selection = {"metric": metric, "titles": {"accuracy": "accuracy", "f1": "f1 of 'ham'"}}
+    return hints.hints(config, selection, kept, lines, rows(pairs))
 
 
 def test_an_ordinary_run_gets_no_advice():
@@ -53,9 +54,9 @@ def test_no_better_than_a_constant_answer():
 def test_dev_that_still_rises_at_the_end():
     (hint,) = said(dev=(0.6, 0.7, 0.8))
     assert hint.startswith(
-        "dev accuracy was still rising at the end (0.7000, then 0.8000): train longer, --config.total_epochs=6 with another"
+        "dev accuracy was still improving at the end (0.7000, then 0.8000): train longer, --config.total_epochs=6 with another"
     )
-    assert said(dev=(0.6, 0.7, 0.8), metric="f1")[0].startswith("dev f1 of 'ham' was still rising")
+    assert said(dev=(0.6, 0.7, 0.8), metric="f1")[0].startswith("dev f1 of 'ham' was still improving")
     (hint,) = said(dev=(0.6, 0.8), config={**CONFIG, "total_epochs": None, "total_steps": 500})
     assert "--config.total_steps=1000 " in hint
     assert said(dev=(0.6, 0.8, 0.8)) == said(dev=(0.8,)) == []

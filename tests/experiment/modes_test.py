@@ -15,7 +15,7 @@ from rich.console import Console
 from research.data import loading
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import initialize, modes, summary
+from research.experiment import modes, summary
 from research.experiment import workdir as workdirs
 from research.tasks import catalog
 from research.train.checkpoint import Checkpoints
@@ -23,6 +23,12 @@ from research.train.run import check_identity
 from tests import runs
 
 QUIET = Console(quiet=True)
+SELECTION = {
+    "split": "dev",
+    "titles": {"accuracy": "accuracy", "f1": "f1 of 'pos'", "macro_f1": "macro_f1"},
+    "percent": True,
+    "higher_is_better": True,
+}
 LONGER = ["--config.total_steps=40", "--config.checkpoint_steps=7", "--config.eval_steps=10"]
 
 
@@ -66,7 +72,7 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     assert list((finished / "tensorboard").iterdir())
     assert run(finished) == result
     assert {"status", "config", "config_hash", "seed", "selected_step", "weights", "data", "environment"} < result.keys()
-    assert result["selection"] == {"split": "dev", "metric": "accuracy", "positive": "pos"}
+    assert result["selection"] == SELECTION | {"metric": "accuracy", "positive": "pos"}
     assert result["params"].keys() == {"total", "trainable", "checkpoint_bytes", "sha256"}
     speed = {"first_step_s", "steps_per_s", "examples_per_s", "real_tokens_per_s", "padding_fraction", "step_flops"}
     assert speed < result["speed"].keys()
@@ -100,7 +106,12 @@ def test_predictions_repeat_the_texts_and_agree_with_the_metrics(finished):
 
 def test_the_scores_of_each_class_and_the_confusion_matrix_are_those_of_the_predictions(tmp_path):
     result = run(tmp_path, metric="f1", positive="neg")
-    assert result["selection"] == {"split": "dev", "metric": "f1", "positive": "neg"} and result["labels"] == ["neg", "pos"]
+    assert result["selection"] == SELECTION | {
+        "metric": "f1",
+        "positive": "neg",
+        "titles": SELECTION["titles"] | {"f1": "f1 of 'neg'"},
+    }
+    assert result["labels"] == ["neg", "pos"]
     for split in ("dev", "test"):
         rows = [json.loads(line) for line in (tmp_path / "predictions" / f"{split}.jsonl").read_text().splitlines()]
         counts = [
@@ -254,7 +265,7 @@ def test_the_default_name_is_safe_and_says_what_differs():
 def test_a_probe_saves_its_head_alone_and_leaves_the_encoder_as_it_was(finished, tmp_path):
     c = runs.config(arg="smoke,method=linear_probe")
     result = modes.run(c, tmp_path, QUIET)
-    before, after = initialize.build_model(c, ("neg", "pos")), modes.load_trained(c, tmp_path)
+    before, after = runs.build_model(c, ("neg", "pos")), modes.load_trained(c, tmp_path)
     assert result["params"]["trainable"] == 66
     assert result["params"]["checkpoint_bytes"] < 10_000
     assert set(after.trainable) == {"head"}

@@ -10,7 +10,7 @@ from rich.console import Console
 from research import weights
 from research.adapt import summary
 from research.errors import InputError
-from research.experiment import initialize, modes
+from research.experiment import modes
 from research.experiment import workdir as workdirs
 from research.weights import hub, sentence
 from research.weights import tiny as tiny_model
@@ -47,7 +47,7 @@ def source(tmp_path):
 
 
 def model_of(**changes):
-    return initialize.build_model(runs.config(**changes), ("neg", "pos"))
+    return runs.build_model(runs.config(**changes), ("neg", "pos"))
 
 
 def chosen(**changes) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from research.errors import InputError
 from research.experiment import modes
 from research.experiment import predict as predictions
 from research.parallel import layouts
-from research.train import loop, trainers
+from research.train import trainers
 from tests import runs
 
 
@@ -89,7 +89,7 @@ def test_a_file_with_labels_is_evaluated_and_one_without_is_refused(run, tmp_pat
     assert json.loads(done.stdout)["input"]["accuracy"] == pytest.approx(accuracy) and len(lines) == 3
     assert json.loads((folder / "scores.json").read_text())["metrics"] == json.loads(done.stdout)
     assert state(run) == before
-    for content, words in (("text\none\n", "no labels there"), ("text\tlabel\none\tmaybe\n", "label 'maybe' of 0 is not a class")):
+    for content, words in (("text\none\n", "no labels there"), ("text\tlabel\none\tmaybe\n", "0: label 'maybe' is not a class")):
         (tmp_path / "other.tsv").write_text(content)
         assert words in used(run, "evaluate", f"--input={tmp_path / 'other.tsv'}", check=False).stderr
 
@@ -153,7 +153,7 @@ def test_a_row_that_cannot_be_used_is_found_before_anything_is_computed(run, tmp
 def test_predictions_stream_chunk_by_chunk_with_few_programs_and_as_one_by_one(run, monkeypatch):
     model, layout = modes.load_trained(recorded.get_config(str(run / "config.json")), run), layouts.layout("jit")
     programs, plain = [], trainers.eval_program
-    monkeypatch.setattr(loop, "eval_program", lambda *args: programs.append(plain(*args)) or programs[-1])
+    monkeypatch.setattr(trainers, "eval_program", lambda *args: programs.append(plain(*args)) or programs[-1])
     monkeypatch.setattr(predictions, "CHUNK", 64)
     lengths = np.random.default_rng(0).geometric(0.2, 640).clip(1, 25)
     lengths[-1] = 60  # longer than any before

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from research.tasks.classification import Classification
 from research.tracking import curves
+
+TASK = Classification("mail", metric="recall", labels=("ham", "spam"), positive="ham")
 
 
 def write(folder, steps, dev=(), rate=1e-5):
@@ -26,7 +29,7 @@ def drawn(tmp_path, monkeypatch):
 
     def draw(*args, best_step=None, **options):
         write(tmp_path, *args, **options)
-        curves.draw(tmp_path, "trec · minilm · lora · seed 3", "recall", "ham", best_step)
+        curves.draw(tmp_path, "trec · minilm · lora · seed 3", TASK, best_step)
         return figures[-1]
 
     return draw

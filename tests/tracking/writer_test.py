@@ -9,7 +9,10 @@ from rich.console import Console
 
 from research import storage
 from research.errors import InputError
+from research.tasks.classification import Classification
 from research.tracking import writer
+
+TASK = Classification("tone", metric="f1", labels=("calm", "angry"))
 
 
 def console(terminal: bool) -> Console:
@@ -23,14 +26,14 @@ def printed(folder, terminal: bool) -> list[str]:
         for step in (10, 20, 30):
             counts = {"steps": step - 1, "examples": 32 * (step - 1), "busy_s": 4.0 * (step - 1)}
             telemetry.log("training", step, {"train/loss": 1 / step, "learning_rate": 5e-5 / step}, counts)
-        telemetry.judge(15, {"loss": 0.5, "accuracy": 0.75, "f1": 0.7}, "f1", None, None)
-        telemetry.judge(30, {"loss": 0.5, "accuracy": 0.75, "f1": 0.6}, "f1", 0.7, 15)
+        telemetry.judge(15, {"loss": 0.5, "accuracy": 0.75, "f1": 0.7}, TASK, True, None, None)
+        telemetry.judge(30, {"loss": 0.5, "accuracy": 0.75, "f1": 0.6}, TASK, False, 0.7, 15)
     return re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", output.file.getvalue()).splitlines()
 
 
 DEV = [
-    "dev after step 15: f1 0.7000, loss 0.5000, accuracy 0.7500; the best so far",
-    "dev after step 30: f1 0.6000, loss 0.5000, accuracy 0.7500; not better than 0.7000 at step 15",
+    "dev after step 15: f1 of 'angry' 0.7000, loss 0.5000, accuracy 0.7500; the best so far",
+    "dev after step 30: f1 of 'angry' 0.6000, loss 0.5000, accuracy 0.7500; not better than 0.7000 at step 15",
 ]
 
 
@@ -59,7 +62,7 @@ def test_a_step_that_compiles_has_no_throughput(tmp_path):
 def test_a_quiet_console_prints_nothing(tmp_path):
     output = Console(file=io.StringIO(), quiet=True)
     with writer.Telemetry(tmp_path, 2, console=output) as telemetry:
-        telemetry.judge(1, {"loss": 1.0, "accuracy": 1.0}, "accuracy", None, None)
+        telemetry.judge(1, {"loss": 1.0, "accuracy": 1.0, "f1": 1.0}, TASK, True, None, None)
     assert output.file.getvalue() == ""
 
 

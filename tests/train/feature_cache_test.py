@@ -22,7 +22,7 @@ def losses_and_flops(method: str, **changes) -> tuple[np.ndarray, float]:
     state, step, found = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
     for _, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
         state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step)))
-        found.append(float(totals["loss"] / totals["count"]))
+        found.append(float(totals["loss"] / totals["weight"]))
     return np.array(found), step.flops
 
 
@@ -41,9 +41,9 @@ def test_a_cached_prefix_gives_the_same_losses_for_less_work(method):
 
 
 def test_in_bfloat16_it_is_kept_in_bfloat16_and_stays_close():
-    cached, _ = losses_and_flops("linear_probe")
+    cached, _ = losses_and_flops("linear_probe", precision="bfloat16")
     assert {path.suffix for path in files()} == {".bfloat16"}
-    np.testing.assert_allclose(cached, losses_and_flops("linear_probe", prefix_cache_gb=0.0)[0], atol=5e-3)
+    np.testing.assert_allclose(cached, losses_and_flops("linear_probe", precision="bfloat16", prefix_cache_gb=0.0)[0], atol=5e-3)
 
 
 def test_nothing_is_kept_when_nothing_is_frozen_or_nothing_comes_round_again():
@@ -77,13 +77,13 @@ def test_the_key_follows_parameters_tokens_and_depth():
 @pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[: len(data) // 2], lambda data: data + b"x"])
 def test_damaged_states_are_noticed_and_computed_again(capsys, damage):
     build = lambda: experiments.build(runs.config(arg="smoke,method=linear_probe", total_epochs=2.0))  # noqa: E731
-    before = np.array(build().train.hidden)
+    before = np.array(build().train.columns["hidden"].values)
     whole = {path: path.read_bytes() for path in files()}
     path = files()[0]
     path.write_bytes(damage(whole[path]))
     after = build()
     assert f"{path} is damaged; it is made again" in capsys.readouterr().err
-    assert np.array_equal(after.train.hidden, before) and np.abs(before.astype(np.float32)).max() > 0
+    assert np.array_equal(after.train.columns["hidden"].values, before) and np.abs(before.astype(np.float32)).max() > 0
     assert {path: path.read_bytes() for path in files()} == whole
     build()
     assert "damaged" not in capsys.readouterr().err

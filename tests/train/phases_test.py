@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from research.experiment import build as experiments
-from research.experiment import initialize, modes
+from research.experiment import modes
 from research.params.tree import flatten
 from research.train import phases, trainers
 from research.train.step import State
@@ -53,9 +53,9 @@ def train_all(method: str, **changes) -> list[Seen]:
         before, began = copy(state.trainable), copy(state.opt_state)
         for number in range(phase.start + 1, phase.stop + 1):
             totals = trainer.step(number, [next(stream)], [True])
-            losses.append(float(totals["loss"] / totals["count"]))
+            losses.append(float(totals["loss"] / totals["weight"]))
         whole = trainer.full_state(0)
-        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), e.train.hidden is not None
+        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), "hidden" in e.train.columns
         found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, trainer.flops, cached))
     return found
 
@@ -177,14 +177,14 @@ def test_a_phase_costs_what_is_open_in_it(method, cached, uncached):
 
 def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
     e = experiments.build(runs.config(method="gradual_unfreezing", total_steps=16, phase_steps=4))
-    assert e.train.hidden is None and e.dev.hidden is None
+    assert "hidden" not in e.train.columns and "hidden" not in e.dev.columns
     longer = experiments.build(runs.config(method="gradual_unfreezing", total_steps=20, phase_steps=5))
-    assert longer.train.hidden is not None and longer.dev.hidden is None  # dev is seen with other parameters later
+    assert "hidden" in longer.train.columns and "hidden" not in longer.dev.columns  # dev is seen with other parameters later
 
 
 def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
     def starts(method="gradual_unfreezing", total=60, **changes):
-        model = initialize.build_model(runs.config(method=method, **changes), ("neg", "pos"))
+        model = runs.build_model(runs.config(method=method, **changes), ("neg", "pos"))
         found = phases.make(model, total, {"batch_size": 8, "epoch_steps": 4})
         assert [phase.stop for phase in found[:-1]] == [phase.start for phase in found[1:]]
         assert found[-1].stop == total

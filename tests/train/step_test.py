@@ -1,6 +1,7 @@
 """One update, on a toy: the same numbers however the batch is cut, and nothing spent on what is frozen."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,8 @@ import pytest
 
 from research.parallel.layouts import Layout
 from research.params.tree import flatten, merge
-from research.tasks import classification
 from research.train.step import eval_step, init_state, split_microbatches, train_step
-from tests.toy import CLASSES, ROWS, STAGES, batches, distance, params, run, setup, undropped
+from tests.toy import CLASSES, ROWS, STAGES, TASK, batches, distance, params, run, setup, undropped
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_parts_and_devices_do_not_change_the_result(whole, devices, parts):
     assert int(state.step) == 5
     for one, other in zip(totals, whole[1], strict=True):
         np.testing.assert_array_equal(one["confusion"], other["confusion"])
-        assert one["count"] == other["count"]
+        assert one["weight"] == other["weight"]
         np.testing.assert_allclose([one["loss"], one["grad_norm"]], [other["loss"], other["grad_norm"]], rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_one_step_of_a_linear_probe_equals_numpy():
         np.testing.assert_allclose(after.trainable["head"][name], head[name] - 0.5 * g, atol=1e-6)
     assert totals["grad_norm"] == pytest.approx(np.sqrt(sum((g**2).sum() for g in grads.values())), rel=1e-5)
     assert totals["loss"] == pytest.approx(-(w * np.log(p[np.arange(ROWS), y])).sum(), rel=1e-5)
-    assert totals["count"] == w.sum() and totals["confusion"].sum() == w.sum()
+    assert totals["weight"] == w.sum() and totals["confusion"].sum() == w.sum()
 
 
 def test_rows_without_an_example_do_not_count():
@@ -122,10 +122,10 @@ def test_each_step_drops_others():
 def test_evaluation_gives_rows_in_order_and_exact_totals(devices):
     layout, (batch,) = Layout(devices), batches(1)
     logits_fn = lambda trainable, frozen, b: jnp.einsum("bef,fc->bec", b["x"], trainable["head"]["kernel"])  # noqa: E731
-    step = functools.partial(eval_step, logits_fn=logits_fn, totals_fn=classification.totals)
-    logits, totals = layout.compile(step)(layout.replicate(params()), layout.replicate({}), layout.shard(batch))
+    step = functools.partial(eval_step, model=types.SimpleNamespace(logits=logits_fn, task=TASK))
+    outputs, totals = layout.compile(step)(layout.replicate(params()), layout.replicate({}), layout.shard(batch))
     expected = batch["x"] @ params()["head"]["kernel"]
-    np.testing.assert_allclose(layout.join(logits), expected, atol=1e-5)
+    np.testing.assert_allclose(layout.join(outputs["logits"]), expected, atol=1e-5)
     confusion = np.zeros((CLASSES, CLASSES))
     np.add.at(confusion, (batch["labels"].ravel(), expected.argmax(-1).ravel()), batch["weights"].ravel())
     np.testing.assert_array_equal(layout.first(totals)["confusion"], confusion)

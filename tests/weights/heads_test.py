@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from research import weights
 from research.errors import InputError
-from research.experiment import initialize, modes
+from research.experiment import modes
 from research.weights import peft
 from research.weights import tiny as tiny_model
 from tests import runs
@@ -56,7 +56,7 @@ def config(source, adapter="", head=False, **changes):
 
 def kernel(c, labels):
     """Return the kernel of the head that a run of `c` starts from."""
-    return np.asarray(initialize.build_model(c, labels).trainable["head"]["classifier"]["kernel"])
+    return np.asarray(runs.build_model(c, labels).trainable["head"]["classifier"]["kernel"])
 
 
 def test_a_checkpoint_with_numbered_classes_agrees_with_the_data_that_it_labelled(tmp_path):

@@ -10,7 +10,8 @@ from typing import Any
 from research.ablation.report import plots, tables
 from research.ablation.run import Run
 from research.config import recorded
-from research.tasks.metrics import title as metric_title
+from research.tasks.selection import scale
+from research.tasks.selection import title as metric_title
 
 HERE = Path(__file__).parent
 FILES = ("predictions/test.jsonl", "predictions/dev.jsonl", "curves.png", "metrics.jsonl", "result.json")
@@ -76,8 +77,10 @@ def configs(runs: Sequence[Run]) -> tuple[dict[str, str], list[dict[str, str]]]:
 
 def _facts(runs: Sequence[Run], shared: dict[str, str]) -> dict[str, str]:
     """Return the facts for the page's header: fields that all runs share, and the environment of the first finished run."""
-    environment = next((run.result.get("environment") for run in runs if run.result), None) or {}
+    result = next((run.result for run in runs if run.result), {})
+    environment, used = result.get("environment", {}), result.get("config", {})
     facts = {name: shared.get(name) for name in FACTS} | {name: environment.get(name) for name in ("python", "jax")}
+    facts |= {"precision": used["precision"]} if "precision" in used and facts["precision"] else {}
     facts["devices"] = ", ".join(sorted(set(environment.get("devices", ()))))
     return {name: value for name, value in facts.items() if value}
 
@@ -89,5 +92,6 @@ def _to_text(value: Any) -> str:
 def _score(run: Run) -> str:
     if not run.result:
         return ""
-    metric, positive = run.result["selection"]["metric"], run.result["selection"].get("positive")
-    return f"test {metric_title(metric, positive)} {100 * run.result['metrics']['test'][metric]:.1f}"
+    selection = run.result["selection"]
+    value = scale(selection) * run.result["metrics"]["test"][selection["metric"]]
+    return f"test {metric_title(selection)} {value:.{1 if scale(selection) > 1 else 3}f}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.ablation.report import statistics
 from research.ablation.report.tables import Setting
-from research.tasks.metrics import title
+from research.tasks.selection import title
 from research.tracking import writer
 
 POINTS = 100  # most points of a curve; neighbouring steps of longer curves are averaged
@@ -31,7 +31,7 @@ def labels(settings: Sequence[Setting]) -> list[str]:
 def metric(settings: Sequence[Setting]) -> str:
     """Return the readable name of the finished runs' metric ("f1 of 'spam'"), or `score` if the runs have several metrics."""
     selections = [run.result["selection"] for setting in settings for run in setting.finished]
-    names = {title(selection["metric"], selection.get("positive")) for selection in selections}
+    names = {title(selection) for selection in selections}
     return names.pop() if len(names) == 1 else "score"
 
 

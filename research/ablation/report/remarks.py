@@ -68,7 +68,7 @@ def _differences(runs: Sequence[Run]) -> list[str]:
         facts["jax"].append(environment.get("jax") or "not recorded")
         facts["device"].append(", ".join(sorted(set(environment.get("devices", ())))) or "not recorded")
         if "precision" not in run.overrides:
-            facts["precision"].append(run.config.get("precision", ""))
+            facts["precision"].append(run.result.get("config", run.config).get("precision", ""))
     differing = {name: Counter(values) for name, values in facts.items() if len(set(values)) > 1}
     parts = (f"{name} {', '.join(f'{value[:18]} ({_plural(n)})' for value, n in counts.items())}" for name, counts in differing.items())
     return [f"Apart from their settings, the runs differ in: {'; '.join(parts)}."] if differing else []

@@ -12,6 +12,7 @@ import numpy as np
 from research.ablation.report import per_example, statistics
 from research.ablation.report.remarks import remarks
 from research.ablation.run import Run
+from research.tasks.selection import scale
 
 COLUMNS = (
     "test",
@@ -62,8 +63,9 @@ class Setting:
         return sorted({f"{run.status}: {run.error}" for run in self.runs if run.error})
 
     def scores(self, split: str) -> dict[int, float]:
-        """Return seed -> the run's selection metric on `split`, in percent."""
-        return {seed: 100 * result["metrics"][split][result["selection"]["metric"]] for seed, result in self.results.items()}
+        """Return seed -> the run's selection metric on `split`, in percent if the metric is a fraction."""
+        metric = lambda result: scale(result["selection"]) * result["metrics"][split][result["selection"]["metric"]]  # noqa: E731
+        return {seed: metric(result) for seed, result in self.results.items()}
 
     def cost(self, name: str) -> float:
         """Return the mean over seeds of an entry of `speed`."""

@@ -65,11 +65,11 @@ def test_other_differences_are_one_line(finished):
     runs = [finished(f"a{i}", "one", i, commit="a" * 40, devices=["TPU v4"] * 4) for i in range(3)]
     assert remarks.remarks(runs) == ""
     other = finished("b1", "one", 9, commit="b" * 40, jax="0.9.0", devices=["cpu"])
-    other.config.precision = "float32"
+    other.result["config"] = {"precision": "float32"}
     (line,) = remarks.remarks([*runs, other]).strip().splitlines()
     assert line == (
         "Apart from their settings, the runs differ in: commit aaaaaaaaaaaaaaaaaa (3 runs), bbbbbbbbbbbbbbbbbb (1 run); "
         "jax 0.10.2 (3 runs), 0.9.0 (1 run); precision bfloat16 (3 runs), float32 (1 run); device TPU v4 (3 runs), cpu (1 run)."
     )
-    swept = [dataclasses.replace(run, overrides={**run.overrides, "precision": run.config.precision}) for run in (*runs, other)]
+    swept = [dataclasses.replace(run, overrides={**run.overrides, "precision": "float32"}) for run in (*runs, other)]
     assert "precision" not in remarks.remarks(swept), "fields that the sweep sets are not reported"

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from research.data import examples, inputs, loading
-from research.tasks.base import Task
+from research.tasks.classification import Classification
 
-BINARY = Task("binary", labels=("neg", "pos"))
-PAIRS = Task("pairs", texts=("text_a", "text_b"), labels=("no", "yes"))
+BINARY = Classification("binary", labels=("neg", "pos"))
+PAIRS = Classification("pairs", texts=("text_a", "text_b"), labels=("no", "yes"))
 
 
 def table(rows, header="text\tlabel"):

@@ -9,7 +9,8 @@ import pytest
 from research.data import loading
 from research.data.sources import tfds
 from research.tasks import catalog
-from research.tasks.base import Task, Tfds
+from research.tasks.base import Tfds
+from research.tasks.classification import Classification
 
 BUILDER = """
 import sys
@@ -44,22 +45,22 @@ def prepared(tmp_path_factory):
 
 
 def made_up(labels=("neg", "pos"), texts=("text",), label="label", **splits):
-    return Task("made_up", labels=labels, tfds=Tfds("made_up", texts, label, splits or {"train": "train", "test": "test"}))
+    return Classification("made_up", labels=labels, tfds=Tfds("made_up", texts, label, splits or {"train": "train", "test": "test"}))
 
 
 def test_a_prepared_tfds_directory_is_read_without_tensorflow(prepared):
     data = loading.load(made_up(), source="tfds", path=prepared)
-    assert data.source == "tfds:made_up:1.2.0" and data.labels == ("neg", "pos")
+    assert data.source == "tfds:made_up:1.2.0" and data.task.classes == ("neg", "pos")
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 36, "dev": 4, "test": 10}
     test = data.splits["test"]
     assert sorted(test.texts) == sorted((f"café {i}",) for i in range(10)) and test.ids[0] == "test-0"
-    assert all(label == data.labels[int(text.split()[1]) % 2] for (text,), label in zip(test.texts, test.labels, strict=True))
+    assert all(label == data.task.classes[int(text.split()[1]) % 2] for (text,), label in zip(test.texts, test.labels, strict=True))
     assert "tensorflow" not in sys.modules
 
 
 def test_a_task_without_labels_gets_the_names_of_tfds_and_columns_are_joined(prepared):
     data = loading.load(made_up(labels=(), texts=("title", "text"), train="train", dev="test", test="test"), source="tfds", path=prepared)
-    assert data.labels == ("bad", "good")
+    assert data.task.classes == ("bad", "good")
     assert ("title 3 café 3",) in data.splits["dev"].texts
 
 
@@ -71,7 +72,7 @@ def test_a_task_without_labels_gets_the_names_of_tfds_and_columns_are_joined(pre
         (made_up(labels=("a", "b", "c")), ["2 classes (bad, good)", "'made_up' has 3"]),
         (made_up(texts=("txt",)), ["no column 'txt'", "did you mean 'text'?"]),
         (made_up(label="title"), ["'title' is not a class label"]),
-        (Task("binary"), ["'binary' names no TFDS data set", "binary.py:demo"]),
+        (Classification("binary"), ["'binary' names no TFDS data set", "binary.py:demo"]),
     ],
 )
 def test_splits_columns_and_labels_that_tfds_lacks_are_refused(refused, prepared, task, pieces):

@@ -1,13 +1,10 @@
-"""Class names: order, surrounding blanks, and names that look alike."""
+"""Class names: their order, their counts, and names that look alike."""
 
-import dataclasses
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-
-from research.data.examples import Examples
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)")
 
@@ -26,14 +23,21 @@ def _pieces(label: str) -> list:
     return [(len(piece.lstrip("0")), piece.lstrip("0")) if place % 2 else piece for place, piece in enumerate(pieces)]
 
 
-def stripped(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], Counter]:
-    """Return the splits with blanks around labels removed, and the number of such labels for each class."""
-    result, counts = {}, Counter()
-    for name, examples in splits.items():
-        labels = tuple(label.strip() for label in examples.labels)
-        counts.update(label for label, before in zip(labels, examples.labels, strict=True) if label != before)
-        result[name] = dataclasses.replace(examples, labels=labels)
-    return result, counts
+def describe(classes: Sequence[str], labels: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line with the classes and their counts in each split of `labels`, and a warning for each group of names that look alike."""
+    counts = {split: Counter(names) for split, names in labels.items()}
+    shown = [f"{name} {'/'.join(f'{count[name]:,}' for count in counts.values())}" for name in classes]
+    lines = [f"{len(classes)} classes (examples in {'/'.join(labels)}): {listed(shown)}"]
+    for group in lookalikes(classes):
+        names = " and ".join(ascii(name) for name in group)
+        lines.append(f"warning: the classes {names} differ only in case, Unicode form or invisible characters")
+    return lines
+
+
+def listed(names: Sequence[str], most: int = 24) -> str:
+    """Return the first `most` names, joined by commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def lookalikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
