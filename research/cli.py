@@ -83,8 +83,13 @@ def parse(argv: list[str]) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # hides the information messages of libraries
     if is_file:
-        durations.resolve_units(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        durations.resolve_units(config, given_fields())
     return rest
+
+
+def given_fields() -> list[str]:
+    """Return the names of the config fields that the command line sets."""
+    return list(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def _config_first(args: Sequence[str]) -> list[str]:

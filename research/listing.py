@@ -74,7 +74,7 @@ def methods() -> Iterable[Row]:
     """Yield the methods: name and the first paragraph of the docstring."""
     from research.adapt.methods import METHODS
 
-    yield from ((name, _summary(method.__doc__)) for name, method in METHODS.items())
+    yield from ((name, _summary(row.make.__doc__)) for name, row in METHODS.items())
 
 
 def configs() -> Iterable[Row]:

@@ -46,13 +46,12 @@ def main(_: list[str]) -> None:
         print(listing.text(_LIST.value), end="")
         return
     cli.check_used(_MODE.value, USED_BY)
-    from research.adapt import methods  # imports jax, so after the checks: --help and mistakes are instant
-    from research.experiment import modes, workdir
+    from research.experiment import build, modes, workdir  # these import jax, so after the checks: --help and mistakes are instant
 
-    methods.resolve(_CONFIG.value)
+    config = build.resolve(_CONFIG.value, given=cli.given_fields())
     run = cli.recorded_run() if _MODE.value in cli.SAVED_CONFIG_MODES else None
-    folder = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(_CONFIG.value)
-    modes.do(_MODE.value, _CONFIG.value, folder, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
+    folder = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(config)
+    modes.do(_MODE.value, config, folder, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
 
 
 if __name__ == "__main__":

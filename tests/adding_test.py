@@ -11,6 +11,7 @@ from research import weights
 from research.adapt import freezing, methods
 from research.config import fields
 from research.errors import InputError
+from research.experiment import build as experiments
 from research.experiment import export, modes
 from research.models import families
 from research.tasks import catalog
@@ -46,18 +47,17 @@ def test_a_task_is_a_row_and_a_config_like_that_of_trec(tmp_path, monkeypatch):
     rows = "text\tlabel\n" + "".join(f"text {i}\t{('calm', 'angry')[i % 2]}\n" for i in range(40))
     for split in ("train", "test"):
         (tmp_path / f"{split}.tsv").write_text(rows)
-    fields.override(c, {"data.source": "files", "data.path": str(tmp_path), "data.eval_examples": 0, "parallel": "jit"})
-    methods.resolve(c)
+    changes = {"data.source": "files", "data.path": str(tmp_path), "data.eval_examples": 0, "parallel": "jit"}
+    c = experiments.resolve(fields.override(c, changes))
     result = modes.run(c, tmp_path / "run", QUIET)
     assert result["config"]["task"] == "tone" and result["data"]["sizes"]["test"] == 40
     assert modes.load_trained(c, tmp_path / "run").task.classes == ("calm", "angry")
 
 
 def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatch):
-    there = follow(monkeypatch, METHOD, **vars(freezing))
-    monkeypatch.setitem(methods.METHODS, "norms_only", there["norms_only"])
+    there = follow(monkeypatch, METHOD, {"METHODS": methods.METHODS}, Row=methods.Row, **vars(freezing))
     c = runs.config(method="norms_only")
-    assert there["norms_only"].__doc__ and c.learning_rate == c.base_learning_rate
+    assert there["norms_only"].__doc__ and c.learning_rate == 60 * c.base_learning_rate
     result = modes.run(c, tmp_path / "run", QUIET)
     assert 0 < result["params"]["trainable"] < result["params"]["total"] / 10
     assert runs.plan("norms_only+llrd").trained == runs.plan("norms_only").trained

@@ -131,9 +131,9 @@ def test_the_method_of_the_readme_is_ten_lines_and_works(monkeypatch):
     from research.adapt import freezing, methods
 
     (code,) = [block for kind, block in BLOCKS if kind == "python" and "norms_only" in block]
-    names = dict(vars(freezing))
+    names = vars(freezing) | {"METHODS": {}, "Row": methods.Row}
     exec(code, names)
-    monkeypatch.setitem(methods.METHODS, "norms_only", names["norms_only"])
+    monkeypatch.setitem(methods.METHODS, "norms_only", names["METHODS"]["norms_only"])
     model = runs.build_model(runs.config(method="norms_only"), ("a", "b"))
     assert len(code.splitlines()) <= 10
     assert all("/norm/" in name or name.startswith("head/") for name in model.plan.trained)

@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 from research.adapt import methods
 from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
+from research.experiment import build as experiments
 from research.experiment import initialize
 from research.parallel import cpu
 from research.params.plan import Plan
@@ -34,8 +35,7 @@ def config(name: str = "imdb", arg: str = "smoke", **changes):
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
     changes.setdefault("parallel", "jit")  # a few tests see eight devices
-    methods.resolve(fields.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
-    return c
+    return experiments.resolve(fields.override(c, {field.replace("__", "."): value for field, value in changes.items()}))
 
 
 def build_model(config, labels: tuple[str, ...], words: tuple[str, ...] = ()) -> AdaptedModel:

@@ -4,8 +4,8 @@ python -m research.ablation --config=configs/ablations/rates.py:task=trec,path=F
 python -m research.ablation --config=configs/ablations/rates.py:task=custom,path=FOLDER,method=lora
 
 324 runs: 36 methods x 3 rates, 3 seeds; use `seeds=1` for a quick check. The rates are values of `base_learning_rate`, which each method
-multiplies by its factor in `research/adapt/methods.py:WANTS`. A default is changed if another rate has a higher mean dev score over several
-tasks.
+multiplies by its factor in `research/adapt/methods.py:METHODS`. A default is changed if another rate has a higher mean dev score over
+several tasks.
 """
 
 from configs import ablations

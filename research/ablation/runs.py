@@ -10,22 +10,30 @@ from research import storage
 from research.ablation import grouping
 from research.ablation.run import Run
 from research.ablation.sweep import Overrides
-from research.adapt import methods
 from research.errors import InputError
+from research.experiment import build as experiments
 from research.experiment import workdir as workdirs
 
 RunSpec = tuple[Overrides, ConfigDict]
 
 
 def identify(cells: Sequence[RunSpec]) -> dict[str, RunSpec]:
-    """Return run id -> run spec. Raises InputError if two runs have the same config, or if a method is not known."""
+    """Return run id -> run spec, with resolved configs. Raises InputError if two runs have the same config, or if one is invalid."""
     runs: dict[str, RunSpec] = {}
+    errors: list[tuple[str, str]] = []
     for overrides, config in cells:
-        methods.resolve(config)
-        run_id = workdirs.config_hash(config)[:12]
+        try:
+            resolved = experiments.resolve(config)
+        except InputError as error:
+            errors.append((label(overrides), str(error)))
+            continue
+        run_id = workdirs.config_hash(resolved)[:12]
         if run_id in runs:
             raise InputError(f"the sweep has one run twice: {runs[run_id][0]} and {overrides} are the same config")
-        runs[run_id] = overrides, config
+        runs[run_id] = overrides, resolved
+    if errors:
+        shared = not runs and len({reason for _, reason in errors}) == 1
+        raise InputError((f"all {len(errors)} runs of the sweep" if shared else f"the run {errors[0][0]}") + f" would fail: {errors[0][1]}")
     return runs
 
 

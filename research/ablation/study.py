@@ -18,7 +18,6 @@ from research.ablation.progress import Board
 from research.ablation.report import page, remarks, reproduction, tables
 from research.ablation.report.published import read
 from research.ablation.run import Run
-from research.adapt import methods
 from research.config import fields
 from research.errors import InputError
 from research.experiment import build as experiments
@@ -55,9 +54,7 @@ class Study:
         todo = [self._runs[run_id][1] for task in self._todo() for run_id in task]
         if not todo:
             return
-        base = self._base()
-        methods.resolve(base)
-        reason = _config_error(base)
+        reason = _config_error(self._base())
         if reason and all(_config_error(config) == reason for config in (todo[0], todo[-1])):
             raise InputError(f"all {len(todo)} runs of the sweep would fail: {reason}")
 
@@ -132,7 +129,7 @@ def _config_error(config: ConfigDict) -> str:
     This process leaves accelerators to its workers, so it does not check how the run uses its devices."""
     jax.config.update("jax_platforms", "cpu")
     try:
-        experiments.plan_of(fields.override(config.copy_and_resolve_references(), {"parallel": "jit"}))
+        experiments.plan_of(fields.copied(experiments.resolve(config), {"parallel": "jit"}))
     except InputError as error:
         return str(error)
     return ""

@@ -1,112 +1,89 @@
 """The table of methods. A method is a function from the encoder's stages and the config to a `Method`; the training step does not
-depend on the method. To add a method, add a function, a line in `METHODS` and one test.
+depend on the method. To add a method, add a function, a row of `METHODS` and one test.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from research.adapt import averaging, bottleneck, features, freezing, ia3, lora, perturb, prefix, regularize, vera
 from research.adapt.base import Method
 from research.adapt.recipe import Recipe
-from research.errors import InputError, nearest
+from research.config.durations import UNITS
+from research.config.resolve import method_names
 
-METHODS: dict[str, Callable[[tuple[str, ...], Any], Method]] = {
-    "full": freezing.full,
-    "linear_probe": freezing.linear_probe,
-    "top_k": freezing.top_k,
-    "bitfit": freezing.bitfit,
-    "layernorm": freezing.layernorm,
-    "embeddings_frozen": freezing.embeddings_frozen,
-    "gradual_unfreezing": freezing.gradual_unfreezing,
-    "chain_thaw": freezing.chain_thaw,
-    "llrd": freezing.llrd,
-    "discriminative": freezing.discriminative,
-    "lora": lora.lora,
-    "dora": lora.dora,
-    "vera": vera.vera,
-    "ia3": ia3.ia3,
-    "houlsby": bottleneck.houlsby,
-    "pfeiffer": bottleneck.pfeiffer,
-    "parallel_adapter": bottleneck.parallel_adapter,
-    "compacter": bottleneck.compacter,
-    "prefix": prefix.prefix,
-    "soft_prompt": prefix.soft_prompt,
-    "chosen_layer": features.chosen_layer,
-    "last4_concat": features.last4_concat,
-    "scalar_mix": features.scalar_mix,
-    "feature_bilstm": features.feature_bilstm,
-    "feature_concat": features.feature_concat,
-    "l2sp": regularize.l2sp,
-    "mixout": regularize.mixout,
-    "child_tuning": regularize.child_tuning,
-    "noisytune": regularize.noisytune,
-    "reinit_top": regularize.reinit_top,
-    "rdrop": perturb.rdrop,
-    "smart": perturb.smart,
-    "freelb": perturb.freelb,
-    "sam": perturb.sam,
-    "ema": averaging.ema,
-    "swa": averaging.swa,
-}
+PHASE = tuple(f"phase_{unit}" for unit in UNITS)
 
-# Default values by method, for fields that the config leaves empty. `rate` is the learning rate in units of `base_learning_rate`, that of
-# full fine-tuning; methods without a row have 1. `pooling` is for `auto`. The rates were the best of those tried on the dev split of TREC-6
-# after 8,192 examples with MiniLM's pooler; that of compacter is from its paper. `configs/ablations/rates.py` tries half and double.
-WANTS: dict[str, dict[str, Any]] = {
-    "full": {"rate": 1},
-    "embeddings_frozen": {"rate": 1},
-    "gradual_unfreezing": {"rate": 1},
-    "chain_thaw": {"rate": 1},
-    "top_k": {"rate": 4},
-    "linear_probe": {"rate": 200, "pooling": "mean"},
-    "bitfit": {"rate": 40},
-    "layernorm": {"rate": 60},
-    "lora": {"rate": 40},
-    "dora": {"rate": 40},
-    "vera": {"rate": 160},
-    "ia3": {"rate": 120},
-    "houlsby": {"rate": 20},
-    "pfeiffer": {"rate": 40},
-    "parallel_adapter": {"rate": 20},
-    "compacter": {"rate": 60},
-    "prefix": {"rate": 200},
-    "soft_prompt": {"rate": 200},
-    "chosen_layer": {"rate": 200, "pooling": "mean"},
-    "last4_concat": {"rate": 200, "pooling": "mean"},
-    "scalar_mix": {"rate": 200, "pooling": "mean"},
-    "feature_bilstm": {"rate": 20, "pooling": "mean"},
-    "feature_concat": {"rate": 60, "pooling": "mean"},
+
+class Row(NamedTuple):
+    """A method, and the defaults of its fields.
+
+    `rate` is the learning rate in units of `base_learning_rate`, that of full fine-tuning. `pooling` is for `auto`, if the method prefers
+    one. `options` are the fields or groups of fields in `research/config/options.py` that the method reads.
+    """
+
+    make: Callable[[tuple[str, ...], Any], Method]
+    rate: float
+    pooling: str = ""
+    options: tuple[str, ...] = ()
+
+
+# The rates were the best of those tried on the dev split of TREC-6 after 8,192 examples with MiniLM's pooler; that of compacter is from its
+# paper. `configs/ablations/rates.py` tries half and double.
+METHODS: dict[str, Row] = {
+    "full": Row(freezing.full, rate=1),
+    "linear_probe": Row(freezing.linear_probe, rate=200, pooling="mean"),
+    "top_k": Row(freezing.top_k, rate=4, options=("top_layers",)),
+    "bitfit": Row(freezing.bitfit, rate=40),
+    "layernorm": Row(freezing.layernorm, rate=60),
+    "embeddings_frozen": Row(freezing.embeddings_frozen, rate=1),
+    "gradual_unfreezing": Row(
+        freezing.gradual_unfreezing,
+        rate=1,
+        options=(
+            "unfreeze_layers",
+            *PHASE,
+        ),
+    ),
+    "chain_thaw": Row(freezing.chain_thaw, rate=1, options=(*PHASE,)),
+    "llrd": Row(freezing.llrd, rate=1, options=("llrd_decay",)),
+    "discriminative": Row(freezing.discriminative, rate=1, options=("discriminative_factor",)),
+    "lora": Row(lora.lora, rate=40, options=("lora",)),
+    "dora": Row(lora.dora, rate=40, options=("dora",)),
+    "vera": Row(vera.vera, rate=160, options=("vera",)),
+    "ia3": Row(ia3.ia3, rate=120, options=("ia3",)),
+    "houlsby": Row(bottleneck.houlsby, rate=20, options=("houlsby",)),
+    "pfeiffer": Row(bottleneck.pfeiffer, rate=40, options=("pfeiffer",)),
+    "parallel_adapter": Row(bottleneck.parallel_adapter, rate=20, options=("parallel_adapter",)),
+    "compacter": Row(bottleneck.compacter, rate=60, options=("compacter",)),
+    "prefix": Row(prefix.prefix, rate=200, options=("prefix",)),
+    "soft_prompt": Row(prefix.soft_prompt, rate=200, options=("soft_prompt",)),
+    "chosen_layer": Row(features.chosen_layer, rate=200, pooling="mean", options=("feature_layer",)),
+    "last4_concat": Row(features.last4_concat, rate=200, pooling="mean"),
+    "scalar_mix": Row(features.scalar_mix, rate=200, pooling="mean"),
+    "feature_bilstm": Row(features.feature_bilstm, rate=20, pooling="mean", options=("feature_bilstm",)),
+    "feature_concat": Row(features.feature_concat, rate=60, pooling="mean", options=("feature_concat",)),
+    "l2sp": Row(regularize.l2sp, rate=1, options=("l2sp",)),
+    "mixout": Row(regularize.mixout, rate=1, options=("mixout_p",)),
+    "child_tuning": Row(regularize.child_tuning, rate=1, options=("child_tuning",)),
+    "noisytune": Row(regularize.noisytune, rate=1, options=("noisytune_lambda",)),
+    "reinit_top": Row(regularize.reinit_top, rate=1, options=("reinit_layers",)),
+    "rdrop": Row(perturb.rdrop, rate=1, options=("rdrop_alpha",)),
+    "smart": Row(perturb.smart, rate=1, options=("smart",)),
+    "freelb": Row(perturb.freelb, rate=1, options=("freelb",)),
+    "sam": Row(perturb.sam, rate=1, options=("sam_rho",)),
+    "ema": Row(averaging.ema, rate=1, options=("ema_decay",)),
+    "swa": Row(averaging.swa, rate=1, options=("swa_percent",)),
 }
 
 
 def recipe(stages: tuple[str, ...], config: Any) -> Recipe:
     """Return the recipe of the methods that `config.method` joins by `+`. Raises InputError for an unknown or repeated method."""
-    names = known(config.method)
-    parts = tuple(dataclasses.replace(METHODS[name](stages, config), name=name) for name in names)
+    names = method_names(config.method, METHODS)
+    parts = tuple(dataclasses.replace(METHODS[name].make(stages, config), name=name) for name in names)
     return Recipe(config.method, parts, stages)
 
 
-def known(method: str) -> list[str]:
-    """Return the method names that `method` joins by `+`. Raises InputError for an unknown or repeated name."""
-    names = method.split("+")
-    for name in names:
-        if name not in METHODS:
-            raise InputError(f"method {name!r} is not known; {nearest(name, METHODS)}")
-        if names.count(name) > 1:
-            raise InputError(f"method={method}: {name} stands there twice")
-    return names
-
-
-def wanted(method: str, field: str) -> list[Any]:
-    """Return the defaults in `WANTS` for `field` ("rate", "pooling") of those methods in `method` that have one, in order."""
-    return [WANTS[name][field] for name in known(method) if field in WANTS.get(name, {})]
-
-
-def resolve(config: Any) -> None:
-    """Set `learning_rate` and `data.seed` if the config leaves them empty. The learning rate is the lowest default of the methods,
-    because the higher learning rates of added parameters destroy pretrained ones. The data seed is `seed`."""
-    if config.learning_rate is None:
-        config.learning_rate = config.base_learning_rate * min(wanted(config.method, "rate"), default=1)
-    if config.data.seed is None:
-        config.data.seed = config.seed
+def poolings(method: str) -> list[str]:
+    """Return the poolings that the methods joined in `method` prefer, in order."""
+    return [METHODS[name].pooling for name in method_names(method, METHODS) if METHODS[name].pooling]

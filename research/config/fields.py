@@ -4,9 +4,7 @@
 config into a run of two steps with a tiny model on the demo data. No config imports jax, so `--help` is instant.
 """
 
-import copy
-
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import placeholder
 
 from research.config import options, ranges, synonyms
@@ -157,8 +155,8 @@ def override(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
 
 
 def copied(c: ConfigDict, changes: dict[str, object]) -> ConfigDict:
-    """Return a copy of `c` with `changes` applied as by `override`."""
-    return override(copy.deepcopy(c), changes)
+    """Return a frozen copy of `c` with `changes` applied as by `override`."""
+    return FrozenConfigDict(override(ConfigDict(c).copy_and_resolve_references(), changes))
 
 
 def check_field(c: ConfigDict, name: str) -> None:

@@ -54,7 +54,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 def check_ranges(c: Any) -> None:
     """Raise InputError for a field whose value is out of range, not one of its choices, or not finite."""
     if c.learning_rate is None:
-        raise InputError("config: learning_rate is empty; methods.resolve(config), which the programs call, fills in the method's default")
+        raise InputError("config: learning_rate is empty; config.resolve, which the programs call, fills in the method's default")
     for name, (low, high, inclusive) in RANGES.items():
         value = _value(c, name)
         if value is None:

@@ -1,12 +1,14 @@
 """Build everything a run needs from a config: data, model, parameters, plan, optimizer and loss."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from research.adapt.methods import METHODS
 from research.config import durations, fields
+from research.config import resolve as resolving
 from research.data import loading, pipeline
 from research.data.examples import Dataset
 from research.errors import InputError
@@ -15,6 +17,11 @@ from research.experiment.initialize import models_of, own_words
 from research.parallel import layouts
 from research.tasks import catalog
 from research.train import calibrate, feature_cache, optimizer, phases
+
+
+def resolve(config: ConfigDict, given: Iterable[str] = ()) -> FrozenConfigDict:
+    """Return the resolved config of a run, as `research.config.resolve` does with the methods and tasks of this package."""
+    return resolving.resolve(config, METHODS, catalog.of, given)
 
 
 def load_data(config: ConfigDict) -> Dataset:
@@ -40,7 +47,6 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
 
     These scalars are `learning_rate`, `weight_decay`, `label_smoothing` and dropout rates above 0. Data, tokens and pretrained parameters
     are read once for all experiments."""
-    fields.check_ranges(config)
     layout, data = layouts.layout(config.parallel), load_data(config)
     model_of = models_of(config, data.task, own_words(config, data), shapes_only=shapes_only)
     first = model_of(config)

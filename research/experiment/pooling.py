@@ -24,7 +24,7 @@ def resolve(config: ConfigDict, checkpoint: Any, style: Style, has_reader: bool)
         return _check_loaded_head(requested, *loaded, style, has_reader)
     if requested != AUTO:
         return requested, "config.pooling"
-    if preferences := methods.wanted(config.method, "pooling"):
+    if preferences := methods.poolings(config.method):
         return preferences[0], f"method={config.method} wants it"
     if modules is not None and modules.pooling:
         return modules.pooling, f"{modules.file} in the folder of the weights"

@@ -12,6 +12,7 @@ from research.adapt import methods
 from research.config import fields
 from research.data import augment, encode
 from research.errors import InputError
+from research.experiment import build as experiments
 from research.models import heads
 from research.params import plan as plans
 from research.weights import hub
@@ -74,8 +75,7 @@ def test_every_value_is_valid(name):
     for config in configs(name):
         assert config.truncation in encode.TRUNCATIONS and config.data.augment in ("", *augment.OPERATIONS)
         assert config.pooling in ("auto", *heads.POOLINGS) and config.model in (*hub.BASELINES, "minilm")
-        methods.resolve(config)  # raises if a method is not known
-        fields.check_ranges(config)
+        experiments.resolve(config)  # raises if a value is not allowed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,8 +132,7 @@ def test_all_batch_sizes_train_on_the_same_number_of_examples():
     grid = configs("rate_batch", "seeds=1")
     assert {config.total_examples for config in grid} == {8192} and len({(c.batch_size, c.base_learning_rate) for c in grid}) == 16
     for config in configs("rate_batch", "seeds=1,method=lora"):
-        methods.resolve(config)
-        assert config.learning_rate == pytest.approx(40 * config.base_learning_rate)
+        assert experiments.resolve(config).learning_rate == pytest.approx(40 * config.base_learning_rate)
 
 
 def test_few_shot_runs_have_equal_steps_examples_by_seed_and_no_selection_on_dev():
@@ -141,8 +140,7 @@ def test_few_shot_runs_have_equal_steps_examples_by_seed_and_no_selection_on_dev
     assert {config.total_steps for config in few_shot} == {256} and {config.total_epochs for config in few_shot} == {None}
     assert {config.eval_percent for config in few_shot} == {100.0}
     for config in few_shot:
-        methods.resolve(config)
-        assert config.data.seed == config.seed
+        assert experiments.resolve(config).data.seed == config.seed
     sizes = values("few_shot", "data.train_examples")
     assert sizes == [16, 32, 64, 128, 256, 512, 1024, 0] and values("few_shot", "method") == ["full", "linear_probe", "lora"]
     assert {config.total_steps for config in configs("few_shot", "examples=640")} == {20}
@@ -150,9 +148,7 @@ def test_few_shot_runs_have_equal_steps_examples_by_seed_and_no_selection_on_dev
 
 def test_only_runs_with_the_same_examples_train_together():
     for name, together in (("few_shot", False), ("pooling", True)):
-        by_number = dict(enumerate(configs(name, "seeds=3")))
-        for config in by_number.values():
-            methods.resolve(config)
+        by_number = dict(enumerate(map(experiments.resolve, configs(name, "seeds=3"))))
         assert (max(map(len, grouping.groups(by_number))) > 1) == together
 
 
@@ -204,12 +200,6 @@ def test_models_from_scratch_have_a_longer_recipe_at_every_size():
 
 def test_rates_are_half_the_default_the_default_and_its_double():
     assert values("rates", "method") == list(METHODS) and values("rates", "method", "method=lora") == ["lora"]
-    chosen = configs("rates", "method=lora,seeds=1")
-    for config in chosen:
-        methods.resolve(config)
+    chosen = map(experiments.resolve, configs("rates", "method=lora,seeds=1"))
     default = runs.config("trec", "method=lora,data=files").learning_rate
     assert [config.learning_rate / default for config in chosen] == [0.5, 1, 2]
-
-
-def test_every_row_of_method_defaults_has_a_rate():
-    assert all(row["rate"] > 0 and set(row) <= {"rate", "pooling"} for row in methods.WANTS.values())

@@ -190,7 +190,7 @@ def test_feature_concat_has_an_embedding_of_the_whole_vocabulary():
 @pytest.mark.parametrize("option", ["feature_bilstm.size", "feature_bilstm.layers", "feature_concat.embedding", "feature_concat.size"])
 def test_a_size_under_1_is_refused(option):
     for method in ("feature_bilstm", "feature_concat"):
-        c = fields.override(config(method), {option: 0})
+        c = fields.copied(config(method), {option: 0})
         if option.startswith(method):
             with pytest.raises(InputError, match=f"{option}=0 must be at least 1"):
                 methods.recipe(("embeddings", "layer_0"), c)
@@ -201,7 +201,7 @@ def test_a_size_under_1_is_refused(option):
 @EACH
 def test_the_method_sets_learning_rate_and_pooling_and_the_pooler_is_refused(method):
     c = config(method)
-    assert methods.WANTS[method]["pooling"] == "mean" and c.learning_rate >= 20 * c.base_learning_rate
+    assert methods.METHODS[method].pooling == "mean" and c.learning_rate >= 20 * c.base_learning_rate
     with pytest.raises(InputError, match="pooling='pooler'.*use mean, first or max"):
         model_of(method, pooling="pooler")
 

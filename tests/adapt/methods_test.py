@@ -6,6 +6,7 @@ import pytest
 from research.adapt import methods
 from research.config import fields
 from research.errors import InputError
+from research.experiment import build as experiments
 from research.params.tree import unflatten
 from tests import runs
 
@@ -153,18 +154,29 @@ def test_rates_fall_with_depth_from_the_last_layer_down(method, option, ratio):
 
 
 def test_empty_config_fields_are_filled_by_the_method():
-    rate = {name: methods.WANTS[name]["rate"] for name in ("linear_probe", "lora", "bitfit")}
+    rate = {name: methods.METHODS[name].rate for name in ("linear_probe", "lora", "bitfit")}
     joined = (("prefix+lora", rate["lora"]), ("bitfit+gradual_unfreezing", 1), ("lora+chosen_layer+l2sp", rate["lora"]))
     for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
         c = fields.override(fields.base("imdb", fields.words("")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, "auto")
-        methods.resolve(c)
-        assert c.learning_rate == pytest.approx(2e-5 * factor) and c.pooling == "auto"
+        resolved = experiments.resolve(c)
+        assert resolved.learning_rate == pytest.approx(2e-5 * factor) and resolved.pooling == "auto" and c.learning_rate is None
     c = fields.override(fields.base("imdb", fields.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
-    methods.resolve(c)
-    assert (c.learning_rate, c.pooling) == (3e-3, "mean")
+    resolved = experiments.resolve(c)
+    assert (resolved.learning_rate, resolved.pooling) == (3e-3, "mean")
 
 
-def test_every_method_has_a_docstring_and_every_row_of_wants_is_a_method():
-    assert all(function.__doc__ for function in methods.METHODS.values())
-    assert set(methods.WANTS) <= set(methods.METHODS)
+def test_every_method_has_a_docstring_a_rate_and_options_that_are_fields():
+    names = fields.field_names(fields.base("imdb", fields.words("")))
+    for row in methods.METHODS.values():
+        assert row.make.__doc__ and row.rate > 0
+        for option in row.options:
+            assert any(name == option or name.startswith(f"{option}.") for name in names), option
+
+
+def test_an_option_of_a_method_that_is_not_chosen_is_refused():
+    c = fields.override(fields.base("imdb", fields.words("")), {"method": "lora+llrd"})
+    experiments.resolve(c, given=["lora.rank", "llrd_decay", "seed", "dropout"])
+    for option, owner in (("dora.rank", "dora"), ("top_layers", "top_k"), ("phase_epochs", "gradual_unfreezing and chain_thaw")):
+        with pytest.raises(InputError, match=f"--config.{option}= has no effect with method=lora.llrd; it is an option of {owner}$"):
+            experiments.resolve(c, given=[option])

@@ -12,7 +12,6 @@ long waits up to a second until it has memory again.
 """
 
 import argparse
-import copy
 import datetime
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import numpy as np
 from research import storage, weights
 from research.adapt import flops, methods
 from research.adapt.adapted_model import AdaptedModel
+from research.config import fields as configs
 from research.params.tree import flatten, merge, split
 from tests.benchmarks import compare, ours, workloads
 from tests.benchmarks.workloads import Train
@@ -44,9 +44,8 @@ def frozen(whole: AdaptedModel, k: int) -> AdaptedModel:
     """`whole` with the embeddings and the first `k` layers frozen; everything trains where `k` is negative. What trains is a copy,
     for a loop uses it up."""
     layers = len(whole.encoder.stages) - 1
-    config = copy.deepcopy(whole.config)
-    config.method = "full" if k < 0 else "linear_probe" if k == layers else "top_k"
-    config.top_layers = layers - k
+    method = "full" if k < 0 else "linear_probe" if k == layers else "top_k"
+    config = configs.copied(whole.config, {"method": method, "top_layers": layers - k})
     recipe, params = methods.recipe(whole.encoder.stages, config), merge(whole.trainable, whole.frozen)
     plan = recipe.plan(params, "", config.no_decay)
     trainable, rest = split(params, plan.trained)

@@ -14,7 +14,6 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research import storage, weights
-from research.adapt import methods
 from research.adapt.adapted_model import AdaptedModel
 from research.config import fields
 from research.data import pipeline
@@ -65,8 +64,7 @@ def random_model(shape: dict, max_length: int, **others: Any) -> AdaptedModel:
         (Path(folder) / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")  # nor are texts read: ids are random
         changes = {"model": folder, "weights.source": "scratch", "max_length": max_length, "total_steps": FOREVER}
         changes |= others
-        methods.resolve(fields.override(c, changes))
-        return runs.build_model(c, ("negative", "positive"))
+        return runs.build_model(experiments.resolve(fields.override(c, changes)), ("negative", "positive"))
 
 
 def random_ids(w: Train | Evaluate) -> np.ndarray:
@@ -114,8 +112,7 @@ def measure_epoch(w: Epoch) -> Callable[[int], dict]:
     """A steady epoch of a real run: packed batches, laid out while the device works."""
     c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
     changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
-    methods.resolve(fields.override(c, changes))
-    e = experiments.build(c)
+    e = experiments.build(experiments.resolve(fields.override(c, changes)))
     loop, warm = Training(e), {}
     for number in range(EPOCHS):  # a rare batch asks for a larger shape: it must not be compiled in the middle of a round
         for batch in e.train.epoch(number):
