@@ -132,29 +132,28 @@ class AdaptedModel:
         self, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array, embedding_noise: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the summed loss of a batch and the stats for its metrics, with the `weight` of the sum."""
-        for hook in self.recipe.hooks:
-            trainable = hook.effective_params(trainable, frozen, key)
+        hook = self.recipe.hook
+        trainable = hook.effective_params(trainable, frozen, key)
         logits = self.logits(trainable, frozen, batch, key, embedding_noise)
         loss, _ = self.task.loss(logits, batch, self.label_smoothing)
-        for hook in self.recipe.hooks:
-            loss += hook.extra_loss(self, trainable, frozen, batch, key, logits)
+        loss += hook.extra_loss(self, trainable, frozen, batch, key, logits)
         return loss, self.task.stats(jax.lax.stop_gradient(logits), batch)
 
     @property
     def gradient(self) -> Gradient:
         """Return the gradient of `loss` with respect to the trainable parameters, as wrapped by the hooks."""
-        return functools.reduce(lambda g, hook: hook.wrap_microbatch_grad(self, g), self.recipe.hooks, jax.grad(self.loss, has_aux=True))
+        return self.recipe.hook.wrap_microbatch_grad(self, jax.grad(self.loss, has_aux=True))
 
     def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
         """Return the parameters to evaluate and to save as the best, from the parameters and optimizer state of a training state."""
-        return functools.reduce(lambda params, hook: hook.eval_params(params, opt_state), self.recipe.hooks, trainable)
+        return self.recipe.hook.eval_params(trainable, opt_state)
 
     @property
     def device_constants(self) -> Tree:
         """Return the constant arguments of a step: the frozen parameters, the hooks' statistics, and the initial trainable parameters
         if a hook needs them."""
-        anchored = any(hook.anchored for hook in self.recipe.hooks)
-        return {**self.frozen, **({"anchor": jax.tree.map(jnp.array, self.trainable)} if anchored else {}), **self.statistics}
+        anchor = {"anchor": jax.tree.map(jnp.array, self.trainable)} if self.recipe.hook.anchored else {}
+        return {**self.frozen, **anchor, **self.statistics}
 
     @property
     def without_parameters(self) -> "AdaptedModel":

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -91,10 +92,10 @@ class TrainingHook:
         parameters have random values."""
         return params
 
-    def calibrate(self, gradients: Iterator[Tree]) -> Tree:
+    def calibrate(self, gradients: Callable[[], Iterator[Tree]]) -> Tree:
         """Return statistics of the training data, computed before training. If not empty, `frozen[name]` holds them during training.
 
-        `gradients` yields the gradient of the mean loss of one batch after the other, at the initial parameters, without dropout. Each
+        `gradients()` yields the gradient of the mean loss of one batch after the other, at the initial parameters, without dropout. Each
         one is computed when it is taken and costs as much as a step.
         """
         return {}
@@ -122,6 +123,43 @@ class TrainingHook:
     def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
         """Return the parameters to evaluate and to save as the best, from the parameters and optimizer state of a training state."""
         return trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedHooks(TrainingHook):
+    """Several training hooks as one, applied in order. `calibrate` returns the statistics of each by its name."""
+
+    hooks: tuple[TrainingHook, ...]
+
+    @property
+    def anchored(self) -> bool:
+        """Return whether any hook is anchored."""
+        return any(hook.anchored for hook in self.hooks)
+
+    def init_params(self, params: Tree, fresh: Tree, key: jax.Array) -> Tree:
+        return functools.reduce(lambda params, hook: hook.init_params(params, fresh, key), self.hooks, params)
+
+    def calibrate(self, gradients: Callable[[], Iterator[Tree]]) -> Tree:
+        statistics = {hook.name: hook.calibrate(gradients) for hook in self.hooks}
+        return {name: tree for name, tree in statistics.items() if tree}
+
+    def effective_params(self, trainable: Tree, frozen: Tree, key: jax.Array) -> Tree:
+        return functools.reduce(lambda params, hook: hook.effective_params(params, frozen, key), self.hooks, trainable)
+
+    def extra_loss(self, model: Any, trainable: Tree, frozen: Tree, batch: Any, key: jax.Array, logits: jax.Array) -> Any:
+        return sum(hook.extra_loss(model, trainable, frozen, batch, key, logits) for hook in self.hooks)
+
+    def wrap_microbatch_grad(self, model: Any, gradient: Gradient) -> Gradient:
+        return functools.reduce(lambda wrapped, hook: hook.wrap_microbatch_grad(model, wrapped), self.hooks, gradient)
+
+    def wrap_grad(self, gradient: Gradient) -> Gradient:
+        return functools.reduce(lambda wrapped, hook: hook.wrap_grad(wrapped), self.hooks, gradient)
+
+    def optimizer(self, tx: optax.GradientTransformation, config: Any, total: int) -> optax.GradientTransformation:
+        return functools.reduce(lambda tx, hook: hook.optimizer(tx, config, total), self.hooks, tx)
+
+    def eval_params(self, trainable: Tree, opt_state: Any) -> Tree:
+        return functools.reduce(lambda params, hook: hook.eval_params(params, opt_state), self.hooks, trainable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,12 +18,14 @@ PHASE = tuple(f"phase_{unit}" for unit in UNITS)
 class Row(NamedTuple):
     """A method, and the defaults of its fields.
 
-    `rate` is the learning rate in units of `base_learning_rate`, that of full fine-tuning. `pooling` is for `auto`, if the method prefers
-    one. `options` are the fields or groups of fields in `research/config/options.py` that the method reads.
+    `rate` is the learning rate in units of `base_learning_rate`, that of full fine-tuning. A method that `modifies` the training of
+    whatever trains leaves the rate to the method that it is joined with. `pooling` is for `auto`, if the method prefers one. `options`
+    are the fields or groups of fields in `research/config/options.py` that the method reads.
     """
 
     make: Callable[[tuple[str, ...], Any], Method]
     rate: float
+    modifies: bool = False
     pooling: str = ""
     options: tuple[str, ...] = ()
 
@@ -46,8 +48,8 @@ METHODS: dict[str, Row] = {
         ),
     ),
     "chain_thaw": Row(freezing.chain_thaw, rate=1, options=(*PHASE,)),
-    "llrd": Row(freezing.llrd, rate=1, options=("llrd_decay",)),
-    "discriminative": Row(freezing.discriminative, rate=1, options=("discriminative_factor",)),
+    "llrd": Row(freezing.llrd, rate=1, modifies=True, options=("llrd_decay",)),
+    "discriminative": Row(freezing.discriminative, rate=1, modifies=True, options=("discriminative_factor",)),
     "lora": Row(lora.lora, rate=40, options=("lora",)),
     "dora": Row(lora.dora, rate=40, options=("dora",)),
     "vera": Row(vera.vera, rate=160, options=("vera",)),
@@ -63,17 +65,17 @@ METHODS: dict[str, Row] = {
     "scalar_mix": Row(features.scalar_mix, rate=200, pooling="mean"),
     "feature_bilstm": Row(features.feature_bilstm, rate=20, pooling="mean", options=("feature_bilstm",)),
     "feature_concat": Row(features.feature_concat, rate=60, pooling="mean", options=("feature_concat",)),
-    "l2sp": Row(regularize.l2sp, rate=1, options=("l2sp",)),
-    "mixout": Row(regularize.mixout, rate=1, options=("mixout_p",)),
-    "child_tuning": Row(regularize.child_tuning, rate=1, options=("child_tuning",)),
-    "noisytune": Row(regularize.noisytune, rate=1, options=("noisytune_lambda",)),
-    "reinit_top": Row(regularize.reinit_top, rate=1, options=("reinit_layers",)),
-    "rdrop": Row(perturb.rdrop, rate=1, options=("rdrop_alpha",)),
-    "smart": Row(perturb.smart, rate=1, options=("smart",)),
-    "freelb": Row(perturb.freelb, rate=1, options=("freelb",)),
-    "sam": Row(perturb.sam, rate=1, options=("sam_rho",)),
-    "ema": Row(averaging.ema, rate=1, options=("ema_decay",)),
-    "swa": Row(averaging.swa, rate=1, options=("swa_percent",)),
+    "l2sp": Row(regularize.l2sp, rate=1, modifies=True, options=("l2sp",)),
+    "mixout": Row(regularize.mixout, rate=1, modifies=True, options=("mixout_p",)),
+    "child_tuning": Row(regularize.child_tuning, rate=1, modifies=True, options=("child_tuning",)),
+    "noisytune": Row(regularize.noisytune, rate=1, modifies=True, options=("noisytune_lambda",)),
+    "reinit_top": Row(regularize.reinit_top, rate=1, modifies=True, options=("reinit_layers",)),
+    "rdrop": Row(perturb.rdrop, rate=1, modifies=True, options=("rdrop_alpha",)),
+    "smart": Row(perturb.smart, rate=1, modifies=True, options=("smart",)),
+    "freelb": Row(perturb.freelb, rate=1, modifies=True, options=("freelb",)),
+    "sam": Row(perturb.sam, rate=1, modifies=True, options=("sam_rho",)),
+    "ema": Row(averaging.ema, rate=1, modifies=True, options=("ema_decay",)),
+    "swa": Row(averaging.swa, rate=1, modifies=True, options=("swa_percent",)),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from research.adapt.base import Delta, Method, TrainingHook, only_one
+from research.adapt.base import Delta, JoinedHooks, Method, TrainingHook, only_one
 from research.errors import InputError
 from research.params import plan as plans
 from research.params import rules
@@ -85,6 +85,11 @@ class Recipe:
     def hooks(self) -> tuple[TrainingHook, ...]:
         """Return the training hooks of all methods, in order."""
         return tuple(hook for part in self.parts for hook in part.hooks)
+
+    @property
+    def hook(self) -> JoinedHooks:
+        """Return the training hooks of all methods as one."""
+        return JoinedHooks(self.hooks)
 
     def is_reinitialized(self, name: str) -> bool:
         """Return whether a hook replaces the loaded value of the parameter `name` by a random one."""

@@ -5,7 +5,7 @@ Letters: w a trainable parameter, w0 its initial value, p a probability.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -117,13 +117,13 @@ class ChildTuning(TrainingHook):
     name = "child_tuning"
     needs = "encoder"
 
-    def calibrate(self, gradients: Iterator[Tree]) -> Tree:
+    def calibrate(self, gradients: Callable[[], Iterator[Tree]]) -> Tree:
         """Return the mask of kind D: a tree of bool arrays in the shapes of the encoder's trainable parameters. Kind F: an empty tree."""
         if self.kind == "F":
             return {}
         add = jax.jit(lambda total, grads: jax.tree.map(lambda t, g: t + jnp.square(g), total, grads), donate_argnums=0)
         total = None
-        for grads in itertools.islice(gradients, self.batches):
+        for grads in itertools.islice(gradients(), self.batches):
             grads = {"encoder": grads["encoder"]}
             total = add(jax.tree.map(jnp.zeros_like, grads) if total is None else total, grads)
         information = {name: np.asarray(x) for name, x in flatten(total).items()}

@@ -13,6 +13,7 @@ class MethodRow(Protocol):
     """What a config takes from the row of a method."""
 
     rate: float
+    modifies: bool
     options: tuple[str, ...]
 
 
@@ -24,8 +25,8 @@ def resolve(
 ) -> FrozenConfigDict:
     """Return the config of a run: frozen, with a learning rate and a data seed, and checked.
 
-    An empty `learning_rate` becomes `base_learning_rate` times the lowest factor of the methods, because the higher learning rates of
-    added parameters destroy pretrained ones. An empty `data.seed` becomes `seed`. `pooling` and `precision` may stay `auto` until the
+    An empty `learning_rate` becomes `base_learning_rate` times the lowest rate of the methods, because the higher learning rates of added
+    parameters destroy pretrained ones. An empty `data.seed` becomes `seed`. `pooling` and `precision` may stay `auto` until the
     weights are read. `methods` is the table of methods, `task_of` returns the task of a config, and `given` names the fields that the user
     set, all of which must have an effect.
 
@@ -35,7 +36,8 @@ def resolve(
     c = ConfigDict(config).copy_and_resolve_references()
     names = method_names(c.method, methods)
     if c.learning_rate is None:
-        c.learning_rate = c.base_learning_rate * min(methods[name].rate for name in names)
+        rows = [methods[name] for name in names]
+        c.learning_rate = c.base_learning_rate * min(row.rate for row in [row for row in rows if not row.modifies] or rows)
     if c.data.seed is None:
         c.data.seed = c.seed
     ranges.check_ranges(c)

@@ -88,6 +88,12 @@ class Batches:
         other.seed, other.shapes, other.columns = seed, list(self.shapes), dict(self.columns)
         return other
 
+    def with_column(self, name: str, column: Column) -> "Batches":
+        """Return batches of the same examples that also have a column `name`."""
+        other = self.reseeded(self.seed)
+        other.columns[name] = column
+        return other
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch in order, from index `start`."""
         for members in self.compose(epoch)[start:]:

@@ -73,13 +73,11 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
         experiment = Experiment(config, model, data, layout, train, dev, test, total, rate, run_phases)
         for name in INTERVALS:
             experiment.steps_of(name)
-        if shapes_only:
-            if experiment.keeps_states(run_phases[0]):
-                feature_cache.check_size(model.at(run_phases[0].plan, model.trainable), train.tokens, config.prefix_cache_gb)
-            return experiment
-        experiment.enter(run_phases[0], model.trainable)
-        if len(run_phases) == 1 and feature_cache.NAME in train.columns:
-            feature_cache.attach(model, dev, layout, config.prefix_cache_gb)
-        return experiment
+        if experiment.keeps_states(run_phases[0]):
+            in_phase = model.at(run_phases[0].plan, model.trainable)
+            feature_cache.check_size(in_phase, train.tokens, config.prefix_cache_gb)
+            if len(run_phases) == 1 and not shapes_only:
+                train, dev = (feature_cache.with_states(in_phase, x, layout, config.prefix_cache_gb) for x in (train, dev))
+        return dataclasses.replace(experiment, train=train, dev=dev)
 
     return build

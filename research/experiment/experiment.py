@@ -60,15 +60,14 @@ class Experiment:
         epoch, batch = divmod(step, self.train.steps)
         return {"epoch": epoch, "batch": batch}
 
-    def enter(self, phase: phases.Phase, values: Tree) -> AdaptedModel:
-        """Return the model in `phase`. `values` are the parameters that are trainable in any phase.
+    def batches_of(self, phase: phases.Phase, values: Tree) -> Batches:
+        """Return the training batches of `phase`, with the hidden states of frozen stages where these are cached (`keeps_states`).
 
-        Give the training batches the hidden states of the frozen stages where these are cached (`keeps_states`), else none."""
-        model = self.model.at(phase.plan, values)
-        self.train.columns.pop(feature_cache.NAME, None)
-        if self.keeps_states(phase):
-            feature_cache.attach(model, self.train, self.layout, self.config.prefix_cache_gb)
-        return model
+        `values` are the parameters that are trainable in any phase, as they are when the phase begins. The batches of a run with one
+        phase have these states from the start."""
+        if len(self.phases) == 1 or not self.keeps_states(phase):
+            return self.train
+        return feature_cache.with_states(self.model.at(phase.plan, values), self.train, self.layout, self.config.prefix_cache_gb)
 
     def keeps_states(self, phase: phases.Phase) -> bool:
         """Return whether the frozen stages' hidden states are cached on disk: the config allows it, and the phase is over an epoch long."""

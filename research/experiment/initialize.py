@@ -62,9 +62,7 @@ def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_
         # 3. Pretrained parameters replace random ones. Every name and shape must match.
         params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, task.classes, task.numbered)
         # 4. Changes of the method: reinitialised parameters, noise, deltas.
-        for hook in recipe.hooks:
-            params = hook.init_params(params, fresh, keys["begin"])
-        params = with_deltas(params, keys)
+        params = with_deltas(recipe.hook.init_params(params, fresh, keys["begin"]), keys)
         return adapter.graft(params, checkpoint, config, task.classes, task.numbered)
 
     def build(config: ConfigDict) -> AdaptedModel:

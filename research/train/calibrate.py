@@ -15,8 +15,7 @@ from research.train.step import mean_gradient, split_microbatches
 def calibrate(model: AdaptedModel, batches: Batches, layout: Layout) -> AdaptedModel:
     """Return `model` with the statistics that its hooks compute; gradients that no hook takes are not computed. The statistics depend
     only on the config and the data, so a resumed run gets the same ones."""
-    statistics = {hook.name: hook.calibrate(gradients(model, batches, layout)) for hook in model.recipe.hooks}
-    return dataclasses.replace(model, statistics={name: tree for name, tree in statistics.items() if tree})
+    return dataclasses.replace(model, statistics=model.recipe.hook.calibrate(lambda: gradients(model, batches, layout)))
 
 
 def gradients(model: AdaptedModel, batches: Batches, layout: Layout) -> Iterator[Tree]:

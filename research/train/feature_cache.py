@@ -31,11 +31,10 @@ NAME = "hidden"  # key of the column in batches
 VERSION = 3  # part of the key: raise it when hidden states change for the same parameters and tokens
 
 
-def attach(model, batches: Batches, layout: Layout, budget_gb: float) -> None:
-    """Give `batches` the hidden states of the frozen stages of `model` as the column `hidden`, if any stage is frozen."""
+def with_states(model, batches: Batches, layout: Layout, budget_gb: float) -> Batches:
+    """Return `batches` with the hidden states of the frozen stages of `model` as the column `hidden`, if any stage is frozen."""
     hidden = states(model, batches.tokens, layout, budget_gb)
-    if hidden is not None:
-        batches.columns[NAME] = Column(TOKEN, hidden)
+    return batches if hidden is None else batches.with_column(NAME, Column(TOKEN, hidden))
 
 
 def file(batches: Batches) -> str | None:

@@ -38,7 +38,7 @@ def _train(runs: Sequence[TrainingRun | None], trainer: Trainer, phase: Phase, t
     experiment = next(run.experiment for run in runs if training(run))
     due, begin = experiment.schedule_of(*DUE), max(phase.start, min(run.start for run in runs if training(run)))
     trainer.enter(phase, [None if run is None else run.state for run in runs])
-    streams = [run.experiment.train.stream(begin) if training(run) else None for run in runs]
+    streams = [run.experiment.batches_of(phase, run.state.trainable).stream(begin) if training(run) else None for run in runs]
     batches: list[Batch | None] = [None] * len(runs)
     pending = None  # stats are fetched one step late, while the device computes the next step
     for step in range(begin + 1, phase.stop + 1):

@@ -8,6 +8,7 @@ from typing import Any
 import optax
 
 from research.adapt.adapted_model import AdaptedModel
+from research.adapt.base import TrainingHook
 from research.config import durations
 from research.errors import InputError
 from research.params import plan as plans
@@ -40,13 +41,10 @@ def make(model: AdaptedModel, total: int, sizes: dict[str, int]) -> tuple[Phase,
     for plan in plans_of_phases:
         optimizer.check(plan, c)
     return tuple(
-        Phase(start, stop, plan, functools.partial(_optimizer, model.recipe.hooks, c, total, plan))
+        Phase(start, stop, plan, functools.partial(_optimizer, model.recipe.hook, c, total, plan))
         for plan, start, stop in zip(plans_of_phases, starts, [*starts[1:], total], strict=True)
     )
 
 
-def _optimizer(hooks: tuple, config: Any, total: int, plan: plans.Plan, scalars: Scalars) -> optax.GradientTransformation:
-    tx = optimizer.make(plan, config, scalars)
-    for hook in hooks:
-        tx = hook.optimizer(tx, config, total)
-    return tx
+def _optimizer(hook: TrainingHook, config: Any, total: int, plan: plans.Plan, scalars: Scalars) -> optax.GradientTransformation:
+    return hook.optimizer(optimizer.make(plan, config, scalars), config, total)

@@ -100,7 +100,7 @@ class SingleTrainer:
 
 def phase_state(experiment: Any, phase: Phase, full: State) -> tuple[Any, State, Tree]:
     """Return the model in a phase, its state, and the parameters that train in another phase only, from a state of all parameters."""
-    model = experiment.enter(phase, full.trainable)
+    model = experiment.model.at(phase.plan, full.trainable)
     fresh = phase.optimizer(experiment.scalars(phase.start)).init(model.trainable)
     state = State(full.step, model.trainable, carried(fresh, full.opt_state))
     return model, state, split(full.trainable, phase.plan.trained)[1]
@@ -137,8 +137,7 @@ def train_function(phase: Phase, model: Any) -> Callable:
 
     def step(state: State, frozen: Tree, batch: Batch, key: jax.Array, scalars: Scalars, axis: str | None = None):
         now = with_scalars(bare, scalars)
-        wrap = lambda gradient: functools.reduce(lambda g, hook: hook.wrap_grad(g), now.recipe.hooks, gradient)  # noqa: E731
-        tx = optimizer(scalars)
+        wrap, tx = now.recipe.hook.wrap_grad, optimizer(scalars)
         return train_step(state, frozen, batch, key, gradient=now.gradient, grad_transform=wrap, tx=tx, axis=axis)
 
     return step

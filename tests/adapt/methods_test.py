@@ -22,7 +22,7 @@ HEAD = {"head/classifier/kernel", "head/classifier/bias"}
 
 def plan_of(method, pooler=True, stages=STAGES, freeze="", **config):
     names = EMBEDDINGS.union(*LAYERS[: len(stages) - 1], POOLER if pooler else ()) | HEAD
-    c = fields.override(fields.base("imdb", fields.words("")), {"method": method, **config})
+    c = fields.override(fields.base("imdb", fields.words("demo")), {"method": method, **config})
     return methods.recipe(stages, c).plan(unflatten({name: np.zeros(2) for name in sorted(names)}), freeze, {})
 
 
@@ -54,7 +54,7 @@ def test_top_k_of_eleven_layers_does_not_confuse_layer_1_and_layer_10():
     stages = ("embeddings", *(f"layer_{i}" for i in range(11)))
     names = [f"encoder/{stage}/kernel" for stage in stages] + ["head/kernel"]
     for k in (1, 10):
-        c = fields.override(fields.base("imdb", fields.words("")), {"method": "top_k", "top_layers": k})
+        c = fields.override(fields.base("imdb", fields.words("demo")), {"method": "top_k", "top_layers": k})
         plan = methods.recipe(stages, c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
         assert set(plan.trained) == {f"encoder/layer_{i}/kernel" for i in range(11 - k, 11)} | {"head/kernel"}
         assert set(plan.entries) == set(names)
@@ -113,7 +113,7 @@ def test_layernorm_matches_norms_of_any_name_and_nothing_else():
         "encoder/norm/kernel",
         "head/kernel",
     ]
-    c = fields.override(fields.base("imdb", fields.words("")), {"method": "layernorm"})
+    c = fields.override(fields.base("imdb", fields.words("demo")), {"method": "layernorm"})
     plan = methods.recipe(STAGES[:2], c).plan(unflatten({name: np.zeros(1) for name in names}), "", {})
     assert set(plan.trained) == {names[0], names[1], names[4]}
 
@@ -157,17 +157,17 @@ def test_empty_config_fields_are_filled_by_the_method():
     rate = {name: methods.METHODS[name].rate for name in ("linear_probe", "lora", "bitfit")}
     joined = (("prefix+lora", rate["lora"]), ("bitfit+gradual_unfreezing", 1), ("lora+chosen_layer+l2sp", rate["lora"]))
     for method, factor in (("full", 1), *rate.items(), ("l2sp", 1), *joined):
-        c = fields.override(fields.base("imdb", fields.words("")), {"method": method, "base_learning_rate": 2e-5})
+        c = fields.override(fields.base("imdb", fields.words("demo")), {"method": method, "base_learning_rate": 2e-5})
         assert (c.learning_rate, c.pooling) == (None, "auto")
         resolved = experiments.resolve(c)
         assert resolved.learning_rate == pytest.approx(2e-5 * factor) and resolved.pooling == "auto" and c.learning_rate is None
-    c = fields.override(fields.base("imdb", fields.words("")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
+    c = fields.override(fields.base("imdb", fields.words("demo")), {"method": "bitfit", "learning_rate": 3e-3, "pooling": "mean"})
     resolved = experiments.resolve(c)
     assert (resolved.learning_rate, resolved.pooling) == (3e-3, "mean")
 
 
 def test_every_method_has_a_docstring_a_rate_and_options_that_are_fields():
-    names = fields.field_names(fields.base("imdb", fields.words("")))
+    names = fields.field_names(fields.base("imdb", fields.words("demo")))
     for row in methods.METHODS.values():
         assert row.make.__doc__ and row.rate > 0
         for option in row.options:
@@ -175,7 +175,7 @@ def test_every_method_has_a_docstring_a_rate_and_options_that_are_fields():
 
 
 def test_an_option_of_a_method_that_is_not_chosen_is_refused():
-    c = fields.override(fields.base("imdb", fields.words("")), {"method": "lora+llrd"})
+    c = fields.override(fields.base("imdb", fields.words("demo")), {"method": "lora+llrd"})
     experiments.resolve(c, given=["lora.rank", "llrd_decay", "seed", "dropout"])
     for option, owner in (("dora.rank", "dora"), ("top_layers", "top_k"), ("phase_epochs", "gradual_unfreezing and chain_thaw")):
         with pytest.raises(InputError, match=f"--config.{option}= has no effect with method=lora.llrd; it is an option of {owner}$"):

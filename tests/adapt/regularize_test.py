@@ -113,7 +113,7 @@ def test_child_tuning_f_scales_the_unmasked_gradient_and_draws_a_mask_for_each_k
 
 def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches():
     gradients = [tree(i) for i in range(5)]
-    mask = flatten(regularize.ChildTuning("D", 0.2, 3).calibrate(iter(gradients)))
+    mask = flatten(regularize.ChildTuning("D", 0.2, 3).calibrate(lambda: iter(gradients)))
     squares = {name: sum(flat(g)[name] ** 2 for g in gradients[:3]) for name in NAMES if name.startswith("encoder/")}
     values = np.concatenate([x.ravel() for x in squares.values()])
     threshold = np.sort(values)[-round(0.2 * values.size)]
@@ -124,7 +124,7 @@ def test_child_tuning_d_takes_the_largest_squared_gradients_of_the_first_batches
     masked = flat(regularize.ChildTuning("D", 0.2, 3).wrap_grad(gradient)(g, {"child_tuning": unflatten(mask)}, None, KEY)[0])
     for name, x in flat(g).items():
         np.testing.assert_array_equal(masked[name], np.where(mask[name], x, 0.0) if name in mask else x)
-    assert regularize.ChildTuning("F", 0.2, 3).calibrate(iter(())) == {}
+    assert regularize.ChildTuning("F", 0.2, 3).calibrate(lambda: iter(())) == {}
 
 
 @pytest.mark.devices

@@ -49,13 +49,14 @@ def train_all(method: str, **changes) -> list[Seen]:
     whole, trainer, found = State(np.zeros((), np.int32), e.model.trainable, ()), trainers.SingleTrainer(e), []
     for phase in e.phases:
         trainer.enter(phase, [whole])
-        state, stream, losses = trainer.full_state(0), e.train.stream(phase.start), []
+        batches = e.batches_of(phase, whole.trainable)
+        state, stream, losses = trainer.full_state(0), batches.stream(phase.start), []
         before, began = copy(state.trainable), copy(state.opt_state)
         for number in range(phase.start + 1, phase.stop + 1):
             totals = trainer.step(number, [next(stream)], [True])
             losses.append(float(totals["loss"] / totals["weight"]))
         whole = trainer.full_state(0)
-        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), "hidden" in e.train.columns
+        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), "hidden" in batches.columns
         found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, trainer.flops, cached))
     return found
 
@@ -177,9 +178,11 @@ def test_a_phase_costs_what_is_open_in_it(method, cached, uncached):
 
 def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
     e = experiments.build(runs.config(method="gradual_unfreezing", total_steps=16, phase_steps=4))
-    assert "hidden" not in e.train.columns and "hidden" not in e.dev.columns
+    assert "hidden" not in e.batches_of(e.phases[0], e.model.trainable).columns and "hidden" not in e.dev.columns
     longer = experiments.build(runs.config(method="gradual_unfreezing", total_steps=20, phase_steps=5))
-    assert "hidden" in longer.train.columns and "hidden" not in longer.dev.columns  # dev is seen with other parameters later
+    assert (
+        "hidden" in longer.batches_of(longer.phases[0], longer.model.trainable).columns and "hidden" not in longer.dev.columns
+    )  # dev is seen with other parameters later
 
 
 def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
