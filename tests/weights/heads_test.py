@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from research import weights
 from research.errors import InputError
 from research.experiment import modes
+from research.tasks import catalog
 from research.weights import peft
 from research.weights import tiny as tiny_model
 from tests import runs
@@ -125,10 +126,10 @@ def test_an_adapter_without_a_head_can_be_trained_but_predicts_only_with_the_hea
     adapter = with_adapter(tmp_path, base, 0)
     assert kernel(config(base, adapter), ("neg", "pos")).shape == (32, 2)
     with pytest.raises(InputError, match="this adapter has no head, and a new one has not been trained; run --mode=train first"):
-        modes.load_trained(config(base, adapter), tmp_path / "none", ("neg", "pos"))
+        modes.load_trained(config(base, adapter), tmp_path / "none", catalog.get("imdb"))
     model = modes.load_trained(config(base, adapter, head=True), tmp_path / "none")
     base_kernel = load_file(base / "model.safetensors")["classifier.weight"].T
-    assert model.labels == ("pos", "neg") and np.array_equal(model.trainable["head"]["classifier"]["kernel"], base_kernel)
+    assert model.task.classes == ("pos", "neg") and np.array_equal(model.trainable["head"]["classifier"]["kernel"], base_kernel)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,6 @@ def test_a_padded_batch_is_packed_rows_of_one_example():
         "segments": mask,
         "types": types,
         "example_starts": [[0], [0]],
-        "labels": [[0], [0]],
         "weights": [[1], [1]],
         "examples": [[0], [1]],
     }
