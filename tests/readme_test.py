@@ -22,7 +22,7 @@ COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("python 
 MEASURED = [line for text in TEXTS.values() for line in re.findall(r"`(python -m research\.ablation --config=[^`]+)`", text)]
 
 # What launch/test.sh runs to the end; the other trainings and tables it plans, and .ci/run runs.
-USUAL = ("trec.py:smoke", "--mode", "--list=", "--only=", "--replay", ".published")
+USUAL = ("trec.py:smoke", "--mode", "--list=", "--replay", ".published")
 REAL = ("trec.py:smoke", "--mode=predict", ".published")  # in processes of their own
 TRAINED = "python -m research.main --config=configs/imdb.py:demo"  # the training that stands for RUN
 INPUTS = {"FILE.txt": "A fine film.\nDull.\n", "FILE.tsv": "text\tlabel\nA fine film.\tpos\nDull.\tneg\n"}

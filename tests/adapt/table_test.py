@@ -79,7 +79,7 @@ class Watched(trainers.SingleTrainer):
             shutil.copytree(Watched.workdir, Watched.workdir.with_name("cut"))
         totals = super().step(number, batches, active)
         on_one_device = self._layout.first(totals)
-        Watched.seen[-1].losses.append(float(on_one_device["loss"] / on_one_device["count"]))
+        Watched.seen[-1].losses.append(float(on_one_device["loss"] / on_one_device["weight"]))
         return totals
 
 
