@@ -15,7 +15,7 @@ from research.errors import InputError, nearest
 from research.parallel import cpu
 
 CLOSED_PIPE = 141  # exit code after the reader of standard output closed the pipe: 128 + SIGPIPE
-SAVED_CONFIG_MODES = ("predict", "evaluate", "export", "plan")  # without --config, these read the config of the run in --workdir
+SAVED_CONFIG_MODES = ("predict", "evaluate", "export", "plan", "embed")  # without --config, these read the config of the run in --workdir
 _PARSING = (flags.Error, AttributeError, OSError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -119,10 +119,10 @@ def _as_base_changes(args: Sequence[str]) -> list[str]:
     return [f"--base={arg}" if arg.lstrip("-").startswith(("config.", "noconfig.")) else arg for arg in args]
 
 
-def recorded_run() -> Path | None:
-    """Return the folder of the run whose saved config `--config` names; None if it names another config."""
+def recorded_run(mode: str) -> Path | None:
+    """Return the folder of the run whose saved config `--config` names; None if it names another config, or if `mode` trains."""
     file, _, path = flags.FLAGS["config"].config_filename.partition(":")
-    return Path(path).parent if file == recorded.__file__ else None
+    return Path(path).parent if file == recorded.__file__ and mode in SAVED_CONFIG_MODES else None
 
 
 def check_used(mode: str, used_by: Mapping[str, Sequence[str]]) -> None:

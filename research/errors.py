@@ -11,8 +11,9 @@ class InputError(Exception):
 def nearest(name: str, known: Iterable[str], rest: str = "") -> str:
     """Return the end of an error message about an unknown `name`.
 
-    It suggests the closest of `known`. If none is close, it is `rest`, or a list of all known names where `rest` is empty.
+    It suggests the closest of `known`. If none is close, it is `rest`, or a list of the known names (at most 40) where `rest` is empty.
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else rest or f"known: {', '.join(known) or 'none'}"
+    more = f", ... ({len(known)} in all)" if len(known) > 40 else ""
+    return f"did you mean {close[0]!r}?" if close else rest or f"known: {', '.join(known[:40]) or 'none'}{more}"

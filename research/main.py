@@ -17,15 +17,17 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE.py[:WORDS] or RUN/config.json; --config.NAME=VALUE sets a field. Not needed to use the run in --workdir."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default a folder in runs/ named after the config.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "export", "plan"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "export", "plan", "embed"], "What to do.")
 _INPUT = flags.DEFINE_string(
-    "input", None, "For --mode=predict: a .txt, .tsv or .jsonl file; - is standard input.\nFor --mode=evaluate: such a file with labels."
+    "input",
+    None,
+    "For --mode=predict and embed: a .txt, .tsv or .jsonl file; - is standard input.\nFor --mode=evaluate: such a file with labels.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "For --mode=predict: a .jsonl, .csv or .tsv file (in .tsv, tabs and line breaks of a text become blanks); by default JSON lines on "
-    "standard output.\nFor --mode=export: the new folder.",
+    "standard output.\nFor --mode=embed: a .npy file. For --mode=export: the new folder.",
 )
 _FORMAT = flags.DEFINE_enum(
     "format",
@@ -35,7 +37,7 @@ _FORMAT = flags.DEFINE_enum(
 )
 _LIST = flags.DEFINE_enum("list", None, ["tasks", "models", "methods", "configs", "fields"], "Print the available choices and exit.")
 
-USED_BY = {"input": ("predict", "evaluate"), "output": ("predict", "export"), "format": ("export",)}
+USED_BY = {"input": ("predict", "evaluate", "embed"), "output": ("predict", "export", "embed"), "format": ("export",)}
 
 
 def main(_: list[str]) -> None:
@@ -49,8 +51,7 @@ def main(_: list[str]) -> None:
     from research.experiment import build, modes, workdir  # these import jax, so after the checks: --help and mistakes are instant
 
     config = build.resolve(_CONFIG.value, given=cli.given_fields())
-    run = cli.recorded_run() if _MODE.value in cli.SAVED_CONFIG_MODES else None
-    folder = Path(_WORKDIR.value) if _WORKDIR.value else run or workdir.default(config)
+    folder = Path(_WORKDIR.value) if _WORKDIR.value else cli.recorded_run(_MODE.value) or workdir.default(config)
     modes.do(_MODE.value, config, folder, source=_INPUT.value, output=_OUTPUT.value, form=_FORMAT.value)
 
 

@@ -75,6 +75,7 @@ class Delta:
 class TrainingHook:
     """Functions that a method applies to parameters, loss, gradients or updates. Each has no effect unless overridden.
 
+    Random values are derived from the key and the number of the example: all microbatches and devices get the same key.
     `passes` is the number of forward and backward passes of a step, for predicting its cost. With `anchored`, `frozen["anchor"]` holds
     the initial values of the trainable parameters. At least one parameter that the pattern `needs` matches must train, or all of them
     with `needs_all`. `reinit` is the pattern of the parameters that `init_params` replaces by random values.

@@ -1,5 +1,6 @@
 """The table of methods. A method is a function from the encoder's stages and the config to a `Method`; the training step does not
-depend on the method. To add a method, add a function, a row of `METHODS` and one test.
+depend on the method. To add a method, add a function with a docstring, a row of `METHODS`, its options in `research/config/options.py` and
+a row in `README.md`. `tests/adapt/table_test.py` tests every row; add one test of what is particular to the method.
 """
 
 import dataclasses

@@ -67,7 +67,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     options.add(c)
     c.freeze = ""  # further parameters to freeze: comma-separated patterns, for example embeddings/word
 
-    c.prefix_cache_gb = 4.0  # disk limit (GB) for cached hidden states of frozen stages; 0: compute them in every step
+    c.prefix_cache_gb = 4.0  # disk limit (GB) for cached hidden states of frozen stages, for any method; 0: compute them in every step
     c.remat = False  # rematerialisation: layers are computed again in the backward pass instead of storing their activations
 
     c.optimizer = "adamw"  # name of the optimizer: adamw | adam | sgd | adafactor
@@ -78,7 +78,7 @@ def base(task: str, chosen: dict[str, str]) -> ConfigDict:
     c.no_decay = ConfigDict({"bias": "bias", "norm": ".*/(norm|.*_norm)/scale"})  # pattern of parameters without weight decay; empty: none
     c.clip_norm = 1.0  # maximum global norm of the gradient; 0: no clipping
     c.beta1, c.beta2, c.epsilon, c.momentum = 0.9, 0.999, 1e-8, 0.9  # optimizer constants: betas and epsilon of adam(w); momentum of sgd
-    c.bias_correction = True  # bias correction of adam and adamw; False: BERT's AdamW (Devlin et al. 2019), with epsilon 1e-6
+    c.bias_correction = True  # bias correction of adam and adamw; False: as in BERT's AdamW (Devlin et al. 2019), with epsilon 1e-6 set too
 
     for duration in DURATIONS:  # one field per unit: _steps, _epochs, _examples or _percent (of the total)
         for unit, kind in UNITS.items():

@@ -64,7 +64,8 @@ def rows(split: str, texts: Sequence[tuple[str, ...]], labels: Sequence[Label]) 
 
 def fingerprint(splits: Mapping[str, Examples], task: Task) -> str:
     """Return the sha256 (hex) of what the task has learnt from the labels, and of the ids, texts and labels of every split, in order."""
-    digest = hashlib.sha256(json.dumps([x for name, values in task.learnt.items() for x in (name, *values)]).encode())
+    learnt = {name: value if isinstance(value, list) else [value] for name, value in task.learnt.items()}
+    digest = hashlib.sha256(json.dumps([x for name, values in learnt.items() for x in (name, *values)]).encode())
     for name in filter(splits.__contains__, SPLITS):
         examples = splits[name]
         digest.update(f"\n{json.dumps([name, len(examples)])}".encode())

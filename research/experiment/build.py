@@ -1,4 +1,4 @@
-"""Build everything a run needs from a config: data, model, parameters, plan, optimizer and loss."""
+"""Build an experiment from a config: data, model with parameters and plan, batches, and phases with their optimizers."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -72,7 +72,7 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
         run_phases = phases.make(model, total, sizes)
         experiment = Experiment(config, model, data, layout, train, dev, test, total, rate, run_phases)
         for name in INTERVALS:
-            experiment.steps_of(name)
+            experiment.steps_of(name)  # raises here, not in the middle of the training
         if experiment.keeps_states(run_phases[0]):
             in_phase = model.at(run_phases[0].plan, model.trainable)
             feature_cache.check_size(in_phase, train.tokens, config.prefix_cache_gb)

@@ -23,7 +23,10 @@ INTERVALS = ("log", "eval", "checkpoint", "patience")  # config durations that t
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A model with the data, optimizer and schedule that train it."""
+    """A model with the data, optimizer and schedule that train it.
+
+    `config` is as requested; `model.config` is the same with the chosen values in place of `auto`.
+    """
 
     config: ConfigDict
     model: AdaptedModel

@@ -20,8 +20,8 @@ def hints(
 ) -> list[str]:
     """Return one line for each problem of a run.
 
-    `selection` is that of `result.json`. `selected` is the step of the selected
-    checkpoint, `lines` are the rows of metrics.jsonl, and `dev` holds the predictions on dev."""
+    `config` and `selection` are those entries of `result.json`, `selected` is the step of the selected checkpoint, `lines` are the rows of
+    metrics.jsonl, and `dev` those of predictions/dev.jsonl."""
     name = f"dev/{selection['metric']}"
     scores = [(line["step"], line[name]) for line in lines if name in line]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
@@ -60,7 +60,8 @@ def _dev_curve(
     earlier = [value for _, value in scores[:-1]]
     if score > max(earlier) if higher_is_better else score < min(earlier):
         unit = next(unit for unit in ("steps", "epochs", "examples") if config.get(f"total_{unit}"))
-        longer = f"--config.total_{unit}={2 * config[f'total_{unit}']:g}"
+        value = 2 * config[f"total_{unit}"]
+        longer = f"--config.total_{unit}={value if isinstance(value, int) else f'{value:g}'}"
         return (
             f"dev {metric} was still improving at the end ({before:.4f}, then {score:.4f}): train longer, {longer} with another --workdir"
         )

@@ -36,8 +36,8 @@ def build_model(config: ConfigDict, task: Task, words: tuple[str, ...] = ()) -> 
 
 
 def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_only: bool = False) -> Callable[[ConfigDict], AdaptedModel]:
-    """Return a function that builds the model of a config that differs from `config` only in the seed and in scalars of the step. Much code
-    relies on its order of initialisation. With `shapes_only` the parameters are ShapeDtypeStructs, and nothing is computed."""
+    """Return a function that builds the model of a config that differs from `config` only in the seed and in scalars of the step. The
+    numbered steps are done in the order of their numbers. With `shapes_only`, parameters are ShapeDtypeStructs and nothing is computed."""
     keys, checkpoint = named_keys(config.seed), weights.begin(config, words)
     style = families.family(checkpoint.config).style(checkpoint.config)
     resolved = {"precision": chosen_precision(config.precision)}
@@ -157,7 +157,8 @@ def _with_deltas(recipe: Recipe, params: Tree, keys: dict[str, jax.Array]) -> Tr
     return {**params, "delta": trees} if trees else params
 
 
-KEYS = ("encoder", "head", "delta", "dropout", "begin")  # append new names: a key is derived from the position of its name
+# Append new names: a key is derived from the position of its name. "begin" is for `TrainingHook.init_params`.
+KEYS = ("encoder", "head", "delta", "dropout", "begin")
 
 
 def named_keys(seed: int) -> dict[str, jax.Array]:

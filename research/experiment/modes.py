@@ -20,7 +20,7 @@ from research.data.examples import fingerprint
 from research.data.inputs import read_inputs, stream_inputs
 from research.errors import InputError
 from research.experiment import build as experiments
-from research.experiment import evaluations, export, initialize, summary
+from research.experiment import embed, evaluations, export, initialize, summary
 from research.experiment import predict as predictions
 from research.experiment import workdir as workdirs
 from research.experiment.experiment import Experiment
@@ -64,6 +64,14 @@ def do(mode: str, config: ConfigDict, workdir: Path, source: str | None = None, 
         predictions.write(predict(config, workdir, source, console), output, total, console)
         if output:
             console.print(f"{total or 'all'} predictions are in {output}")
+    elif mode == "embed":
+        if not source:
+            raise InputError("--mode=embed needs --input=FILE (.txt, .tsv or .jsonl) or --input=-")
+        file = embed.check_output(output)
+        trained = trained_checkpoint(workdir) is not None
+        model = load_trained(config, workdir) if trained else embed.pretrained(config)
+        count = embed.embed(embed.embedder(model), source, file, console)
+        console.print(f"{output}: {count} vectors of {f'the encoder trained in {workdir}' if trained else 'the pretrained encoder'}")
 
 
 def keep_programs() -> None:
@@ -175,11 +183,17 @@ def evaluate_run(
     else:
         dataset = experiments.load_data(config)
         console.print(*dataset.notes, sep="\n")
-        model = load_trained(config, workdir, dataset.task, ignore=(*workdirs.USE, "data.", "metric", "positive"))
+        model = load_trained(config, workdir, dataset.task, ignore=(*workdirs.USE, "data."))
         splits = {split: dataset.splits[split] for split in ("dev", "test")}
         data = {"source": dataset.source, "fingerprint": dataset.fingerprint}
         evaluations.compare(workdir, dataset.fingerprint, console)
     return evaluations.measure(model, splits, data, workdir, config, console)
+
+
+def trained_checkpoint(workdir: Path) -> Checkpoints | None:
+    """Return the selected checkpoint of the run in `workdir`, None if there is none."""
+    best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
+    return None if best is None or best.step is None else best
 
 
 def load_trained(
@@ -192,11 +206,11 @@ def load_trained(
     there is neither, where `check_same` raises it, or where the pretrained weights have changed since the training.
     """
     config = workdirs.with_recorded_values(workdir, config)
-    best = Checkpoints(workdir / "checkpoints", "best") if (workdir / "checkpoints" / "best").is_dir() else None
-    if (best is None or best.step is None) and (config.weights.head or config.weights.adapter):
+    best = trained_checkpoint(workdir)
+    if best is None and (config.weights.head or config.weights.adapter) and not (workdir / "config.json").exists():
         head_labels, task = weights.head_labels(config), task or catalog.of(config)
-        return initialize.build_model(config, task if task.classes else task.with_learnt({"labels": head_labels}))
-    if best is None or best.step is None:
+        return initialize.build_model(config, task if task.classes else task.of_head(head_labels))
+    if best is None:
         raise InputError(f"{workdir}: no trained model there; run --mode=train with this config and --workdir first")
     workdirs.check_same(workdir, config, ignore)
     meta = best.meta()

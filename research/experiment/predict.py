@@ -57,6 +57,11 @@ def check_output(path: str | None) -> None:
         return
     if (ending := Path(path).suffix) not in ENDINGS:
         raise InputError(f"--output={path}: {ending or 'no ending'!r} is not a format; give a name that ends in {', '.join(ENDINGS)}")
+    check_folder(path)
+
+
+def check_folder(path: str) -> None:
+    """Raise InputError if the folder of the output file does not exist, or if there is a folder of that name."""
     if not Path(path).absolute().parent.is_dir() or Path(path).is_dir():
         raise InputError(f"--output={path}: {'that is a folder' if Path(path).is_dir() else 'its folder is not there'}")
 

@@ -12,11 +12,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from research.config import fields, recorded
-from research.config.recorded import flat as flat
+from research.config.recorded import flat
 from research.errors import InputError
 from research.storage import read_json, write_json
 
-# Prefixes of config fields. COSTS: where and how fast a model runs. USE: fields that may differ when a trained model is used.
+# Config fields as `is_one_of` takes them. COSTS: where and how fast a model runs. USE: what may differ when a trained model is used.
 COSTS = ("parallel", "eval_batch_tokens", "prefix_cache_gb", "remat", "log_")
 USE = (*COSTS, "metric", "positive", "precision", "packing", "batch_size", "weights.source", "weights.sha256", "weights.pickle")
 
@@ -90,13 +90,13 @@ def record(workdir: Path, config: ConfigDict) -> None:
 def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> None:
     """Raise InputError with the first field that differs if the workdir belongs to another config.
 
-    `ignore`: prefixes of fields that may differ.
+    `ignore`: fields that may differ, as in `is_one_of`.
     """
     path = workdir / "config.json"
     if not path.exists():
         return
     before, now = flat(recorded.get_config(str(path)).to_dict()), flat(with_recorded_values(workdir, config).to_dict())
-    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not name.startswith(ignore or "\0")]
+    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not is_one_of(name, ignore)]
     if changed:
         name = changed[0]
         more = f" (and {len(changed) - 1} more fields)" if len(changed) > 1 else ""
@@ -106,3 +106,8 @@ def check_same(workdir: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) 
             raise InputError(f"{workdir} was trained with another config: {difference}; {advice}")
         further = f". {TRAIN_ON}" if name.startswith("total_") and (workdir / "result.json").exists() else ""
         raise InputError(f"{workdir} belongs to a different config: {difference}; give another --workdir{further}")
+
+
+def is_one_of(name: str, fields: tuple[str, ...]) -> bool:
+    """Return whether a config field is among `fields`, where "x." and "x_" stand for all fields that begin so."""
+    return any(name == field or (field.endswith((".", "_")) and name.startswith(field)) for field in fields)

@@ -105,6 +105,18 @@ class Classifier(nn.Module):
         return nn.Dense(self.classes, style.bias, kernel_init=init, precision=EXACT, name="classifier")(x)
 
 
+class Pooled(nn.Module):
+    """The pooled vector of each example, [B, E, D] float32; with `normalize`, divided by its length. It has no parameters."""
+
+    pooling: str
+    padding: int | None = None
+    normalize: bool = False
+
+    def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
+        x = pool(encoded, batch, self.pooling, self.padding)
+        return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24)) if self.normalize else x
+
+
 class Tagger(nn.Module):
     """Dropout and a dense layer over every token's hidden state: logits [B, L, C], computed in float32."""
 

@@ -66,9 +66,10 @@ class Plan:
         return {entry.group: entry for entry in self.entries.values() if entry.treatment.trained}
 
     def frozen_stages(self, stages: tuple[str, ...]) -> int:
-        """Return how many of the encoder's stages, counted from the bottom, have neither trainable parameters nor trainable deltas."""
-        trained = {part for name in self.trained if not name.startswith("head/") for part in name.split("/")[1:]}
-        return next((i for i, stage in enumerate(stages) if stage in trained), len(stages))
+        """Return how many of the encoder's stages, counted from the bottom, have neither trainable parameters nor deltas, frozen or not."""
+        deltas = [name for name in self.entries if name.startswith("delta/")]
+        changed = {part for name in (*self.trained, *deltas) if not name.startswith("head/") for part in name.split("/")[1:]}
+        return next((i for i, stage in enumerate(stages) if stage in changed), len(stages))
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table's rows, one for each (group, rule).

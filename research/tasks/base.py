@@ -28,7 +28,7 @@ class Tfds:
     texts: tuple[str, ...]
     label: str
     splits: Mapping[str, str]
-    """Split of this project -> split of the dataset. A missing `dev` is cut from train. Splits with hidden labels (-1) are left out."""
+    """Split of this project -> split of the dataset. A missing `dev` is cut from train. Splits with hidden labels are not named."""
 
 
 class Hub(NamedTuple):
@@ -91,11 +91,15 @@ class Task:
 
     @property
     def learnt(self) -> dict[str, Any]:
-        """Return what `fit` has learnt: JSON-able, for checkpoints."""
+        """Return what `fit` has learnt: name -> JSON-able value, for checkpoints."""
         raise NotImplementedError
 
     def with_learnt(self, learnt: Mapping[str, Any]) -> Self:
         """Return the task with the values that `learnt` returned, instead of fitting it."""
+        raise NotImplementedError
+
+    def of_head(self, names: Sequence[str]) -> Self:
+        """Return the task as it is for a trained head whose outputs have these names."""
         raise NotImplementedError
 
     def check(self, label: Label, place: str) -> None:
@@ -117,7 +121,7 @@ class Task:
         """Return the label of row `row` of the demo data, whose text is negative (`sentiment` 0) or positive (1)."""
         raise NotImplementedError
 
-    # Inside compiled programs.
+    # The model and its batches.
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -126,7 +130,8 @@ class Task:
 
     @property
     def numbered(self) -> tuple[str, ...]:
-        """Return the classes whose order the task fixes, so that a trained head may name them by number; () if the data fix it."""
+        """Return the classes in the order that the task fixes, () if the training data fix it. Only with a fixed order can a trained head
+        be loaded whose outputs have numbers (`LABEL_0`) instead of names."""
         return ()
 
     def columns(self, labels: Sequence[Label], size: int) -> dict[str, Column]:
@@ -137,10 +142,12 @@ class Task:
         """Return the head. `reader` and `style` are as in `research.models.heads`."""
         raise NotImplementedError
 
-    def loss(self, logits: jax.Array, batch: Batch, label_smoothing: Any = 0.0) -> tuple[jax.Array, jax.Array]:
-        """Return the loss of a batch, summed over its terms, in nats, and the sum of the weights of these terms: float32 [] both.
+    # Inside compiled programs.
 
-        The mean loss is the quotient of these sums over all microbatches and devices."""
+    def loss(self, logits: jax.Array, batch: Batch, label_smoothing: Any = 0.0) -> tuple[jax.Array, jax.Array]:
+        """Return two sums, float32 []: the losses of the examples (or tokens) of a batch, each times its weight, and these weights.
+
+        The mean loss is the quotient of the two sums over all microbatches and devices."""
         raise NotImplementedError
 
     def divergence(self, logits: jax.Array, others: jax.Array, batch: Batch) -> jax.Array:
@@ -163,8 +170,8 @@ class Task:
         outputs: Mapping[str, np.ndarray] | None = None,
         labels: Sequence[Label] = (),
     ) -> dict[str, float]:
-        """Return `loss` and the metrics of `stats`, summed over batches. During training, `outputs` [n, ...] and `labels` are missing,
-        and so are the metrics that need them."""
+        """Return the mean loss as `loss`, and the metrics. `stats` holds the sums over all batches. For training batches, `outputs`
+        [n, ...] and `labels` are not given, and metrics that need them are left out; for dev and test they are given."""
         raise NotImplementedError
 
     @property
@@ -193,10 +200,12 @@ class Task:
         raise NotImplementedError
 
     def report(self, stats: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """Return further entries of `result.json`, from the stats of each split. `classes` has scores of each class by split, and
-        `confusion` has the confusion matrix by split; both are shown at the end of a run."""
+        """Return further entries of `result.json`, from the stats of each split. Three are shown at the end of a run: `classes` (split ->
+        class -> its `precision`, `recall`, `f1` and `support`), `confusion` (split -> matrix, whose rows are true classes) and, with it,
+        `labels` (the names of the rows in order)."""
         return {}
 
     def hints(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return hints about problems that the predictions on dev show. `rows` are the lines of `predictions/dev.jsonl`."""
+        """Return hints about problems that the predictions on dev show. `rows` are the lines of `predictions/dev.jsonl`, at least one. The
+        task need not be fitted."""
         return []

@@ -58,6 +58,9 @@ class Classification(Task):
     def with_learnt(self, learnt: Mapping[str, Any]) -> Self:
         return dataclasses.replace(self, fitted=tuple(learnt["labels"]))
 
+    def of_head(self, names: Sequence[str]) -> Self:
+        return dataclasses.replace(self, fitted=tuple(names))
+
     def check(self, label: str, place: str) -> None:
         if label not in self.classes:
             raise InputError(f"{place}: label {label!r} is not a class; {nearest(label, self.classes)}")

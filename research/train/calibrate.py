@@ -13,8 +13,8 @@ from research.train.step import mean_gradient, split_microbatches
 
 
 def calibrate(model: AdaptedModel, batches: Batches, layout: Layout) -> AdaptedModel:
-    """Return `model` with the statistics that its hooks compute; gradients that no hook takes are not computed. The statistics depend
-    only on the config and the data, so a resumed run gets the same ones."""
+    """Return `model` with the statistics that its hooks compute before training. A gradient is computed only when a hook asks for it. The
+    statistics depend only on the config and the data, so a resumed run gets the same ones."""
     return dataclasses.replace(model, statistics=model.recipe.hook.calibrate(lambda: gradients(model, batches, layout)))
 
 

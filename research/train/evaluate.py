@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
             finite = np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
             if not finite.all():
                 count = int((~finite).sum())
-                raise InputError(f"{count} of {len(outputs)} examples have no finite prediction: training diverged")
+                raise InputError(f"{count} of {len(outputs)} outputs are not finite: the training diverged, or the weights are damaged")
         return self
 
 

@@ -19,8 +19,8 @@ def fit(runs: Sequence[TrainingRun | None], trainer: Trainer) -> None:
     """Train the runs to their end. None stands for a run that has ended already.
 
     All runs have the same phases and durations. The order in each step is fixed: batch, update, log, evaluate, save. So a checkpoint
-    covers all earlier work, and a run that is killed and resumed gives the same result. If a run diverges, its `error` is set; if it
-    is the only run, InputError is raised.
+    covers all earlier work, and a run that is killed and resumed gives the same result. If a run diverges, its `error` is set and the
+    others go on; a trainer of one run raises the InputError instead.
     """
     experiment = next(run.experiment for run in runs if run)
     with contextlib.ExitStack() as stack:

@@ -8,15 +8,17 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from research.config.durations import DURATIONS, UNITS
 from research.layers.dropout import Rate
 from research.params.tree import flatten, merge
 
 Scalars = Mapping[str, Any]
 DROPOUT = ("dropout", "attention_dropout")  # fields of encoders and heads
-# Prefixes of config fields that compiled programs do not depend on, including the scalars.
-NO_PROGRAM = ("seed", "data", "weights", "task", "model", "metric", "positive", "smoke", "learning_rate", "base_learning_rate", "schedule")
-NO_PROGRAM += ("weight_decay", "label_smoothing", "dropout", "attention_dropout", "warmup_", "total_", "log_", "eval_", "checkpoint_")
-NO_PROGRAM += ("patience_", "phase_", "batch_size", "max_length", "truncation", "packing", "prefix_cache_gb", "parallel")
+# Fields and groups of the config that compiled programs do not depend on, including the scalars.
+NO_PROGRAM = {"seed", "data", "weights", "task", "model", "metric", "positive", "smoke", "parallel", "prefix_cache_gb"}
+NO_PROGRAM |= {"learning_rate", "base_learning_rate", "schedule", "weight_decay", "label_smoothing", *DROPOUT}
+NO_PROGRAM |= {"batch_size", "eval_batch_tokens", "max_length", "truncation", "truncation_head", "packing"}
+NO_PROGRAM |= {f"{duration}_{unit}" for duration in DURATIONS for unit in UNITS}
 
 
 def scalars(config: Any, learning_rate: float) -> Scalars:
@@ -42,10 +44,10 @@ def with_scalars(model: Any, values: Scalars) -> Any:
 
 def structure(model: Any) -> str:
     """Return a digest of all that the programs of an adapted model depend on, except batch shapes, scalars and parameter values."""
-    c = {name: value for name, value in model.config.to_dict().items() if not name.startswith(NO_PROGRAM)}
-    modules, drops = [], []
+    c = {name: value for name, value in model.config.to_dict().items() if name not in NO_PROGRAM}
+    task, modules, drops = (type(model.task).__name__, model.task.learnt), [], []
     for module in (model.encoder, model.head):
         drops.append({name: bool(getattr(module, name)) for name in DROPOUT if hasattr(module, name)})
         modules.append(module.clone(**dict.fromkeys(drops[-1], 0.0)))
     shapes = {name: (leaf.shape, str(leaf.dtype)) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
-    return hashlib.sha256(repr((c, type(model.task).__name__, drops, modules, shapes, model.plan, model.task.classes)).encode()).hexdigest()
+    return hashlib.sha256(repr((c, task, drops, modules, shapes, model.plan)).encode()).hexdigest()

@@ -19,7 +19,8 @@ Batch = dict[str, jax.Array]
 class State(flax.struct.PyTreeNode):
     """Training state: everything that a checkpoint holds. It has no frozen parameters.
 
-    `step` is the number of updates so far, int32 []. `trainable` holds the trainable parameters.
+    `step` is the number of updates so far, int32 []. `trainable` holds the parameters that train: in the state of a phase, those that train
+    in this phase; in a full state, which checkpoints hold, those that train in any phase. `opt_state` is that of one phase.
     """
 
     step: jax.Array
@@ -60,6 +61,9 @@ def train_step(
 def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array):
     """Return the gradient of the mean loss over a batch, split as in `train_step`, and the stats.
 
+    All microbatches and devices get the same key. Random values depend on it and on the number of the example, so they differ all the same
+    and do not depend on the split.
+
     Gradients and stats are summed over microbatches and devices. Gradients are divided once by `weight`, so the number
     of microbatches or devices does not change the result.
     """
@@ -73,7 +77,8 @@ def mean_gradient(gradient: Gradient, axis: str | None, trainable: Tree, frozen:
         add = lambda total, part: (jax.tree.map(jnp.add, total, microbatch_grad(part)), None)  # noqa: E731
         (grads, stats), _ = jax.lax.scan(add, zeros, batch)
     grads, stats = layouts.add_up((grads, stats), axis)
-    scale = 1.0 / stats["weight"]  # XLA recomputes a product wherever it is read, but stores a quotient, which takes memory
+    # Not g / weight: XLA fuses a product into the code that reads it, but writes a quotient of the size of the parameters to memory.
+    scale = 1.0 / stats["weight"]
     return jax.tree.map(lambda g: g * scale, grads), stats
 
 

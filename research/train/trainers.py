@@ -37,7 +37,8 @@ class Trainer(Protocol):
         """Return the parameters to evaluate, on the device."""
 
     def placed(self, trees: Sequence[Tree | None]) -> Tree:
-        """Return parameters of the runs on the host in the form of `eval_params`. For None, those of another run stand in."""
+        """Return parameters on the host, one tree for each run, on the device and in the form of `eval_params`. In place of None, the
+        parameters of another run are used."""
 
     def evaluate(self, params: Tree, batches: Batches) -> list[Evaluation]:
         """Evaluate parameters in the form of `eval_params` on all examples."""

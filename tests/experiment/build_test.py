@@ -11,6 +11,7 @@ from research.data import pipeline
 from research.data.examples import Examples
 from research.errors import InputError
 from research.experiment import build as experiments
+from research.experiment import workdir
 from research.parallel import layouts
 from research.params.tree import digest, flatten, merge
 from research.train import trainers
@@ -209,3 +210,8 @@ def test_a_tokenizer_with_more_types_than_the_model_is_an_error():
     one = dataclasses.replace(model, encoder=model.encoder.clone(config=dataclasses.replace(model.encoder.config, type_vocab_size=1)))
     with pytest.raises(InputError, match="gives tokens of type 1, but the model has 1; they are of two models"):
         pipeline.tokens(one, pair)
+
+
+def test_fields_that_may_differ_are_matched_whole_or_by_their_group():
+    assert workdir.is_one_of("parallel", workdir.USE) and workdir.is_one_of("log_steps", workdir.USE)
+    assert not workdir.is_one_of("parallel_adapter.scale", workdir.USE) and not workdir.is_one_of("logs", workdir.USE)

@@ -125,6 +125,7 @@ def test_freezing_an_encoder_module_named_head_is_allowed():
 
 def test_a_stage_with_a_trainable_delta_is_not_frozen():
     assert runs.plan("lora").frozen_stages(("embeddings", "layer_0", "layer_1")) == 1
+    assert runs.plan("lora", freeze="delta").frozen_stages(("embeddings", "layer_0", "layer_1")) == 1, "a frozen delta acts, too"
     top = runs.plan("lora", lora__targets="layer_1/attention/query")
     assert top.frozen_stages(("embeddings", "layer_0", "layer_1")) == 2
     assert [name for name in top.trained if name.startswith("delta/")] == [

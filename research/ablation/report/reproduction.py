@@ -19,7 +19,7 @@ from research.config import recorded
 from research.errors import InputError
 from research.experiment import workdir as workdirs
 
-# Prefixes of fields that may differ from the paper's config: seeds, file locations, compute cost, floating-point precision, batch layout.
+# Fields (for `is_one_of`) that may differ from the paper's config: seeds, file locations, compute cost, precision, batch layout.
 IGNORED = ("seed", "data.seed", "data.path", "weights.pickle", "checkpoint_", *workdirs.COSTS)
 IGNORED += ("precision", "packing", "accumulate")
 STAND_INS = ("model", "weights.source", "weights.sha256", "task", "data.source", "data.train_examples", "data.eval_examples")
@@ -80,7 +80,7 @@ def _known_deviations(table: Table, cell: PublishedCell, runs: Sequence[Run]) ->
             del differing["data.source"]
         texts = {name: f"{name} is {_to_text(ours)}, in the paper {_to_text(theirs)}" for name, (ours, theirs) in differing.items()}
         stand_ins += [texts[name] for name in STAND_INS if name in texts]
-        deviations += [text for name, text in texts.items() if name not in STAND_INS and not name.startswith(IGNORED)]
+        deviations += [text for name, text in texts.items() if name not in STAND_INS and not workdirs.is_one_of(name, IGNORED)]
     if not stand_ins:
         published = table.examples.get(cell.config.task, {})
         stand_ins = [text for run in runs for text in _size_differences(published, run.result["data"]["sizes"])]
