@@ -14,4 +14,6 @@ def get_config(arg: str = "", task: str = "custom_tags"):
     """Return the config. Words: `task=custom_tags|conll2003|wnut17|conll2000`, `model=`, `data=files|demo`, `method=`, `demo`, `smoke`."""
     chosen = fields.words(arg, model="minilm", data="files", task=task)
     c = fields.base(chosen["task"], chosen)
+    if c.model == "minilm":
+        c.base_learning_rate = 2e-4  # 5e-5 learns too slowly from a few thousand sentences
     return fields.finish(c, chosen)
