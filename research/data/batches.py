@@ -16,7 +16,7 @@ import numpy as np
 from research.data.encode import Tokens
 from research.data.packing import Shape, _row_lengths, _up, assign, deal_by_length, deal_evenly, packed_shape
 from research.errors import InputError, nearest
-from research.tasks.base import EXAMPLE, TOKEN, Column
+from research.tasks.base import EXAMPLE, TOKEN, WORD, Column
 
 LAYOUTS = ("packed", "bucketed", "padded")
 Batch = dict[str, np.ndarray]
@@ -137,16 +137,27 @@ class Batches:
             batch[name][target if per == TOKEN else (row, place)] = values[source if per == TOKEN else example]
         return batch
 
+    def size(self, per: str) -> int:
+        """Return the number of examples, tokens or words of the split."""
+        if per == WORD:
+            return int(self.tokens.word_offsets[-1])
+        return len(self.tokens) if per == EXAMPLE else len(self.tokens.ids)
+
     def members(self, batch: Batch, per: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return which places of a batch hold an example (or a token), bool [R, E] (or [R, L]), and the numbers of these examples (or
-        tokens) in the split: int64 [members]."""
+        """Return which places of a batch hold an example (or a token, or the first token of a word), bool [R, E] (or [R, L]), and the
+        numbers of these examples (or tokens, or words) in the split: int64 [members]."""
         if per == EXAMPLE:
             occupied = batch["weights"] > 0
             return occupied, batch["examples"][occupied]
         occupied = batch["segments"] > 0
         rows, at = np.nonzero(occupied)
         place = batch["segments"][occupied] - 1
-        return occupied, self.tokens.offsets[batch["examples"][rows, place]] + at - batch["example_starts"][rows, place]
+        tokens = self.tokens.offsets[batch["examples"][rows, place]] + at - batch["example_starts"][rows, place]
+        if per == TOKEN:
+            return occupied, tokens
+        words = self.tokens.words[tokens]
+        occupied[rows, at] = words >= 0
+        return occupied, words[words >= 0]
 
 
 def _within(sizes: Sequence[int] | np.ndarray) -> np.ndarray:

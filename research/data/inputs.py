@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data.examples import Examples
-from research.data.sources import files
+from research.data.sources import conll, files
 from research.errors import InputError, nearest
-from research.tasks.base import Task
+from research.tasks.base import WORD, Label, Task
 
 
 class Input(NamedTuple):
@@ -16,7 +16,7 @@ class Input(NamedTuple):
 
     id: str
     texts: tuple[str, ...]
-    label: str | None
+    label: Label | None
 
 
 def read_inputs(path: str, task: Task) -> Examples:
@@ -33,15 +33,18 @@ def collected(rows: Iterable[Input]) -> Examples:
 def stream_inputs(path: str, task: Task) -> Iterator[Input]:
     """Yield the examples of a file, or of stdin ("-").
 
-    A `.txt` file has one text per line. `.tsv` (with a header) and `.jsonl` have the task's text fields and optionally `id` and the label.
-    On stdin the format is `.jsonl` or `.tsv` if the first line is a JSON object or a TAB-separated header, else one text per line. The
-    default id is the row number, from 0. Labels are not checked against the task. Raise InputError naming the file and the line.
+    A `.txt` file has one text per line, `.conll` one word and perhaps its tag (for tasks that tag words). `.tsv` (with a header) and
+    `.jsonl` have the task's text fields and optionally `id` and the label. On stdin the format is `.jsonl` or `.tsv` if the first line is a
+    JSON object or a TAB-separated header, else one text per line. The default id is the row number, from 0. Labels are not checked against
+    the task. Raise InputError naming the file and the line.
     """
     name = "stdin" if path == "-" else path
     kind = _kind(path)
     lines = files.lines(name, None if path == "-" else Path(path))
     first = next(lines)
     kind, lines = kind or _sniff(first, task), itertools.chain([first], lines)
+    if kind == ".conll" and task.outputs_per != WORD:
+        raise InputError(f"{name}: .conll has one word in a line, and task {task.name!r} does not tag words; give .txt, .tsv or .jsonl")
     if kind == ".txt" and len(task.texts) != 1:
         raise InputError(f"{name}: a line holds one text, and task {task.name!r} takes {' and '.join(task.texts)}; give .tsv or .jsonl")
     table = ({task.texts[0]: line} for line in lines) if kind == ".txt" else files.PARSERS[kind](lines, name, task.texts)
@@ -54,6 +57,8 @@ def _checked(table: Iterable[dict], name: str, first: int, task: Task) -> Iterat
     labelled = None
     for row, fields in enumerate(table):
         place, key = f"{name}:{row + first}", str(fields.get("id", row))
+        if task.outputs_per == WORD:
+            fields = conll.joined(fields, *task.texts, task.label, place)
         for text in task.texts:
             files.check_text(fields[text], place)
         files.check_unicode(key, place, "id")

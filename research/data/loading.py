@@ -10,7 +10,7 @@ from research.data.examples import SPLITS, Dataset, Examples, Raw, fingerprint, 
 from research.data.sources import demo, files, tfds
 from research.data.splits import check, cut_dev, limit
 from research.errors import InputError, nearest
-from research.tasks.base import Task
+from research.tasks.base import WORD, Task
 
 
 def load(
@@ -38,7 +38,7 @@ def load(
     if source not in SOURCES:
         raise InputError(f"data.source {source!r} is not a source; {nearest(source, SOURCES)}")
     raw = SOURCES[source](task, path)
-    full, blanks = _normalized(raw.splits, task)
+    full, changes = _normalized(raw.splits, task)
     raw = dataclasses.replace(raw, splits=full)
     task = task.fit(full["train"].labels, raw.source)
     for split in raw.splits:
@@ -46,19 +46,21 @@ def load(
     splits = raw.splits if "dev" in raw.splits else cut_dev(raw.splits, task, dev_fraction, seed)
     sizes = {"train": train_examples, "dev": eval_examples, "test": eval_examples}
     splits = {split: limit(splits[split], task, split, sizes[split], seed) for split in SPLITS}
+    if augment and task.outputs_per == WORD:
+        raise InputError(f"data.augment={augment} changes the words, of which each has its label in task {task.name!r}; leave it empty")
     if augment:
         splits["train"] = augmentation.add(splits["train"], augment, augment_rate, augment_copies, seed)
     task.check_train(splits["train"].labels, raw.source)
-    notes = describe.notes(raw, splits, task, blanks)
+    notes = describe.notes(raw, splits, task, changes)
     return Dataset(splits, task, raw.source, fingerprint(splits, task), fingerprint(full, task), notes)
 
 
 def _normalized(splits: Mapping[str, Examples], task: Task) -> tuple[dict[str, Examples], Counter]:
-    """Return the splits with labels as the task uses them, and a count of the labels that this changes."""
+    """Return the splits with labels as the task uses them, and a count of (label before, label) where this changes the label."""
     result, counts = {}, Counter()
     for name, examples in splits.items():
         labels = tuple(map(task.normalized, examples.labels))
-        counts.update(label for label, before in zip(labels, examples.labels, strict=True) if label != before)
+        counts.update(pair for pair in zip(examples.labels, labels, strict=True) if pair[0] != pair[1])
         result[name] = dataclasses.replace(examples, labels=labels)
     return result, counts
 
@@ -69,7 +71,7 @@ def _demo(task: Task, path: str) -> Raw:
     for split, reviews in demo.reviews().items():
         size = len(reviews)
         texts = [tuple(reviews[(row + k) % size][0] for k in range(len(task.texts))) for row in range(size)]
-        labels = [task.demo_label(row, demo.LABELS.index(sentiment)) for row, (_, sentiment) in enumerate(reviews)]
+        labels = [task.demo_label(row, demo.LABELS.index(sentiment), texts[row]) for row, (_, sentiment) in enumerate(reviews)]
         splits[split] = rows(split, texts, labels)
     return Raw(splits, lambda split, row: f"demo, split {split!r}, row {row}", "demo")
 

@@ -8,13 +8,15 @@ from research.data import encode
 from research.data.batches import Batches
 from research.data.examples import Examples
 from research.errors import InputError
+from research.tasks.base import TOKEN, WORD, Column
 
 
 def tokens(model: Any, examples: Examples, keep: bool = True) -> encode.Tokens:
     """Return the tokens of `examples` for an adapted model, with places for the tokens that the method inserts. With `keep`, they are
     cached on disk. Raises InputError if the tokenizer has more token types than the model."""
     c = model.config
-    encoded = encode.encode(model.tokenizer, examples, c.max_length, c.truncation, c.truncation_head, keep)
+    align = model.task.outputs_per == WORD
+    encoded = encode.encode(model.tokenizer, examples, c.max_length, c.truncation, c.truncation_head, keep, align)
     types = getattr(model.encoder.config, "type_vocab_size", 0)
     if types and encoded.types.max(initial=0) >= types:
         raise InputError(f"the tokenizer gives tokens of type {encoded.types.max()}, but the model has {types}; they are of two models")
@@ -26,7 +28,10 @@ def batches(model: Any, examples: Examples, multiple: int, *, training: bool = F
     training by the number of microbatches too. With `keep`, the tokens are cached on disk."""
     c, encoded = model.config, tokens(model, examples, keep)
     size, parts, seed = (c.batch_size, c.accumulate, c.seed) if training else (eval_batch_size(model, encoded, multiple), 1, 0)
-    columns = model.task.columns(examples.labels, len(examples))
+    columns = {
+        name: Column(TOKEN, encoded.at_first_tokens(values)) if per == WORD else Column(per, values)
+        for name, (per, values) in model.task.columns(examples.labels, len(examples)).items()
+    }
     return Batches(encoded, columns, size, seed=seed, layout=c.packing, multiple=multiple * parts)
 
 

@@ -70,4 +70,4 @@ def measure(
 
 def write_predictions(model: AdaptedModel, examples: Examples, evaluation: Evaluation, path: Path) -> None:
     """Write the predictions of `model` for `examples` to the file `path` as JSON lines."""
-    write_lines(path, prediction_rows(examples, model.task.decode(evaluation.outputs)))
+    write_lines(path, prediction_rows(examples, model.task.decode(evaluation.outputs, examples.texts)))

@@ -32,14 +32,18 @@ def has_standard_pooling(pooling: str, style: Style) -> bool:
     return pooling == "pooler" or Style(pooling) == style
 
 
-def remarks(pooling: str, style: Style, recipe: Recipe, family: str) -> tuple[str, ...]:
-    """Return a line for the plan if the run cannot be exported as the family's classifier in `transformers`, else nothing."""
+def remarks(pooling: str, style: Style, recipe: Recipe, family: str, pools: bool = True) -> tuple[str, ...]:
+    """Return a line for the plan if the run cannot be exported as the family's classifier in `transformers`, else nothing.
+
+    Without `pools`, the classifier is one of tokens."""
     if family not in TABLES:
         return ()
     if recipe.reader is not None:
         return (f"export: none; no format has a place for a classifier that reads several states, as method={recipe.name} does",)
-    is_standard = has_standard_pooling(pooling, style)
+    is_standard = not pools or has_standard_pooling(pooling, style)
     unmergeable = [delta.name for delta in recipe.deltas if type(delta).merged is Delta.merged]
+    if unmergeable and not pools:
+        return (f"export: none; {unmergeable[0]} cannot be merged into the encoder",)
     if unmergeable and is_standard and unmergeable == [name for name in unmergeable if name in peft.TYPES]:
         return (f"export: --format=peft; {unmergeable[0]} cannot be merged into the encoder",)
     if unmergeable:
@@ -57,7 +61,9 @@ def check(form: str, model: AdaptedModel, style: Style, family: str) -> None:
         raise InputError(f"model={family} is of a family that transformers does not have; there is nothing to export to")
     if model.recipe.reader is not None:
         raise InputError(f"method={model.recipe.name} reads several states: no format has a place for such a classifier")
-    is_standard = has_standard_pooling(pooling, style)
+    if form != "huggingface" and not model.task.pools:
+        raise InputError(f"--format={form} has no place for a head that reads every token; use --format=huggingface")
+    is_standard = not model.task.pools or has_standard_pooling(pooling, style)
     if form == "sentence-transformers" and is_standard:
         raise InputError(
             f"pooling={pooling}: a folder of sentence-transformers has no place for the family's own; use --format=huggingface"
@@ -78,14 +84,16 @@ def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, f
     InputError if the run is not finished, the format cannot hold the trained parameters, or the loaded model gives other logits.
     """
     style, family = families.family(checkpoint.config).style(checkpoint.config), checkpoint.config["model_type"]
-    form = form or ("huggingface" if has_standard_pooling(model.config.pooling, style) else "sentence-transformers")
+    is_standard = not model.task.pools or has_standard_pooling(model.config.pooling, style)
+    form = form or ("huggingface" if is_standard else "sentence-transformers")
     if form not in FORMATS:
         raise InputError(f"--format={form} is not known; {nearest(form, FORMATS)}")
     if not (workdir / "result.json").exists():
         raise InputError(f"{workdir}: no result.json there; finish the run with --mode=train first")
     check(form, model, style, family)
     result, command = storage.read_json(workdir / "result.json"), " ".join(["python -m research.main", *sys.argv[1:]])
-    readme = card.card(result, model.task.classes, hub.name(checkpoint.source), command, FORMATS[form], output.name, len(model.task.texts))
+    library = FORMATS[form] if model.task.pools else card.TAGGER
+    readme = card.card(result, model.task.classes, hub.name(checkpoint.source), command, library, output.name, len(model.task.texts))
     params = {name: np.asarray(leaf) for name, leaf in flatten(merge(model.trainable, model.frozen)).items()}
     with huggingface.new_folder(output) as folder:
         (folder / "README.md").write_text(readme, encoding="utf8")
@@ -121,7 +129,8 @@ def _whole(
         sentence.write(folder, model.config.pooling, parts[1], model.config.max_length)
     loaded, params, _ = weights.load(str(folder), head=True)
     batch = _batch(model)
-    _compare(model, batch, np.asarray(loaded.apply({"params": params}, batch))[:, :1])
+    logits = np.asarray(loaded.apply({"params": params}, batch))
+    _compare(model, batch, logits[:, :1] if task.pools else logits)
 
 
 def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, params: dict[str, np.ndarray]) -> None:
@@ -166,13 +175,15 @@ def _batch(model: AdaptedModel) -> dict[str, np.ndarray]:
 
 
 def _logits(model: AdaptedModel, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the logits of `model`, float32 [n, 1, C], computed in float32."""
+    """Return the logits of `model`, float32 [n, 1, C] or of tokens [n, L, C], computed in float32."""
     exact = dataclasses.replace(model, encoder=model.encoder.clone(precision=Precision("float32")))
     return np.asarray(jax.jit(lambda trainable: exact.logits(trainable, exact.frozen, batch))(exact.trainable))
 
 
 def _compare(model: AdaptedModel, batch: dict[str, np.ndarray], logits: Any) -> None:
     expected = _logits(model, batch)
+    if not model.task.pools:  # logits in padding have no meaning
+        expected, logits = (array[batch["segments"] > 0] for array in (expected, logits))
     difference = float(np.abs(expected - logits).max() / max(1.0, np.abs(expected).max()))
     if not difference <= TOLERANCE:
         raise InputError(f"method={model.config.method}: what was written gives other logits ({difference:.1e} off), so it is not kept")

@@ -42,7 +42,7 @@ def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_
     style = families.family(checkpoint.config).style(checkpoint.config)
     resolved = {"precision": chosen_precision(config.precision)}
     recipe = methods.recipe(families.build(checkpoint.config).stages, fields.copied(config, resolved))
-    resolved["pooling"], reason = pooling.resolve(config, checkpoint, style, recipe.reader is not None)
+    resolved["pooling"], reason = pooling.resolve(config, checkpoint, style, recipe.reader is not None, task.pools)
     config = fields.copied(config, resolved)
     encoder = _encoder(checkpoint.config, config, style)
     tokenizer = _tokenizer(checkpoint, config.max_length, pair=len(task.texts) == 2)
@@ -60,7 +60,7 @@ def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_
 
     def load(fresh: Tree, keys: dict[str, jax.Array]) -> Tree:
         # 3. Pretrained parameters replace random ones. Every name and shape must match.
-        params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, task.classes, task.numbered)
+        params = fresh | checkpoint.load_into({part: fresh[part] for part in parts}, task.classes, task.numbered, task.hub.kind)
         # 4. Changes of the method: reinitialised parameters, noise, deltas.
         params = with_deltas(recipe.hook.init_params(params, fresh, keys["begin"]), keys)
         return adapter.graft(params, checkpoint, config, task.classes, task.numbered)
@@ -85,16 +85,16 @@ def models_of(config: ConfigDict, task: Task, words: tuple[str, ...], *, shapes_
             widths=tuple(state.shape[-1] for state in states),
             weights_sha256=checkpoint.sha256,
             label_smoothing=config.label_smoothing,
-            notes=_notes(reason, checkpoint, config, shapes, style, recipe),
+            notes=_notes(reason, checkpoint, config, shapes, style, recipe, task),
         )
 
     return build
 
 
-def _notes(reason: str, checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe) -> tuple[str, ...]:
+def _notes(reason: str, checkpoint: Any, config: ConfigDict, shapes: Tree, style: Style, recipe: Recipe, task: Task) -> tuple[str, ...]:
     """Return the plan's lines about pooling, precision, checkpoint and formats that the model cannot be exported to."""
-    chosen = f"pooling: {config.pooling} ({reason})", f"precision: {config.precision}"
-    formats = export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"])
+    chosen = f"pooling: {config.pooling} ({reason})" if task.pools else f"pooling: {reason}", f"precision: {config.precision}"
+    formats = export.remarks(config.pooling, style, recipe, checkpoint.config["model_type"], task.pools)
     return *chosen, *checkpoint.notes(config, flatten(shapes)), *formats
 
 

@@ -46,7 +46,7 @@ def stream(model: AdaptedModel, layout: layouts.Layout, rows: Iterable[Input], c
         _, outputs = evaluate(program, *params, batches, layout, model.task.outputs_per)
         shapes.update(batches.shapes)
         lengths |= Lengths.of(batches.tokens)
-        yield from prediction_rows(examples, model.task.decode(outputs))
+        yield from prediction_rows(examples, model.task.decode(outputs, examples.texts))
     if lengths.cut:
         console.print(truncation({"input": lengths}, model.config.max_length))
 

@@ -58,7 +58,11 @@ def describe(
         "metrics": {
             split: model.task.metrics(*evaluation, experiment.data.splits[split].labels) for split, evaluation in evaluations.items()
         },
-        **model.task.report({split: evaluation.stats for split, evaluation in evaluations.items()}),
+        **model.task.report(
+            {split: evaluation.stats for split, evaluation in evaluations.items()},
+            {split: evaluation.outputs for split, evaluation in evaluations.items()},
+            {split: experiment.data.splits[split].labels for split in evaluations},
+        ),
         "params": {
             "total": count(params),
             "trainable": count(model.trainable),

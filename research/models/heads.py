@@ -118,16 +118,19 @@ class Pooled(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Dropout and a dense layer over every token's hidden state: logits [B, L, C], computed in float32."""
+    """Dropout and a dense layer over every token's hidden state: logits [B, L, C], computed in float32.
+
+    With a `reader`, `reader(encoded, batch)` [B, L, any] replaces the last hidden states."""
 
     classes: int
     dropout: float = 0.1
     initializer_range: float = 0.02
+    reader: nn.Module | None = None
     style: Style = Style()
 
     @nn.compact
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array]) -> jax.Array:
-        x = encoded.last
+        x = encoded.last if self.reader is None else self.reader(encoded, batch)
         if self.style.tagger_has_hidden:
             x = hidden_layer(self.style, x, x.shape[-1], self.initializer_range)
         x = Dropout(self.dropout)(x, token_salt(batch)[:, :, None] if self.has_rng("dropout") else None)

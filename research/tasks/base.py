@@ -1,10 +1,12 @@
 """The contract of tasks: everything about a run that depends on what the model has to predict.
 
 Other modules know tasks only through `Task`. Letters in shapes: R rows of a batch, E places for examples in a row, L tokens of a row,
-n examples.
+W words of all examples, n examples.
 """
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,7 +19,12 @@ from research.models.heads import Style
 
 Batch = Mapping[str, jax.Array]
 Label = Any  # the target of an example as it stands in files and predictions: JSON-able and hashable
-EXAMPLE, TOKEN = "example", "token"
+EXAMPLE, TOKEN, WORD = "example", "token", "word"
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return the first character of each word of a text, and the one after the last. Words are separated by blanks or tabs."""
+    return [match.span() for match in re.finditer(r"[^ \t]+", text)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +46,9 @@ class Hub(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Values of the examples that batches hold beside the tokens: one row of `values` for each example or for each token, as `per` says."""
+    """Values that batches hold beside the tokens: one row of `values` for each example, token or word, as `per` says.
+
+    The values of a word stand at its first token; other tokens have 0. No values at all stand for zeros."""
 
     per: str
     values: np.ndarray
@@ -66,7 +75,11 @@ class Task:
     in_percent: ClassVar[bool] = True
     """Whether tables show the metric times 100."""
     outputs_per: ClassVar[str] = EXAMPLE
-    """Whether `outputs` returns an array [R, E, ...] of examples or [R, L, ...] of tokens."""
+    """Whether `outputs` returns arrays [R, E, ...] of examples or [R, L, ...] of tokens; of the latter, WORD keeps the first of each word.
+
+    With WORD, a text is words with blanks between them, and a label has one entry for each word."""
+    pools: ClassVar[bool] = True
+    """Whether the head reads one vector for each example, by `config.pooling`, rather than the states of all tokens."""
 
     def configured(self, metric: str, positive: str) -> Self:
         """Return the task with the metric and the positive class of a config; "" stands for the task's own.
@@ -84,6 +97,14 @@ class Task:
     def normalized(self, label: Label) -> Label:
         """Return a label as read from a source in the form that is used. Blanks around a name are removed, for example."""
         return label
+
+    def describe_changes(self, changes: Mapping[tuple[Label, Label], int]) -> list[str]:
+        """Return lines about the labels that `normalized` changed: (label in the source, label as used) -> number of examples."""
+        counts = Counter()
+        for (_, label), count in changes.items():
+            counts[label] += count
+        shown = ", ".join(f"{label!r} {count:,}" for label, count in counts.most_common(24))
+        return [f"blanks around labels were removed: {counts.total():,} ({shown})"] if changes else []
 
     def fit(self, labels: Sequence[Label], source: str) -> Self:
         """Return the task with what it learns from the training labels: classes, for example. `source` is for error messages."""
@@ -117,8 +138,8 @@ class Task:
         """Return lines for the user about the labels of each split."""
         raise NotImplementedError
 
-    def demo_label(self, row: int, sentiment: int) -> Label:
-        """Return the label of row `row` of the demo data, whose text is negative (`sentiment` 0) or positive (1)."""
+    def demo_label(self, row: int, sentiment: int, texts: tuple[str, ...]) -> Label:
+        """Return the label of row `row` of the demo data, whose first text is negative (`sentiment` 0) or positive (1)."""
         raise NotImplementedError
 
     # The model and its batches.
@@ -159,7 +180,9 @@ class Task:
         raise NotImplementedError
 
     def outputs(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Return the arrays that predictions are made from, [R, E, ...] or [R, L, ...] as `outputs_per` says."""
+        """Return the arrays that predictions are made from, [R, E, ...] or [R, L, ...] as `outputs_per` says.
+
+        Words without a token have 0 or False there."""
         return {"logits": logits}
 
     # On the host.
@@ -171,7 +194,8 @@ class Task:
         labels: Sequence[Label] = (),
     ) -> dict[str, float]:
         """Return the mean loss as `loss`, and the metrics. `stats` holds the sums over all batches. For training batches, `outputs`
-        [n, ...] and `labels` are not given, and metrics that need them are left out; for dev and test they are given."""
+        ([n, ...], or [W, ...] as `outputs_per` says) and `labels` are not given, and metrics that need them are left out; for dev and test
+        they are given."""
         raise NotImplementedError
 
     @property
@@ -195,14 +219,20 @@ class Task:
             "higher_is_better": self.higher_is_better,
         }
 
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        """Yield the prediction of each example from `outputs` [n, ...]: a JSON-able dict with `prediction`."""
+    def decode(self, outputs: Mapping[str, np.ndarray], texts: Sequence[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
+        """Yield the prediction of each example from its texts and from `outputs` ([n, ...] or [W, ...]): a JSON-able dict with
+        `prediction`."""
         raise NotImplementedError
 
-    def report(self, stats: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """Return further entries of `result.json`, from the stats of each split. Three are shown at the end of a run: `classes` (split ->
-        class -> its `precision`, `recall`, `f1` and `support`), `confusion` (split -> matrix, whose rows are true classes) and, with it,
-        `labels` (the names of the rows in order)."""
+    def report(
+        self,
+        stats: Mapping[str, Mapping[str, np.ndarray]],
+        outputs: Mapping[str, Mapping[str, np.ndarray]],
+        labels: Mapping[str, Sequence[Label]],
+    ) -> dict[str, Any]:
+        """Return further entries of `result.json`, from the stats, outputs and labels of each split. Three are shown at the end of a run:
+        `classes` (split -> class -> its `precision`, `recall`, `f1` and `support`), `confusion` (split -> matrix, whose rows are true
+        classes) and, with it, `labels` (the names of the rows in order)."""
         return {}
 
     def hints(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:

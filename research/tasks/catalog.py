@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from research.errors import InputError, nearest
 from research.tasks.base import Task, Tfds
 from research.tasks.classification import Classification
+from research.tasks.tagging import Tagging
 
 PAIR = ("text_a", "text_b")
 
@@ -33,6 +34,7 @@ TASKS = {
             metric="f1",
             tfds=Tfds("glue/mrpc", ("sentence1", "sentence2"), "label", {"train": "train", "dev": "validation", "test": "test"}),
         ),
+        *(Tagging(name) for name in ("custom_tags", "conll2003", "wnut17", "conll2000")),
     )
 }
 

@@ -75,7 +75,7 @@ class Classification(Task):
     def describe(self, labels: Mapping[str, Sequence[str]]) -> list[str]:
         return names.describe(self.classes, labels)
 
-    def demo_label(self, row: int, sentiment: int) -> str:
+    def demo_label(self, row: int, sentiment: int, texts: tuple[str, ...]) -> str:
         """Return a class by the sentiment for tasks of one text and two classes (negative first). Other tasks get stand-in data for smoke
         runs, from which nothing can be learnt: the row number modulo the number of classes."""
         classes = self.labels or STAND_IN_CLASSES
@@ -145,7 +145,7 @@ class Classification(Task):
     def selection(self) -> dict[str, Any]:
         return super().selection | {"positive": self.positive_class}
 
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    def decode(self, outputs: Mapping[str, np.ndarray], texts: Sequence[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
         """Yield the predicted label and the probability of each class by name, from logits [n, C]."""
         logits = outputs["logits"]
         shifted = np.exp(logits - logits.max(-1, keepdims=True))
@@ -153,7 +153,12 @@ class Classification(Task):
             probabilities = {label: round(float(p), 6) for label, p in zip(self.classes, row, strict=True)}
             yield {"prediction": self.classes[int(row.argmax())], "probabilities": probabilities}
 
-    def report(self, stats: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    def report(
+        self,
+        stats: Mapping[str, Mapping[str, np.ndarray]],
+        outputs: Mapping[str, Mapping[str, np.ndarray]],
+        labels: Mapping[str, Sequence[str]],
+    ) -> dict[str, Any]:
         """Return the names of the classes, precision, recall, f1 and support of each class, and the confusion matrices."""
         by_class = defaultdict(dict)
         for split, sums in stats.items():

@@ -19,6 +19,10 @@ class Embedding(Task):
     normalize: bool = False
 
     @property
+    def learnt(self) -> dict[str, Any]:
+        return {}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return ()
 
@@ -31,6 +35,6 @@ class Embedding(Task):
     def stats(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         return {"weight": batch["weights"].sum()}
 
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    def decode(self, outputs: Mapping[str, np.ndarray], texts: Sequence[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
         """Yield the vector of each text, float32 [D]."""
         yield from ({"vector": vector} for vector in outputs["logits"])

@@ -1,6 +1,6 @@
 """Metrics computed on the host from sums over all examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,26 @@ def of_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
         "recall": _ratio(hits, true),
         "f1": _ratio(2 * hits, predicted + true),
         "support": true.astype(int),
+    }
+
+
+def of_counts(right: Mapping[str, int], found: Mapping[str, int], true: Mapping[str, int]) -> tuple[dict[str, dict], dict[str, float]]:
+    """Return precision, recall, f1 and support of each type, and precision, recall, f1 and `macro_f1` of all, from numbers of items.
+
+    `right`, `found` and `true` count the items of each type that are found and true, found, and true. `macro_f1` is the mean over the types
+    of which an item is found or true. A metric whose denominator is zero is 0."""
+    by_type = {kind: _of_items(right.get(kind, 0), found.get(kind, 0), true.get(kind, 0)) for kind in sorted({*found, *true})}
+    total = _of_items(*(sum(counts.values()) for counts in (right, found, true)))
+    del total["support"]
+    return by_type, total | {"macro_f1": float(np.mean([scores["f1"] for scores in by_type.values()])) if by_type else 0.0}
+
+
+def _of_items(right: int, found: int, true: int) -> dict[str, float]:
+    return {
+        "precision": right / found if found else 0.0,
+        "recall": right / true if true else 0.0,
+        "f1": 2 * right / (found + true) if found + true else 0.0,
+        "support": true,
     }
 
 

@@ -10,12 +10,12 @@ from research.data.batches import Batches
 from research.errors import InputError
 from research.parallel.layouts import Layout
 from research.parallel.program import Program
-from research.tasks.base import EXAMPLE
+from research.tasks.base import EXAMPLE, WORD
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation: `stats`, sums over all examples, float64, and `outputs`, arrays with a row for each example or token of
-    the split, in order."""
+    """The result of an evaluation: `stats`, sums over all examples, float64, and `outputs`, arrays with a row for each example, token or
+    word of the split, in order."""
 
     stats: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(program: Program, trainable: Any, frozen: Any, batches: Batches, layout: Layout, per: str = EXAMPLE) -> Evaluation:
-    """Return the evaluation of one model, with outputs per example or per token. Raises InputError if an output is not finite."""
+    """Return the evaluation of one model, with outputs per example, token or word. Raises InputError if an output is not finite."""
     run = lambda batch: program(trainable, frozen, layout.shard(batch))  # noqa: E731
     fetch = lambda out, sums: ({name: layout.join(x)[None] for name, x in out.items()}, [layout.first(sums)])  # noqa: E731
     (evaluation,) = evaluate_all(run, batches, fetch, per)
@@ -42,10 +42,9 @@ def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[
     """Evaluate several models on the same batches with one program, and return the evaluation of each.
 
     `run(batch)` returns outputs and sums on the device. `fetch` converts them to outputs [models, R, E, ...] (or [models, R, L, ...], where
-    `per` says so) on the host and a list of sums.
+    `per` says so) on the host and a list of sums. Outputs of words without a token are 0.
     """
     outputs, stats = {}, None
-    size = len(batches.tokens) if per == EXAMPLE else int(batches.tokens.offsets[-1])
     for batch, results in _delayed((batch, run(batch)) for batch in batches.epoch(0)):
         out, sums = fetch(*results)
         sums = [jax.tree.map(lambda x: np.asarray(x, np.float64), one) for one in sums]
@@ -53,8 +52,8 @@ def evaluate_all(run: Callable[[Any], tuple], batches: Batches, fetch: Callable[
         places, members = batches.members(batch, per)
         for name, values in out.items():
             if name not in outputs:
-                empty = np.nan if np.issubdtype(values.dtype, np.floating) else 0
-                outputs[name] = np.full((len(values), size, *values.shape[3:]), empty, values.dtype)
+                empty = np.nan if np.issubdtype(values.dtype, np.floating) and per != WORD else 0
+                outputs[name] = np.full((len(values), batches.size(per), *values.shape[3:]), empty, values.dtype)
             outputs[name][:, members] = values[:, places]
     return [Evaluation(one, {name: x[i] for name, x in outputs.items()}) for i, one in enumerate(stats)]
 

@@ -29,6 +29,11 @@ model = SentenceTransformer({folder!r})
 labels = {labels}
 print([labels[i] for i in model.encode({pairs}).argmax(-1).tolist()])  # encode gives the logits""",
 }
+TAGGER = "transformers, tokens"  # key of `CODE` for a head that reads every token
+CODE[TAGGER] = """from transformers import pipeline
+
+tagger = pipeline("token-classification", {folder!r}, aggregation_strategy="first")
+print(tagger({texts}))"""
 EXAMPLES = (["A text.", "Another text."], ["What stands beside it.", "And beside this one."])
 
 
@@ -49,17 +54,18 @@ def card(result: dict[str, Any], labels: Sequence[str], base: str, command: str,
     positive = result["selection"].get("positive")
     class_note = f" Precision, recall and f1 are those of the class {positive}." if positive is not None else ""
     rows = "".join(f"| {split} | {' | '.join(f'{value[name]:.4f}' for name in _columns(metrics))} |\n" for split, value in metrics.items())
+    kind = "token-classification" if library == TAGGER else "text-classification"
     trained = f"{params['trainable']:,} of {params['total']:,} parameters trained"
     which = CUT[config["truncation"]]
     return f"""---
 base_model: {base}
-library_name: {library}
-pipeline_tag: text-classification
+library_name: {library.partition(",")[0]}
+pipeline_tag: {kind}
 model-index:
 - name: {task}-{config["method"]}
   results:
   - task:
-      type: text-classification
+      type: {kind}
     dataset:
       name: {task}
       type: {task}

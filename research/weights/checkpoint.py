@@ -18,6 +18,7 @@ from research.weights.name_map import Table, head_kind, to_flax, with_one_bias
 from research.weights.tables import TABLES
 
 NEW = ("encoder/pooler",)  # may be initialised randomly beside a new head: checkpoints of masked language models have no pooler
+READS = {"classifier": "texts", "tagger": "tokens"}  # kinds of heads whose classes are those of a task
 UNUSED = ("head", "encoder/pooler")  # tensors that a run may drop: a head for other labels; a pooler that the run's model does not have
 
 
@@ -86,17 +87,20 @@ class Checkpoint:
         """Return whether `load_into` replaces the parameter `name` when it is given `parts` ("encoder", "head") of the model."""
         return name in self._flax_tensors and name.split("/")[0] in parts
 
-    def load_into(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(
+        self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = (), kind: str = "classifier"
+    ) -> dict[str, Any]:
         """Return `params` with every leaf replaced by the checkpoint's tensor.
 
         `params` is {"encoder": ...}, perhaps with "head", of arrays or ShapeDtypeStructs. A head's classes are put in the order of
-        `labels`; `numbered` are the classes of a task that fixes their order. Raises InputError as `graft` does, and where the head has
-        other classes than the task.
+        `labels`; `numbered` are the classes of a task that fixes their order. Raises InputError as `graft` does, and where the head is not
+        of `kind` or has other classes than the task.
         """
         tensors, source = self.tensors(), str(self.folder)
         if "head" in params:
-            if self.kind == "tagger":
-                raise InputError(f"{source}: its head is for tokens, not for texts; leave out weights.head to begin with a new one")
+            if self.kind in READS and self.kind != kind:
+                what = f"its head is for {READS[self.kind]}, not for {READS[kind]}"
+                raise InputError(f"{source}: {what}; leave out weights.head to begin with a new one")
             tensors = classes.in_order(tensors, self.config, labels, numbered, source)
         unused = tuple(part for part in UNUSED if part not in params)
         return graft(params, tensors, allow_missing=() if "head" in params else NEW, allow_left_over=unused, source=source)
@@ -118,7 +122,9 @@ class RandomInit(Checkpoint):
     def provides(self, name: str, parts: Sequence[str]) -> bool:
         return False
 
-    def load_into(self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(
+        self, params: dict[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = (), kind: str = "classifier"
+    ) -> dict[str, Any]:
         return params
 
     def notes(self, config: Any, names: Iterable[str]) -> tuple[str, ...]:

@@ -57,7 +57,9 @@ class FromScratch:
         """Return False: no parameter is replaced as a whole, since words without a vector keep random rows."""
         return False
 
-    def load_into(self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = ()) -> dict[str, Any]:
+    def load_into(
+        self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = (), kind: str = "classifier"
+    ) -> dict[str, Any]:
         """Return `params` ({"encoder": ...}, random) with each word vector in the row of its word in the embedding table."""
         flat, first = flax.traverse_util.flatten_dict(params, sep="/"), len(vocabulary.SPECIAL)
         rows = [first + i for i, word in enumerate(self.words) if word in self.vectors]

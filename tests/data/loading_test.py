@@ -7,6 +7,7 @@ import pytest
 from research.data import loading
 from research.data.examples import Examples
 from research.tasks import catalog
+from research.tasks.base import WORD
 from research.tasks.classification import Classification
 from tests.runs import DATA
 
@@ -125,7 +126,10 @@ def test_the_demo_uses_the_label_names_of_the_task():
 def test_every_task_has_stand_in_data(name):
     task = catalog.get(name)
     data = loading.load(task, source="demo", train_examples=24, eval_examples=12)
-    assert len(data.task.classes) == (len(task.labels) or 6) and set(data.splits["train"].labels) == set(data.task.classes)
+    if task.outputs_per == WORD:
+        assert data.task.classes == ("O", "B-LONG", "I-LONG") and set(sum(data.splits["train"].labels, ())) == set(data.task.classes)
+    else:
+        assert len(data.task.classes) == (len(task.labels) or 6) and set(data.splits["train"].labels) == set(data.task.classes)
     assert all(len(texts) == len(task.texts) for texts in data.splits["train"].texts)
 
 

@@ -102,6 +102,6 @@ def test_the_column_of_labels_holds_places_in_the_list_of_classes():
 
 def test_predictions_name_the_likeliest_label_and_every_probability():
     binary = Classification("binary", labels=("neg", "pos"))
-    one, two = binary.decode({"logits": np.array([[0.0, np.log(3.0)], [1000.0, 0.0]])})
+    one, two = binary.decode({"logits": np.array([[0.0, np.log(3.0)], [1000.0, 0.0]])}, [("a",), ("b",)])
     assert one == {"prediction": "pos", "probabilities": {"neg": 0.25, "pos": 0.75}}
     assert two == {"prediction": "neg", "probabilities": {"neg": 1.0, "pos": 0.0}}

@@ -51,7 +51,7 @@ def _correct(path: Path, changed: int) -> tuple[int, np.ndarray]:
     try:
         with path.open(encoding="utf8") as lines:  # splitlines would also split at other line separators inside the texts
             rows = [json.loads(line) for line in lines]
-        examples = hash(tuple((row["id"], row["label"]) for row in rows))
+        examples = hash(tuple((row["id"], json.dumps(row["label"])) for row in rows))
         return examples, np.array([row["prediction"] == row["label"] for row in rows])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not JSON lines with id, label and prediction; remove {path.parents[1]} and run again") from None

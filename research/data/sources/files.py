@@ -1,10 +1,12 @@
-"""Reading of examples from the user's files: tables (.tsv), JSON lines (.jsonl) and plain lines (.txt), each also gzipped.
+"""Reading of examples from the user's files: tables (.tsv), JSON lines (.jsonl), CoNLL columns (.conll) and plain lines (.txt), each
+also gzipped.
 
 Lines end only at LF (or CR LF) and fields at TAB, without quoting, because texts may contain quotes and characters such as U+0085 that
 other readers treat as line breaks.
 """
 
 import contextlib
+import functools
 import gzip
 import json
 import sys
@@ -14,10 +16,12 @@ from pathlib import Path
 
 from research import storage
 from research.data.examples import SPLITS, Examples, Raw, rows
+from research.data.sources import conll
 from research.errors import InputError, nearest
-from research.tasks.base import Task
+from research.tasks.base import WORD, Label, Task
 
 TABLES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
+TAGGED = (".conll", ".conll.gz", ".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # files of tagged words; .txt has CoNLL columns too
 NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 """File names allowed for each split, without the ending."""
 
@@ -29,11 +33,12 @@ def read_folder(task: Task, path: str) -> Raw:
     folder = Path(path)
     if not path or not folder.is_dir():
         raise InputError(f"data.path is {path!r}, not a folder; give one with train and test files by --config.data.path=FOLDER")
-    files = {split: file for split in SPLITS if (file := _file(folder, split))}
+    endings = TAGGED if task.outputs_per == WORD else TABLES
+    files = {split: file for split in SPLITS if (file := _file(folder, split, endings))}
     splits = {split: _split(split, file, task) for split, file in files.items()}
     unread = sorted(file.name for file in folder.iterdir() if file.is_file() and file not in files.values())
     visible = tuple(name for name in unread if not name.startswith("."))
-    return Raw(splits, lambda split, row: _place(files[split], row), f"files:{folder.resolve()}", visible)
+    return Raw(splits, lambda split, row: _place(files[split], row, task), f"files:{folder.resolve()}", visible)
 
 
 def check_text(text: object, place: str) -> None:
@@ -58,34 +63,50 @@ def _shown(value: object) -> str:
     return {list: "a list", dict: "an object"}.get(type(value)) or json.dumps(value)[:40]
 
 
-def _file(folder: Path, split: str) -> Path | None:
+def _file(folder: Path, split: str, endings: Sequence[str]) -> Path | None:
     """Return the file of a split, None for a missing dev split. Raise InputError for another missing split, and for several files."""
-    matches = [file for name in NAMES[split] for ending in TABLES if (file := folder / f"{name}{ending}").is_file()]
+    matches = [file for name in NAMES[split] for ending in endings if (file := folder / f"{name}{ending}").is_file()]
     if len(matches) > 1:
         raise InputError(f"{folder}: several files for the {split} split: {' and '.join(file.name for file in matches)}; keep one")
     if not matches and split != "dev":
         names = sorted(file.name for file in folder.iterdir())
         listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-        raise InputError(f"{folder}: no {split} split ({', '.join(split + ending for ending in TABLES)}); files: {listed or 'none'}")
+        raise InputError(f"{folder}: no {split} split ({', '.join(split + ending for ending in endings)}); files: {listed or 'none'}")
     return matches[0] if matches else None
 
 
 def _split(split: str, file: Path, task: Task) -> Examples:
-    table = list(PARSERS[kind(file.name)](lines(str(file), file), str(file), (*task.texts, task.label)))
+    ending = kind(file.name)
+    parser = conll.parse if ending == ".txt" else PARSERS[ending]
+    table = list(parser(lines(str(file), file), str(file), (*task.texts, task.label)))
+    if task.outputs_per == WORD:
+        table = [conll.joined(fields, *task.texts, task.label, _place(file, row, task)) for row, fields in enumerate(table)]
     texts = [tuple(fields[text] for text in task.texts) for fields in table]
-    return rows(split, texts, [read_label(fields[task.label], _place(file, row)) for row, fields in enumerate(table)])
+    return rows(split, texts, [read_label(fields[task.label], _place(file, row, task)) for row, fields in enumerate(table)])
 
 
-def read_label(label: object, place: str) -> str:
-    """Return a label as text, unchanged. Raise InputError, naming the place, if it is neither a string nor an integer."""
+def read_label(label: object, place: str) -> Label:
+    """Return a label as text, unchanged. Raise InputError, naming the place, if it is neither a string nor an integer.
+
+    A tuple, the labels of the words of a text, is returned as it is."""
+    if isinstance(label, tuple):
+        return label
     if isinstance(label, bool) or not isinstance(label, str | int):
         raise InputError(f"{place}: the label is {_shown(label)}, not a string")
     check_unicode(str(label), place, "label")
     return str(label)
 
 
-def _place(file: Path, row: int) -> str:
+def _place(file: Path, row: int, task: Task) -> str:
+    if task.outputs_per == WORD and kind(file.name) != ".jsonl":
+        return f"{file}:{_sentence_lines(file, file.stat().st_mtime_ns)[row]}"
     return f"{file}:{row + FIRST_LINE[kind(file.name)]}"
+
+
+@functools.lru_cache(maxsize=len(SPLITS))
+def _sentence_lines(file: Path, changed: int) -> list[int]:
+    """Return the number of the first line of each sentence of a file of CoNLL columns; `changed` is when the file was modified."""
+    return [number for number, _ in conll.sentences(lines(str(file), file), str(file))]
 
 
 def kind(name: str) -> str:
@@ -156,6 +177,6 @@ def _parse_jsonl(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iter
         yield fields
 
 
-PARSERS = {".tsv": _parse_tsv, ".jsonl": _parse_jsonl}
-FIRST_LINE = {".tsv": 2, ".jsonl": 1, ".txt": 1}
-"""Line number of row 0."""
+PARSERS = {".tsv": _parse_tsv, ".jsonl": _parse_jsonl, ".conll": conll.parse}
+FIRST_LINE = {".tsv": 2, ".jsonl": 1, ".txt": 1, ".conll": 1}
+"""Line number of row 0. Row 0 of .conll may stand further below."""
