@@ -93,7 +93,7 @@ def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, f
         if form == "peft":
             _delta(folder, model, checkpoint, params)
         else:
-            _whole(folder, model, checkpoint, _merged(model, params), form)
+            _write_model(folder, model, checkpoint, _merged(model, params), form)
         huggingface.check_tokenizer(folder, model.tokenizer, _texts(model))
     return form
 
@@ -107,7 +107,7 @@ def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
 
-def _whole(
+def _write_model(
     folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface"
 ) -> None:
     task = model.task

@@ -62,8 +62,8 @@ def test_merge_refuses_trees_with_a_common_leaf():
 
 
 def test_map_named_passes_full_names_and_keeps_the_structure():
-    got = tree.map_named(lambda name, leaf: (name, leaf.shape), params())
-    assert got == {
+    actual = tree.map_named(lambda name, leaf: (name, leaf.shape), params())
+    assert actual == {
         "head": {"kernel": ("head/kernel", (2, 3)), "bias": ("head/bias", (3,))},
         "encoder": {"layer_0": {"kernel": ("encoder/layer_0/kernel", (4,))}},
     }

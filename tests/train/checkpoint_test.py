@@ -1,4 +1,4 @@
-"""What is saved comes back to the bit, whatever the tree, and only into the tree it was saved from."""
+"""Test that checkpoints restore any tree to the bit, and only into the tree that was saved."""
 
 import gc
 
@@ -38,9 +38,9 @@ def saved(tmp_path):
 
 def test_a_state_comes_back_as_it_was(saved):
     latest, state = Checkpoints(saved, "latest"), state_of(some())
-    found = latest.restore(init_state(jax.tree.map(jnp.zeros_like, state.trainable), TX))
-    assert jax.tree.structure(found) == jax.tree.structure(state)
-    for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
+    restored = latest.restore(init_state(jax.tree.map(jnp.zeros_like, state.trainable), TX))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for new, old in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         assert new.dtype == old.dtype and new.shape == old.shape and np.array_equal(new, old)
     assert (latest.step, latest.data(), latest.meta()) == (7, {"epoch": 1, "batch": 2}, {"score": 0.5})
 
@@ -69,9 +69,9 @@ def test_small_arrays_are_saved_together_where_only_we_read_them(saved):
 
 
 def test_what_a_run_keeps_is_read_by_name_with_orbax_alone(saved):
-    found = ocp.StandardCheckpointer().restore(saved / "best" / "7" / "trainable")
-    assert jax.tree.structure(found) == jax.tree.structure(some())
-    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(some()), strict=True))
+    restored = ocp.StandardCheckpointer().restore(saved / "best" / "7" / "trainable")
+    assert jax.tree.structure(restored) == jax.tree.structure(some())
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(some()), strict=True))
 
 
 def damaged(data: bytes) -> list[bytes]:
