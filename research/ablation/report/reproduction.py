@@ -26,12 +26,12 @@ STAND_INS = ("model", "weights.source", "weights.sha256", "task", "data.source",
 SAME_DATA = ("tfds", "files")
 NOTE = """
 Numbers are in percent, in the paper's metric (an error rate stays an error rate): mean ± standard deviation, number of runs n, Student's
-95% interval of their mean. "Measured - paper" is the difference with its 95% interval by Welch's test. If the paper gives no standard
-deviation, that of the runs is used for both; if it gives no number of runs, n is taken to be 1. within: the whole interval is inside ±
-{margin:g} points. above, below: the interval excludes 0. underpowered: neither. Intervals are cut at the ends of the scale, 0 and 100.
-failed, not run: there is no result. not comparable: the runs' config differs from the paper's. shape only: stand-in model or data, not a
-reproduction. waiting: cannot be run yet. There is no correction for multiple comparisons: of twenty cells that do reproduce the paper, one
-is expected to be above or below.
+95% interval of their mean. "Measured - paper" is the difference with its 95% interval by Welch's test. If the paper gives no deviation,
+that of the runs counts for both; if it gives no number of runs, n is 1. within: the interval is inside ± {margin:g} points. above,
+below: the interval excludes 0. underpowered: neither. Intervals are cut at the ends of the scale, 0 and 100. failed, not run: there is no
+result. not comparable: the runs' config differs from the paper's. shape only: stand-in model or data, not a reproduction. waiting: cannot
+be run yet. There is no correction for multiple comparisons: of twenty cells that do reproduce the paper, one is expected to be above or
+below.
 """
 
 
