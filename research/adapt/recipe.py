@@ -13,7 +13,7 @@ from research.errors import InputError
 from research.params import plan as plans
 from research.params import rules
 from research.params.plan import FROZEN, Plan, Rules, Treatment
-from research.params.tree import Tree, flatten
+from research.params.tree import Tree, below, flatten
 
 HEAD = {"head": ("head", Treatment())}  # the head always trains, whatever the method
 Decided = dict[str, tuple[str, Treatment]]  # parameter name -> (name of the deciding rule, treatment)
@@ -106,7 +106,7 @@ class Recipe:
         """
         leaves = flatten(shapes)
         freeze_config = {f"freeze {pattern}": (pattern, FROZEN) for word in freeze.split(",") if (pattern := word.strip())}
-        encoder = {name.removeprefix("encoder/"): leaf for name, leaf in leaves.items() if name.startswith("encoder/")}
+        encoder = below(leaves, "encoder")
         rules_of_parts = [_phase_rules(part, encoder) for part in self.parts]
         _check_phases(self.name, self.parts)
         readers = {part.name for part in self.parts if part.reader}

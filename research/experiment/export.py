@@ -18,7 +18,7 @@ from research.errors import InputError, nearest
 from research.layers.precision import Precision
 from research.models import families
 from research.models.heads import Style
-from research.params.tree import flatten, merge, unflatten
+from research.params.tree import below, flatten, merge, unflatten
 from research.weights import card, hub, huggingface, peft, sentence
 from research.weights.tables import TABLES
 
@@ -100,9 +100,9 @@ def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, f
 
 def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the flat parameters of encoder and head, with the deltas merged into the encoder, the innermost delta first."""
-    encoder = _subtree("encoder/", params)
+    encoder = below(params, "encoder")
     for delta in reversed(model.recipe.deltas):
-        encoder = delta.merged(_subtree(f"delta/{delta.name}/", params), encoder)
+        encoder = delta.merged(below(params, f"delta/{delta.name}"), encoder)
     head = {name: leaf for name, leaf in params.items() if name.startswith("head/")}
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
@@ -131,7 +131,7 @@ def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, pa
         what = f"{further[0]} trains too" if further else f"there are {len(deltas)} deltas"
         raise InputError(f"method={model.config.method}: peft's format is for one delta and a head, but {what}; use --format=huggingface")
     (delta,), shape = deltas, model.encoder.config
-    delta_params, head = _subtree(f"delta/{delta.name}/", params), _subtree("head/", params)
+    delta_params, head = below(params, f"delta/{delta.name}"), below(params, "head")
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
     peft.write(folder, delta.name, model.config[delta.name].to_dict(), delta_params, head, checkpoint.table, shape, base)
@@ -143,10 +143,6 @@ def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, pa
     }
     batch = _batch(model)
     _compare(model, batch, _logits(dataclasses.replace(model, trainable=unflatten(loaded)), batch))
-
-
-def _subtree(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
 
 
 def _texts(model: AdaptedModel) -> tuple[str, ...]:

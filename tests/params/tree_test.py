@@ -50,6 +50,14 @@ def test_merge_undoes_split_for_any_names(params, data):
     assert not chosen or not same(others, params)
 
 
+def test_leaves_below_a_subtree_are_selected_by_full_components():
+    flat = tree.flatten(params() | {"header": {"bias": np.ones(1)}})
+    assert list(tree.below(flat, "head")) == ["bias", "kernel"] and list(tree.below(flat, "encoder/layer_0")) == ["kernel"]
+    assert tree.below(flat, "head")["bias"] is flat["head/bias"] and tree.below(flat, "hea") == {}
+    assert [name for name in flat if tree.is_below(name, ("head", "encoder/layer"))] == ["head/bias", "head/kernel"]
+    assert tree.is_below("head", ["head"]) and not tree.is_below("head/bias", ())
+
+
 def test_split_refuses_a_name_that_is_not_a_leaf():
     for name in ("head/kernal", "head", "encoder/layer_0"):
         with pytest.raises(KeyError, match=name):

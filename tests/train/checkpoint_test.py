@@ -71,6 +71,13 @@ def test_a_state_without_a_recorded_structure_is_refused(tmp_path, monkeypatch):
         Checkpoints(tmp_path, "latest").restore(state_of(some()))
 
 
+def test_a_state_without_optimizer_arrays_comes_back(tmp_path):
+    state = init_state(some(), optax.sgd(0.1))
+    Checkpoints(tmp_path, "latest").save(state, {}, {})
+    restored = Checkpoints(tmp_path, "latest").restore(state)
+    assert jax.tree.structure(restored) == jax.tree.structure(state) and not jax.tree.leaves(restored.opt_state)
+
+
 def test_what_a_run_keeps_is_read_by_name_with_orbax_alone(saved):
     restored = ocp.StandardCheckpointer().restore(saved / "best" / "7" / "trainable")
     assert jax.tree.structure(restored) == jax.tree.structure(some())
