@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,16 @@ def _is_sealed(path: Path, size: int, chunk: int = 1 << 22) -> bool:
         for begin in range(0, size, chunk):
             sha.update(file.read(min(chunk, size - begin)))
         return file.read() == sha.digest()
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """Return the sha256 (hex) of the contents of files, one after the other."""
+    sha = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def test_a_method_is_a_function_with_a_docstring_and_a_line(tmp_path, monkeypatc
 
 @pytest.fixture
 def camembert(tmp_path, monkeypatch):
-    """A folder of a small CamemBERT, a family that is added by the README's two rows."""
+    """Return the folder of a small CamemBERT, a family that is added by the README's two rows."""
     real = {"FAMILIES": families.FAMILIES, "TABLES": tables.TABLES}
     follow(monkeypatch, MODEL, real, ROBERTA=tables.ROBERTA, dataclasses=dataclasses)
     folder = save(tmp_path / "camembert", "roberta", classifier("roberta"), model_type="camembert")

@@ -25,7 +25,7 @@ TABLE = "encoder/embeddings/word/embedding"
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """A program that was compiled once is not compiled again in this module."""
+    """Share compiled programs among the tests of this module."""
     with pytest.MonkeyPatch.context() as patch, runs.compile_quickly(patch, str(tmp_path_factory.mktemp("compiled"))):
         yield
 
@@ -40,7 +40,7 @@ def run(workdir, name, **changes):
 
 @pytest.fixture
 def glove(tmp_path):
-    """A file of vectors [16] for three words of the demo, one of them not in it, and a word that it does not have."""
+    """Write a file of vectors [16] for two words of the demo and one other word. Return its path and the demo's words."""
     words = experiments.plan_of(config("textcnn")).model.words
     path = tmp_path / "glove.txt.gz"
     rows = {words[0]: np.full(16, 0.5), words[3]: np.arange(16), "xyzzy": np.ones(16)}
@@ -57,9 +57,9 @@ def test_a_run_is_trained_then_evaluated_then_used_without_its_training_texts(na
     monkeypatch.setattr(experiments, "load_data", None)  # there is nothing to read
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     (tmp_path / "texts.txt").write_text("".join(f"{row['text']}\n" for row in rows))
-    said = list(modes.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt")))
-    assert [row["prediction"] for row in said] == [row["prediction"] for row in rows]
-    for one, other in zip(said, rows, strict=True):
+    predictions = list(modes.predict(config(name), tmp_path / "run", str(tmp_path / "texts.txt")))
+    assert [row["prediction"] for row in predictions] == [row["prediction"] for row in rows]
+    for one, other in zip(predictions, rows, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
@@ -73,27 +73,27 @@ def test_its_words_are_those_of_the_training_texts_that_are_used():
 
 
 def test_what_chance_decides_depends_on_neither_method_nor_vectors(glove):
-    plain = experiments.build(config("textcnn"))
+    reference = experiments.build(config("textcnn"))
     for changes in ({"method": "linear_probe"}, {"weights__source": str(glove[0])}):
         other = experiments.build(config("textcnn", **changes))
-        assert digest(plain.model.trainable["head"]) == digest(other.model.trainable["head"])
-        for a, b in zip(plain.train.epoch(1), other.train.epoch(1), strict=True):
+        assert digest(reference.model.trainable["head"]) == digest(other.model.trainable["head"])
+        for a, b in zip(reference.train.epoch(1), other.train.epoch(1), strict=True):
             assert np.array_equal(a["examples"], b["examples"])
 
 
 def test_vectors_stand_in_the_rows_of_their_words_and_the_others_begin_random(glove):
     path, words = glove
-    plain, model = (experiments.build(config("textcnn", **c)).model for c in ({}, {"weights__source": str(path)}))
-    before, after = (np.asarray(flatten(m.trainable)[TABLE]) for m in (plain, model))
+    without_vectors, model = (experiments.build(config("textcnn", **c)).model for c in ({}, {"weights__source": str(path)}))
+    before, after = (np.asarray(flatten(m.trainable)[TABLE]) for m in (without_vectors, model))
     np.testing.assert_array_equal(after[3], np.full(16, 0.5))
     np.testing.assert_array_equal(after[6], np.arange(16))
     assert np.array_equal(np.delete(after, (3, 6), 0), np.delete(before, (3, 6), 0))
     assert np.abs(before).max() <= 0.25 and before.std() > 0.1
-    assert f"word vectors: 2 of {len(words):,} words" in summary.summary(model) and "word vectors" not in summary.summary(plain)
-    assert len(model.weights_sha256) == 64 and not plain.weights_sha256
+    assert f"word vectors: 2 of {len(words):,} words" in summary.summary(model) and "word vectors" not in summary.summary(without_vectors)
+    assert len(model.weights_sha256) == 64 and not without_vectors.weights_sha256
 
 
-def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
+def test_a_run_with_frozen_vectors_is_refused_other_vectors(glove, tmp_path):
     path, _ = glove
     changes = {"method": "embeddings_frozen", "weights__source": str(path)}
     result = run(tmp_path / "run", "textcnn", **changes)
@@ -105,7 +105,7 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "fragments"),
     [
         ({"weights__source": "no/such.txt"}, ["'no/such.txt'", "model=textcnn", "word vectors"]),
         ({"weights__sha256": "0" * 64}, ["expected 000"]),
@@ -118,10 +118,10 @@ def test_a_run_with_frozen_vectors_is_theirs_alone(glove, tmp_path):
         ({"weights__source": "bilstm", "model": "tiny"}, ["bilstm", "trained from scratch"]),
     ],
 )
-def test_what_cannot_be_is_one_line(changes, said):
+def test_what_cannot_be_is_one_line(changes, fragments):
     with pytest.raises(InputError) as error:
         experiments.plan_of(config("textcnn", **changes))
-    assert all(word in str(error.value) for word in said) and "\n" not in str(error.value), error.value
+    assert all(word in str(error.value) for word in fragments) and "\n" not in str(error.value), error.value
 
 
 def test_a_file_without_a_known_word_and_one_of_another_digest_are_refused(glove, tmp_path):
@@ -136,13 +136,13 @@ def test_a_file_without_a_known_word_and_one_of_another_digest_are_refused(glove
 
 def losses(name, steps=6, **changes):
     e = experiments.build(config(name, total_steps=steps, precision="float32", warmup_percent=0.0, **changes))
-    state, step, found = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
+    state, step, values = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
     for _, batch in zip(range(steps), e.train.stream(), strict=False):
-        state, totals = step(
+        state, stats = step(
             state, e.model.device_constants, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step))
         )
-        found.append(float(totals["loss"] / totals["weight"]))
-    return np.array(found)
+        values.append(float(stats["loss"] / stats["weight"]))
+    return np.array(values)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_stages_open_one_after_the_other(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_freezing_the_words_saves_is_predicted(name):
-    """By arithmetic as XLA counts it, of products: the table is small beside them."""
+    """Compare the predicted FLOPs with XLA's count, which has only products: the table is small beside them."""
     sizes = {"bilstm__embedding": 64, "bilstm__size": 64, "textcnn__embedding": 64, "textcnn__filters": 64}
     counted, predicted = {}, {}
     for method in ("full", "embeddings_frozen"):

@@ -1,4 +1,4 @@
-"""The benchmarks' harness: what it says of itself, its table, its page, its workers. What it measures is not measured here."""
+"""Test the harness of the benchmarks: its help, its table, its page, its workers. No benchmark is measured here."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def page(**rows):
 
 
 def worker(body):
-    """A worker whose `serve` is called with `body`, an expression in k."""
+    """Return a worker whose `serve` is called with `body`, an expression in k."""
     return Worker(
         "toy", [sys.executable, "-c", f"from tests.benchmarks.protocol import serve\nserve(lambda k: {body})"], runs.environment()
     )
@@ -51,20 +51,20 @@ def test_mistakes_are_one_line(tmp_path):
 
 
 def test_what_saving_memory_costs_is_beside_the_first_setting():
-    found = {"plain": answers(8, 12, 10, memory=2**31), "remat": answers(12, 16, 14, memory=2**30)}
-    assert memory.lines(found)[2:] == [
+    measured = {"plain": answers(8, 12, 10, memory=2**31), "remat": answers(12, 16, 14, memory=2**30)}
+    assert memory.lines(measured)[2:] == [
         "| plain | 2.50 (2.00-3.00) | 1.00 | 2,048 MiB | 1.00 |",
         "| remat | 3.50 (3.00-4.00) | 1.40 | 1,024 MiB | 0.50 |",
     ]
 
 
 def test_what_freezing_saves_is_beside_the_first_depth():
-    found = [
+    measurements = [
         ("everything", 4e9, 4.1e9, [2.0, 4.0, 3.0]),
         ("half", 2e9, 2.55e9, [3.9, 3.9, 3.9]),
         ("the head", 1e9, 1e9, [0.75, 1.5, 0.9]),
     ]
-    assert freezing.rows("model", found) == [
+    assert freezing.rows("model", measurements) == [
         "| model | everything | 4.0 | 4.1 | 1.025 | 1.000 | 3.000 (2.000) | 1.000 | 3.000 | 1.00 (1.00) |",
         "| model | half | 2.0 | 2.5 | 1.275 | 0.500 | 3.900 (3.900) | 1.300 | 1.950 | 2.00 (2.84) |",
         "| model | the head | 1.0 | 1.0 | 1.000 | 0.250 | 0.900 (0.750) | 0.300 | 0.900 | 1.00 (1.00) |",
@@ -79,7 +79,7 @@ def test_a_row_has_medians_ranges_and_the_ratio_of_neighbouring_rounds():
     )
 
 
-def test_for_a_rate_more_is_better_and_the_ratio_still_says_how_much_faster_ours_is():
+def test_for_a_rate_more_is_better_and_the_ratio_still_says_how_much_faster_flax_is():
     line = results.row("epoch", "examples/s", answers(2, work=4000), answers(4, work=4000), "2020-02-02")
     assert line.startswith("| epoch | 2,000 examples/s | 1,000 examples/s | 2.00 |")
 
@@ -107,9 +107,9 @@ def test_rows_of_another_table_or_machine_are_not_mixed_with_new_ones(tmp_path):
         results.check_conditions(page(), FACTS | {"machine": "a processor, 4 cores"})
     path = tmp_path / "RESULTS.md"
     path.write_text(page(train="| train | 1 |"))
-    assert list(compare.kept(path, FACTS)) == ["train"]
+    assert list(compare.rows_of_page(path, FACTS)) == ["train"]
     with pytest.raises(ValueError, match="RESULTS.md: its rows were measured under another versions"):
-        compare.kept(path, FACTS | {"versions": "jax 2.0"})
+        compare.rows_of_page(path, FACTS | {"versions": "jax 2.0"})
 
 
 @pytest.mark.parametrize("workload", workloads.WORKLOADS.values(), ids=list(workloads.WORKLOADS))

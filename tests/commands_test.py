@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def finished(workdir, *flags: str) -> dict:
-    """The result of a training that the command brought to its end."""
+    """Return the result of a training run after the command has ended."""
     runs.main(*flags, f"--workdir={workdir}")
     result = json.loads((workdir / "result.json").read_text())
     assert result["status"] == "finished" and len(result["environment"]["devices"]) == 1

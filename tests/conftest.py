@@ -40,19 +40,19 @@ hypothesis.settings.load_profile("quick")
 
 
 def pytest_configure(config):
-    """Chooses the number of devices, before any program runs on them."""
+    """Set the number of devices, before any program runs on them."""
     several = re.search(r"(?<!not )\bdevices\b", config.option.markexpr)
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={8 if several else 1}"
 
 
 def pytest_collection_modifyitems(items):
-    """What trains on real data for many minutes comes first: begun last, it would leave the other core idle."""
+    """Sort tests that train on real data for many minutes first: started last, they would leave the other core idle."""
     items.sort(key=lambda item: not {"slow", "data"} <= {mark.name for mark in item.iter_markers()})
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Derived files of the tests, and of programs they start, go to a folder that is new for each session.
+def private_cache(tmp_path_factory):
+    """Set the cache of the tests, and of programs they start, to a folder that is new for each session.
 
     Only compiled programs are shared by workers, child processes and later sessions: compiling is most of the tests' time.
     """
@@ -63,7 +63,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
-    """Reaching for anything but this machine fails the test, loudly: it is no OSError, so nothing takes it for a bad line."""
+    """Fail a test that connects to another machine: with a RuntimeError, which no code under test takes for a network error."""
 
     def guarded(name):
         real = getattr(socket.socket, name)

@@ -1,4 +1,4 @@
-"""The command line: what it prints, how it ends, and how fast it says no."""
+"""Test the command line: its output, its exit code, and that errors come quickly."""
 
 import json
 import time
@@ -8,8 +8,8 @@ import pytest
 from tests import runs
 
 
-def said(*flags: str) -> str:
-    """The one line that a command with bad input ends in, after checking that it is one, with exit code 2 and no traceback."""
+def error_line(*flags: str) -> str:
+    """Return the error line of a command with bad input. Check that it is one line, with exit code 2 and no traceback."""
     done = runs.main(*flags, check=False)
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2, done.stderr
@@ -41,12 +41,12 @@ def test_help_is_quick_and_shows_the_flags():
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_that_names_it(flags, words):
-    line = said(*flags)
+    line = error_line(*flags)
     assert all(word in line for word in words), line
 
 
 def test_bad_input_found_later_is_one_line_too(tmp_path):
-    line = said("--config=configs/sst2.py:smoke", "--config.data.source=files", f"--workdir={tmp_path / 'run'}")
+    line = error_line("--config=configs/sst2.py:smoke", "--config.data.source=files", f"--workdir={tmp_path / 'run'}")
     assert "--config.data.path" in line
 
 

@@ -52,7 +52,7 @@ def run(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A function from a training command to the workdir of its smoke run, each run once."""
+    """Return a function from a training command to the workdir of its smoke run. Each command runs once."""
 
     @functools.cache
     def of(command: str):

@@ -31,7 +31,7 @@ DATA = Path(os.environ.get("RESEARCH_DATA") or ROOT.parent / "shared" / "data")
 
 
 def config(name: str = "imdb", arg: str = "smoke", **changes):
-    """The config of configs/NAME.py:ARG with fields changed; a double underscore stands for a dot."""
+    """Return the config of configs/NAME.py:ARG with fields changed; a double underscore stands for a dot."""
     c = importlib.import_module(f"configs.{name}").get_config(arg)
     c.lock()
     changes.setdefault("parallel", "jit")  # a few tests see eight devices
@@ -45,13 +45,13 @@ def build_model(config, labels: tuple[str, ...], words: tuple[str, ...] = ()) ->
 
 @functools.cache
 def _tiny() -> tuple[tuple[str, ...], Tree]:
-    """The stages of the tiny model, and the shapes of its parameters and of a head's."""
+    """Return the stages of the tiny model, and the shapes of its parameters and of a head's."""
     model = build_model(config(), ("neg", "pos"))
     return model.encoder.stages, jax.eval_shape(merge, model.trainable, model.frozen)
 
 
 def plan(method: str, **changes) -> Plan:
-    """The plan of a method for the tiny model, by the way of a run but without computing anything."""
+    """Return the plan of a method for the tiny model, made as in a run but without computing anything."""
     c, (stages, shapes) = config(method=method, **{"precision": "float32"} | changes), _tiny()
     recipe = methods.recipe(stages, c)
     with_deltas = functools.partial(initialize._with_deltas, recipe)
@@ -60,9 +60,9 @@ def plan(method: str, **changes) -> Plan:
 
 @contextlib.contextmanager
 def compile_quickly(patch, folder: str) -> Iterator[None]:
-    """Within it, the programs of steps are compiled with little optimisation, and all that is compiled is kept in `folder`."""
-    plain = jax.stages.Lowered.compile
-    patch.setattr(jax.stages.Lowered, "compile", lambda lowered: plain(lowered, {"xla_backend_optimization_level": 0}))
+    """Compile the programs of steps inside the context with little optimisation, and cache all compiled programs in `folder`."""
+    original = jax.stages.Lowered.compile
+    patch.setattr(jax.stages.Lowered, "compile", lambda lowered: original(lowered, {"xla_backend_optimization_level": 0}))
     new = {"jax_compilation_cache_dir": folder, "jax_persistent_cache_min_compile_time_secs": 0.3}
     before = {name: getattr(jax.config, name) for name in new}
     for name, value in new.items():
@@ -73,17 +73,17 @@ def compile_quickly(patch, folder: str) -> Iterator[None]:
 
 
 def command(*flags: str) -> list[str]:
-    """The command line of a run."""
+    """Return the command line of a run."""
     return [sys.executable, "-m", "research.main", *flags]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """The environment of a run on that many virtual CPU devices."""
+    """Return the environment of a run on that many virtual CPU devices."""
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
 
 
 def start(*flags: str, devices: int = 1, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs `python -m research.main` with the flags to its end."""
+    """Run `python -m research.main` with the flags to its end."""
     done = subprocess.run(command(*flags), env=environment(devices), cwd=ROOT, input=stdin, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     return done

@@ -1,4 +1,4 @@
-"""Which room may import which, what nothing may import, and how long a file may be: read from the source."""
+"""Test the structure of the source: which room imports which, imports that are forbidden, and the length of files."""
 
 import ast
 import re
@@ -16,25 +16,25 @@ ROOMS += "experiment listing cli ablation main configs".split()
 
 
 def imports(source: str) -> set[str]:
-    """Full names of all that a file imports, anywhere in it: `from a import b` counts as a.b."""
-    found = set()
+    """Return the full names of all that a file imports, anywhere in it: `from a import b` counts as a.b."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def room(name: str) -> str:
-    """The room of a full name of ours: `research.data.batches.Batches` is in data; "" for what is not ours."""
+    """Return the room of a full name: `research.data.batches.Batches` is in data; "" for other packages."""
     top, _, rest = name.partition(".")
     return top if top == "configs" else rest.partition(".")[0] if top == "research" else ""
 
 
 def upward(file: str, source: str) -> list[str]:
-    """Imports of a file from rooms that do not stand below its own."""
+    """Return the imports of a file from rooms that do not stand below its room."""
     if file == "research/__init__.py":
         return []
     here = ROOMS.index("configs" if file.startswith("configs/") else file.removeprefix("research/").removesuffix(".py").partition("/")[0])
@@ -65,8 +65,8 @@ def test_data_and_models_know_nothing_of_each_other():
 
 def test_nothing_needs_torch_or_tensorflow_or_what_only_tests_have():
     banned = {"torch", "tensorflow", "sklearn", "pytest", "hypothesis", "tests"}
-    found = {f"{path.name}: {name}" for path in FILES for name in imports(path.read_text()) if name.partition(".")[0] in banned}
-    assert not found
+    offenders = {f"{path.name}: {name}" for path in FILES for name in imports(path.read_text()) if name.partition(".")[0] in banned}
+    assert not offenders
 
 
 def test_only_the_statistics_of_ablations_need_scipy():
@@ -75,10 +75,10 @@ def test_only_the_statistics_of_ablations_need_scipy():
 
 
 def test_nothing_that_may_run_inside_a_program_decomposes_matrices_or_transforms_signals():
-    """LAPACK and FFT calls inside a jitted program can deadlock on a CPU with one device. NumPy's, on the host, are not meant."""
+    """Check LAPACK and FFT calls, which inside a jitted program can deadlock on a CPU with one device. NumPy's are allowed."""
     calls = r"\b(?:jnp|lax|jsp|jax\.\w+|initializers)\.(?:linalg|fft|qr|svd|eigh?|cholesky|lu|orthogonal|delta_orthogonal)\b"
     assert re.search(calls, "nn.initializers.orthogonal()") and re.search(calls, "jnp.linalg.qr(x)")
-    assert not {path.name: found for path in FILES if (found := re.findall(calls, path.read_text())) and path.name != "lstm.py"}
+    assert not {path.name: matches for path in FILES if (matches := re.findall(calls, path.read_text())) and path.name != "lstm.py"}
     assert re.findall(calls, (ROOT / "research" / "layers" / "lstm.py").read_text()) == ["jnp.linalg"], "named in its docstring alone"
 
 
@@ -122,8 +122,8 @@ def test_the_tests_have_no_network():
 
 def test_models_have_never_heard_of_what_is_done_with_them():
     paths = [path for room in ("layers", "models") for path in sorted((ROOT / "research" / room).glob("*.py"))]
-    said = {path.name: re.findall(r"(?i)freez|frozen(?!=True)|\blora\b|\bpack", path.read_text()) for path in paths}
-    assert len(said) > 12 and not {name: words for name, words in said.items() if words}
+    mentions = {path.name: re.findall(r"(?i)freez|frozen(?!=True)|\blora\b|\bpack", path.read_text()) for path in paths}
+    assert len(mentions) > 12 and not {name: words for name, words in mentions.items() if words}
     assert re.findall(
         r"(?i)freez|\bpack",
         (ROOT / "research" / "adapt" / "adapted_model.py").read_text() + (ROOT / "research" / "data" / "batches.py").read_text(),

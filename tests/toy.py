@@ -32,7 +32,7 @@ def features(encoder, x):
 
 
 def loss_fn(trainable, frozen, part, key, rate=0.3):
-    """Dropout is decided by the key and the example, as in the models."""
+    """Return the loss; dropout depends on the key and the example, as in the models."""
     both = merge(trainable, frozen)
     x = features(both["encoder"], part["x"])
     if rate:
@@ -47,7 +47,7 @@ undropped = functools.partial(loss_fn, rate=0.0)
 
 
 def batches(count=5, empty=0.5):
-    """Batches in which the examples that are there crowd at the end, so that parts and devices have unequal numbers of them."""
+    """Return batches whose examples are all at the end, so that microbatches and devices have unequal numbers of them."""
     rng = np.random.default_rng(1)
     there = rng.random((count, ROWS)) >= empty * np.linspace(1.8, 0.2, ROWS)
     for i in range(count):
@@ -57,7 +57,7 @@ def batches(count=5, empty=0.5):
 
 
 def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
-    """What trains, what is frozen, and the transformation, made as a run makes them."""
+    """Return trainable and frozen parameters and the optimizer, made as a run makes them."""
     c = fields.override(fields.base("imdb", fields.words("")), {"optimizer": optimizer, "clip_norm": clip, "momentum": 0.0})
     c.weight_decay = 0.01 if optimizer == "adamw" else 0.0
     c.method = method
@@ -67,20 +67,20 @@ def setup(method="full", optimizer="adamw", rate=0.01, clip=1.0):
 
 @functools.cache
 def program(devices, parts, loss, options):
-    """A compiled step for one shape of batch, kept, for the tests' time goes into compiling."""
+    """Return a compiled step for one shape of batch, cached because the tests' time goes into compiling."""
     tx = setup(**dict(options))[2]
     return tx, Layout(devices).compile(functools.partial(train_step, gradient=jax.grad(loss, has_aux=True), tx=tx), donate=(0,))
 
 
 def run(devices=0, parts=1, loss=loss_fn, seed=0, data=None, **options):
-    """The state and the totals of all steps, through the same path as a run."""
+    """Return the last state and the stats of all steps, computed as in a run."""
     layout, (trainable, frozen, _) = Layout(devices), setup(**options)
     tx, step = program(devices, parts, loss, tuple(options.items()))
     state, frozen = layout.replicate(init_state(trainable, tx)), layout.replicate(frozen)
     key, seen = layout.replicate(jax.random.key_data(jax.random.key(seed))), []
     for batch in data or batches():
-        state, totals = step(state, frozen, split_microbatches(batch, parts, layout), key)
-        seen.append(jax.tree.map(np.asarray, layout.first(totals)))
+        state, stats = step(state, frozen, split_microbatches(batch, parts, layout), key)
+        seen.append(jax.tree.map(np.asarray, layout.first(stats)))
     assert step.compilations == 1
     return jax.tree.map(np.asarray, layout.first(state)), seen
 

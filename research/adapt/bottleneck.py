@@ -16,13 +16,9 @@ import jax.numpy as jnp
 from research.adapt.base import Delta, Interceptor, Method
 from research.adapt.targets import kernels, keys_of
 from research.errors import InputError
+from research.layers.activations import gelu
 
 DOWN = "mlp/down"  # the second layer of the feed-forward network; its output is added to the residual
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """Return x * Phi(x), exactly, as in BERT."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 @dataclasses.dataclass(frozen=True)

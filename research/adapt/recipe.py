@@ -13,7 +13,7 @@ from research.errors import InputError
 from research.params import plan as plans
 from research.params import rules
 from research.params.plan import FROZEN, Plan, Rules, Treatment
-from research.params.tree import Tree, flatten
+from research.params.tree import Tree, below, flatten
 
 HEAD = {"head": ("head", Treatment())}  # the head always trains, whatever the method
 Decided = dict[str, tuple[str, Treatment]]  # parameter name -> (name of the deciding rule, treatment)
@@ -111,16 +111,16 @@ class Recipe:
         """
         leaves = flatten(shapes)
         freeze_config = {f"freeze {pattern}": (pattern, FROZEN) for word in freeze.split(",") if (pattern := word.strip())}
-        encoder = {name.removeprefix("encoder/"): leaf for name, leaf in leaves.items() if name.startswith("encoder/")}
+        encoder = below(leaves, "encoder")
         rules_of_parts = [_phase_rules(part, encoder) for part in self.parts]
         _check_phases(self.name, self.parts)
         readers = {part.name for part in self.parts if part.reader}
         decide = functools.partial(_decide, self.name, freeze_config, leaves, readers)
         phases = [
-            {part.name: of_part[min(number, len(of_part) - 1)] for part, of_part in zip(self.parts, rules_of_parts, strict=True) if of_part}
+            {part.name: r[min(number, len(r) - 1)] for part, r in zip(self.parts, rules_of_parts, strict=True) if r}
             for number in range(max(map(len, rules_of_parts)))
         ] or [{}]
-        plan = plans.of_fates(leaves, [self._scale_rates(decide(phase)) for phase in phases], {**no_decay, **self.no_decay_pattern})
+        plan = plans.of_treatments(leaves, [self._scale_rates(decide(phase)) for phase in phases], {**no_decay, **self.no_decay_pattern})
         self._check_reader(plan)
         self._check_effect(phases, decide)
         if any(r.anchored for r in self.hooks) and not any(name.startswith("encoder/") for name in plan.trained):
@@ -155,7 +155,7 @@ class Recipe:
         """Raise InputError for a method that has no effect when joined with the others. `phases`: method -> rules, for each phase."""
 
         def trained(without: str = "") -> list[set[str]]:
-            by_phase = [decide({name: of_part for name, of_part in phase.items() if name != without}) for phase in phases]
+            by_phase = [decide({name: phase[name] for name in phase if name != without}) for phase in phases]
             return [{n for n, (_, treatment) in decided.items() if treatment.trained and not n.startswith("head/")} for decided in by_phase]
 
         trained_by_all = trained()

@@ -10,7 +10,7 @@ from research.errors import InputError, nearest
 
 
 class MethodRow(Protocol):
-    """What a config takes from the row of a method."""
+    """The part of a method's row that a config needs."""
 
     rate: float
     modifies: bool

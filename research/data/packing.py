@@ -25,12 +25,12 @@ def deal_evenly(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) 
     count = len(lengths) // batch_size
     rest, order = order[count * batch_size :], order[: count * batch_size]
     order = order[np.argsort(-lengths[order], kind="stable")]
-    totals, strata = np.zeros(count, np.int64), []
+    tokens_per_batch, strata = np.zeros(count, np.int64), []
     for stratum in order.reshape(batch_size, count):
-        emptiest_first = np.lexsort((rng.random(count), totals))
+        emptiest_first = np.lexsort((rng.random(count), tokens_per_batch))
         dealt = np.empty_like(stratum)
         dealt[emptiest_first] = stratum
-        totals += lengths[dealt]
+        tokens_per_batch += lengths[dealt]
         strata.append(dealt)
     batches = list(np.stack(strata, axis=1)[rng.permutation(count)]) if count else []
     return [*batches, rest] if len(rest) else batches
@@ -72,11 +72,11 @@ def spread(lengths: np.ndarray, shape: Shape) -> tuple[list[list[int]], int]:
 
 def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
     """Exchange examples between rows until none is longer than `limit`, or no exchange helps; return the length of the longest row."""
-    totals = [sum(lengths[k] for k in row) for row in rows]
-    while max(totals) > limit:
-        full = max(range(len(rows)), key=totals.__getitem__)
-        for other in sorted(range(len(rows)), key=totals.__getitem__):
-            gap = totals[full] - totals[other]
+    tokens_per_row = [sum(lengths[k] for k in row) for row in rows]
+    while max(tokens_per_row) > limit:
+        full = max(range(len(rows)), key=tokens_per_row.__getitem__)
+        for other in sorted(range(len(rows)), key=tokens_per_row.__getitem__):
+            gap = tokens_per_row[full] - tokens_per_row[other]
             exchanges = [(abs(2 * (lengths[a] - lengths[b]) - gap), a, b) for a in rows[full] for b in rows[other]]
             off, a, b = min(exchanges, default=(gap, 0, 0))
             if off < gap:
@@ -85,8 +85,8 @@ def _even_out(rows: list[list[int]], lengths: list[int], limit: int) -> int:
             break
         rows[full][rows[full].index(a)], rows[other][rows[other].index(b)] = b, a
         moved = lengths[a] - lengths[b]
-        totals[full], totals[other] = totals[full] - moved, totals[other] + moved
-    return max(totals)
+        tokens_per_row[full], tokens_per_row[other] = tokens_per_row[full] - moved, tokens_per_row[other] + moved
+    return max(tokens_per_row)
 
 
 def packed_shape(batches: list[np.ndarray], batch_size: int, multiple: int) -> Shape:

@@ -13,7 +13,7 @@ from research.data import loading, pipeline
 from research.data.examples import Dataset
 from research.errors import InputError
 from research.experiment.experiment import INTERVALS, Experiment
-from research.experiment.initialize import models_of, own_words
+from research.experiment.initialize import models_of, training_words
 from research.parallel import layouts
 from research.tasks import catalog
 from research.train import calibrate, feature_cache, optimizer, phases
@@ -48,7 +48,7 @@ def experiments_of(config: ConfigDict, *, shapes_only: bool = False) -> Callable
     These scalars are `learning_rate`, `weight_decay`, `label_smoothing` and dropout rates above 0. Data, tokens and pretrained parameters
     are read once for all experiments."""
     layout, data = layouts.layout(config.parallel), load_data(config)
-    model_of = models_of(config, data.task, own_words(config, data), shapes_only=shapes_only)
+    model_of = models_of(config, data.task, training_words(config, data), shapes_only=shapes_only)
     first = model_of(config)
     batches = {
         split: pipeline.batches(first, examples, layout.multiple, training=split == "train") for split, examples in data.splits.items()

@@ -18,7 +18,7 @@ from research.errors import InputError, nearest
 from research.layers.precision import Precision
 from research.models import families
 from research.models.heads import Style
-from research.params.tree import flatten, merge, unflatten
+from research.params.tree import below, flatten, merge, unflatten
 from research.weights import card, hub, huggingface, peft, sentence
 from research.weights.tables import TABLES
 
@@ -101,21 +101,21 @@ def export(model: AdaptedModel, checkpoint: weights.Checkpoint, workdir: Path, f
         if form == "peft":
             _delta(folder, model, checkpoint, params)
         else:
-            _whole(folder, model, checkpoint, _merged(model, params), form)
+            _write_model(folder, model, checkpoint, _merged(model, params), form)
         huggingface.check_tokenizer(folder, model.tokenizer, _texts(model))
     return form
 
 
 def _merged(model: AdaptedModel, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the flat parameters of encoder and head, with the deltas merged into the encoder, the innermost delta first."""
-    encoder = _subtree("encoder/", params)
+    encoder = below(params, "encoder")
     for delta in reversed(model.recipe.deltas):
-        encoder = delta.merged(_subtree(f"delta/{delta.name}/", params), encoder)
+        encoder = delta.merged(below(params, f"delta/{delta.name}"), encoder)
     head = {name: leaf for name, leaf in params.items() if name.startswith("head/")}
     return {f"encoder/{name}": np.asarray(leaf) for name, leaf in encoder.items()} | head
 
 
-def _whole(
+def _write_model(
     folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, tensors: dict[str, np.ndarray], form: str = "huggingface"
 ) -> None:
     task = model.task
@@ -140,7 +140,7 @@ def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, pa
         what = f"{further[0]} trains too" if further else f"there are {len(deltas)} deltas"
         raise InputError(f"method={model.config.method}: peft's format is for one delta and a head, but {what}; use --format=huggingface")
     (delta,), shape = deltas, model.encoder.config
-    delta_params, head = _subtree(f"delta/{delta.name}/", params), _subtree("head/", params)
+    delta_params, head = below(params, f"delta/{delta.name}"), below(params, "head")
     base = hub.name(checkpoint.source)
     base = str(Path(base).absolute()) if Path(base).is_dir() else base
     peft.write(folder, delta.name, model.config[delta.name].to_dict(), delta_params, head, checkpoint.table, shape, base)
@@ -152,10 +152,6 @@ def _delta(folder: Path, model: AdaptedModel, checkpoint: weights.Checkpoint, pa
     }
     batch = _batch(model)
     _compare(model, batch, _logits(dataclasses.replace(model, trainable=unflatten(loaded)), batch))
-
-
-def _subtree(prefix: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)}
 
 
 def _texts(model: AdaptedModel) -> tuple[str, ...]:

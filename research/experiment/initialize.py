@@ -31,7 +31,7 @@ ONE_ROW = empty(Shape(rows=1, length=8, places=1), {})  # for shapes
 
 
 def build_model(config: ConfigDict, task: Task, words: tuple[str, ...] = ()) -> AdaptedModel:
-    """Return the model of `config` for a fitted task. `words`: vocabulary from the training texts (`weights.own_words`)."""
+    """Return the model of `config` for a fitted task. `words`: vocabulary from the training texts (`weights.training_words`)."""
     return models_of(config, task, words)(config)
 
 
@@ -135,9 +135,9 @@ def _check_length(encoder: nn.Module, config: ConfigDict, extra: int) -> None:
         )
 
 
-def own_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
+def training_words(config: ConfigDict, data: Dataset) -> tuple[str, ...]:
     """Return the words of the training texts if the model takes its vocabulary from them, else nothing."""
-    return weights.own_words(config, itertools.chain.from_iterable(data.splits["train"].texts))
+    return weights.training_words(config, itertools.chain.from_iterable(data.splits["train"].texts))
 
 
 def _init(encoder: nn.Module, head: nn.Module, reader: nn.Module | None, batch: Batch, keys: dict[str, jax.Array]) -> tuple:

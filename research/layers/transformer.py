@@ -42,6 +42,11 @@ def require(config: dict[str, Any], **supported: Any) -> None:
             raise InputError(f"config.json: {name} {config[name]!r} is not supported; only {value!r} is")
 
 
+def residual_std(config: Any) -> float:
+    """Return the initial standard deviation of layers whose outputs are added to the residual stream (GPT-2's paper, section 2.3)."""
+    return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+
+
 def dense(precision: Precision, features: int, std: float, name: str, bias: bool = True) -> nn.Dense:
     """Return a dense layer in `precision`, with a kernel initialised from a normal distribution with standard deviation `std`."""
     init = nn.initializers.normal(std)

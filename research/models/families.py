@@ -128,14 +128,14 @@ def build(
     return model_family.encoder(model_family.shape(config), **{name: value for name, value in options.items() if name in fields})
 
 
-def head(config: Config, kind: str, classes: int = 0, own_words: bool = False, pooling: str = "pooler") -> nn.Module:
+def head(config: Config, kind: str, classes: int = 0, untied: bool = False, pooling: str = "pooler") -> nn.Module:
     """Return the head of the config's family for a `kind` of `weights.tables.KINDS`. `classes` is ignored by language models.
 
-    `own_words` gives a language model's output layer a separate word table. `pooling` is as in `Classifier`.
+    `untied` gives a language model's output layer a separate word table. `pooling` is as in `Classifier`.
     """
     model_family = family(config)
     if kind == "classifier":
         return Classifier(classes, pooling, style=model_family.style(config))
     if kind == "tagger":
         return Tagger(classes, style=model_family.style(config))
-    return LanguageModel(model_family.lm_style(config), model_family.lm_bias(config), own_words)
+    return LanguageModel(model_family.lm_style(config), model_family.lm_bias(config), untied)

@@ -17,7 +17,7 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
-from research.layers.transformer import ACTIVATIONS, Batch, per_token
+from research.layers.transformer import ACTIVATIONS, Batch, per_token, residual_std
 from research.models.output import EncoderOutput
 
 # Field names of GPT-2's config -> those of other families.
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         core = Core(self.precision, self.attention_dropout, name="core")
         y = LayerNorm(c.layer_norm_eps, name="norm")(x)
         y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core)
-        return x + Dropout(self.dropout)(project(_residual_std(c), "output")(y), per_token(salt))
+        return x + Dropout(self.dropout)(project(residual_std(c), "output")(y), per_token(salt))
 
 
 class Mlp(nn.Module):
@@ -83,13 +83,8 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, salt: jax.Array | None) -> jax.Array:
         c, p = self.config, self.precision
         y = transformer.dense(p, c.intermediate_size, c.initializer_range, "up")(LayerNorm(c.layer_norm_eps, name="norm")(x))
-        y = transformer.dense(p, c.hidden_size, _residual_std(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
+        y = transformer.dense(p, c.hidden_size, residual_std(c), "down")(ACTIVATIONS[c.hidden_act](p.rounded(y)))
         return x + Dropout(self.dropout)(y, per_token(salt))
-
-
-def _residual_std(config: Gpt2Config) -> float:
-    """Return the initial standard deviation of layers whose outputs are added to the residual stream (section 2.3)."""
-    return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
 
 
 class Layer(nn.Module):

@@ -141,26 +141,26 @@ class Tagger(nn.Module):
 class LanguageModel(nn.Module):
     """A masked or causal language modelling head: logits [B, L, V] for each position, computed in float32.
 
-    `words` [V, W] is the encoder's word embedding table. The output layer uses it too, unless `own_words` gives the layer a separate
+    `words` [V, W] is the encoder's word embedding table. The output layer uses it too, unless `untied` gives the layer a separate
     table. Before the output layer is the hidden layer of `style`, with W features, if it has an activation. `bias` adds a bias [V].
     """
 
     style: Style
     bias: bool
-    own_words: bool = False
+    untied: bool = False
 
     @nn.compact
     def __call__(self, encoded: EncoderOutput, batch: dict[str, jax.Array], words: jax.Array) -> jax.Array:
         x = encoded.last
         if self.style.activation:
             x = hidden_layer(self.style, x, words.shape[1], 0.02)
-        if self.own_words:
+        if self.untied:
             words = self.param("words", nn.initializers.normal(0.02), words.shape)
         x = jnp.einsum("bld,vd->blv", x, words, precision=EXACT)
         return x + self.param("bias", nn.initializers.zeros, (words.shape[0],))[None, None] if self.bias else x
 
 
-class Whole(nn.Module):
+class EncoderWithHead(nn.Module):
     """An encoder with its head: `apply({"params": {"encoder": ..., "head": ...}}, batch)` returns the head's logits."""
 
     encoder: nn.Module

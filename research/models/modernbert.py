@@ -20,7 +20,7 @@ from research.layers.dropout import Dropout, token_salt
 from research.layers.embedding import Embed
 from research.layers.norm import LayerNorm
 from research.layers.precision import Precision
-from research.layers.transformer import ACTIVATIONS, Batch, per_token
+from research.layers.transformer import ACTIVATIONS, Batch, per_token, residual_std
 from research.models.output import EncoderOutput
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         core = Core(self.precision, self.dropout, name="core")
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x) if self.normed else x
         y = transformer.attend(y, batch, mask, salt, c.num_attention_heads, lambda name: project(c.initializer_range, name), core, rotary)
-        return x + Dropout(self.dropout)(project(_residual_std(c), "output")(y), per_token(salt))
+        return x + Dropout(self.dropout)(project(residual_std(c), "output")(y), per_token(salt))
 
 
 class Mlp(nn.Module):
@@ -123,12 +123,7 @@ class Mlp(nn.Module):
         y = LayerNorm(c.norm_eps, c.norm_bias, name="norm")(x)
         up, gate = (transformer.dense(p, c.intermediate_size, c.initializer_range, name, c.mlp_bias)(y) for name in ("up", "gate"))
         y = ACTIVATIONS[c.hidden_activation](p.rounded(up)) * gate
-        return x + transformer.dense(p, c.hidden_size, _residual_std(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, per_token(salt)))
-
-
-def _residual_std(config: ModernBertConfig) -> float:
-    """Return the initial standard deviation of layers whose outputs are added to the residual stream."""
-    return config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+        return x + transformer.dense(p, c.hidden_size, residual_std(c), "down", c.mlp_bias)(Dropout(self.dropout)(y, per_token(salt)))
 
 
 class Layer(nn.Module):

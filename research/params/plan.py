@@ -118,10 +118,10 @@ def make(params: Tree, treatments: Rules, no_decay: Mapping[str, str]) -> Plan:
     `rules.resolve` does, for a `no_decay` pattern that matches no parameter, and for a rule that freezes a parameter of the head.
     """
     leaves = flatten(params)
-    return of_fates(leaves, [rules.resolve(treatments, leaves)], no_decay)
+    return of_treatments(leaves, [rules.resolve(treatments, leaves)], no_decay)
 
 
-def of_fates(leaves: Mapping[str, Any], phases: Sequence[Mapping[str, tuple[str, Treatment]]], no_decay: Mapping[str, str]) -> Plan:
+def of_treatments(leaves: Mapping[str, Any], phases: Sequence[Mapping[str, tuple[str, Treatment]]], no_decay: Mapping[str, str]) -> Plan:
     """Return the plan of a run in `phases`, each a mapping name -> (rule, Treatment) with every name of `leaves`.
 
     Raise InputError for a `no_decay` pattern that matches no parameter and for a rule that freezes a parameter of the head.

@@ -20,6 +20,16 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
+def is_below(name: str, subtrees: Iterable[str]) -> bool:
+    """Return whether a leaf is one of `subtrees` ("head", "encoder/pooler") or below one of them."""
+    return any(f"{name}/".startswith(f"{subtree}/") for subtree in subtrees)
+
+
+def below(leaves: Mapping[str, Any], subtree: str) -> dict[str, Any]:
+    """Return the leaves of a flat dict below `subtree`, with names that begin there: "head/bias" is "bias" below "head"."""
+    return {name.removeprefix(f"{subtree}/"): leaf for name, leaf in leaves.items() if name.startswith(f"{subtree}/")}
+
+
 def map_named(function: Callable[[str, Any], Any], params: Tree) -> Tree:
     """Return a tree of the same structure with `function(name, leaf)` at each leaf."""
     return unflatten({name: function(name, leaf) for name, leaf in flatten(params).items()})

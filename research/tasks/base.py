@@ -39,7 +39,7 @@ class Tfds:
 
 
 class Hub(NamedTuple):
-    """What `transformers` calls a task: `kind`, a key of `research.weights.name_map.KINDS`, and `problem_type` in `config.json`."""
+    """The names of a task in `transformers`: `kind`, a key of `research.weights.name_map.KINDS`, and `problem_type` in `config.json`."""
 
     kind: str
     problem_type: str

@@ -1,6 +1,6 @@
 """Orbax checkpoints: trainable parameters, optimizer state, data position and metadata, as separate items.
 
-`latest` is for resuming. `best` is the result of the run and stores each array under its name. A checkpoint is written to a temporary
+`latest` is for resuming. `best` is the result of the run. Each array is stored under its name. A checkpoint is written to a temporary
 folder and renamed, so an incomplete one is never read. Frozen parameters are not saved: they are loaded or initialised again.
 """
 
@@ -21,9 +21,8 @@ import orbax.checkpoint as ocp
 from research.errors import InputError
 from research.params.tree import Tree
 
-CHECKSUMS = "checksums"  # key of the metadata
+CHECKSUMS, STRUCTURES = "checksums", "structures"  # keys of the metadata
 PLAIN = re.compile(r"[A-Za-z0-9_./+=,@-]+")
-SMALL = 2**16  # elements: orbax takes a millisecond per array of any size, so `latest` concatenates arrays of up to this size
 
 
 class Checkpoints:
@@ -52,24 +51,19 @@ class Checkpoints:
         if self.step == step:
             return
         trees = {name: jax.tree.map(np.asarray, getattr(state, name)) for name in self._trees}
-        if self.folder.name == "latest":
-            trees = {name: _packed(tree) for name, tree in trees.items()}
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        meta = meta | {CHECKSUMS: {name: _checksum(tree) for name, tree in trees.items()}}
-        self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
+        sums = {key: {name: of(tree) for name, tree in trees.items()} for key, of in ((CHECKSUMS, _checksum), (STRUCTURES, _structure))}
+        self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta | sums)))
 
     def restore(self, like: Any) -> Any:
         """Return the state of `latest`, with the shapes, dtypes and optimizer-state structure of `like`.
 
         Raises InputError if the saved state has another structure."""
         trees = {"trainable": like.trainable, "opt_state": like.opt_state}
-        wanted = {name: _packed(_zeros(tree)) for name, tree in trees.items()}
-        saved = self._read(lambda: {name: self._manager.item_metadata(self.step)[name].keys() for name in trees})
-        if any(wanted[name].keys() != saved[name] for name in trees):
-            raise InputError(f"{self.folder}: saved by another version, there is no going on from it; give another --workdir")
-        arrays = self._restore(**{name: ocp.args.StandardRestore(packed) for name, packed in wanted.items()})
-        restored = {name: _unpacked(arrays[name], tree) for name, tree in trees.items()}
-        return like.replace(step=np.asarray(self.step, np.int32), **restored)
+        if self._meta().get(STRUCTURES) != {name: _structure(tree) for name, tree in trees.items()}:
+            raise InputError(f"{self.folder}: saved by another version and cannot be resumed; give another --workdir")
+        restored = self._restore(**{name: ocp.args.StandardRestore(_zeros(tree)) for name, tree in trees.items()})
+        return like.replace(step=np.asarray(self.step, np.int32), **{name: restored[name] for name in trees})
 
     def restore_trainable(self, like: Tree) -> Tree:
         """Return only the trainable parameters, in the shapes and dtypes of `like`."""
@@ -77,7 +71,7 @@ class Checkpoints:
 
     def meta(self) -> dict[str, Any]:
         """Return the metadata."""
-        return {name: value for name, value in self._meta().items() if name != CHECKSUMS}
+        return {name: value for name, value in self._meta().items() if name not in (CHECKSUMS, STRUCTURES)}
 
     def _meta(self) -> dict[str, Any]:
         return self._restore(meta=ocp.args.JsonRestore()).meta
@@ -137,28 +131,7 @@ def _zeros(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
 
 
-def _groups(tree: Any) -> dict[str, list[int]]:
-    """Return the leaves, by index, that are saved as one array: large leaves separately, small ones together by dtype. The key of each
-    group has a digest of its leaves' names, dtypes and shapes, so that a different tree has different keys."""
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        groups.setdefault(f"small {x.dtype}" if x.size <= SMALL else name, []).append((i, f"{name} {x.dtype}{x.shape}"))
-    digest = lambda members: zlib.crc32("\n".join(leaf for _, leaf in members).encode())  # noqa: E731
-    return {f"{name} {digest(members):08x}": [i for i, _ in members] for name, members in groups.items()}
-
-
-def _packed(tree: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree, flattened and concatenated by group."""
-    flat = [x.reshape(-1) for x in jax.tree.leaves(tree)]
-    return {name: np.concatenate([flat[i] for i in group]) if group[1:] else flat[group[0]] for name, group in _groups(tree).items()}
-
-
-def _unpacked(packed: dict[str, np.ndarray], like: Any) -> Any:
-    """Return the tree that `_packed` packed. `like` has the same structure and shapes."""
-    leaves, structure = jax.tree.flatten(like)
-    for name, group in _groups(like).items():
-        ends = np.cumsum([leaves[i].size for i in group])
-        for i, flat in zip(group, np.split(packed[name], ends[:-1]), strict=True):
-            leaves[i] = flat.reshape(leaves[i].shape)
-    return structure.unflatten(leaves)
+def _structure(tree: Any) -> int:
+    """Return the crc32 of the names, dtypes and shapes of a tree's leaves, in their order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return zlib.crc32("\n".join(f"{jax.tree_util.keystr(path)} {x.dtype}{x.shape}" for path, x in leaves).encode())

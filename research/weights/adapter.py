@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from research.errors import InputError
+from research.params.tree import flatten, unflatten
 from research.weights import classes, peft
 from research.weights.graft import graft as graft_tensors
 from research.weights.reader import read_object
@@ -44,7 +44,7 @@ def graft(params: dict[str, Any], checkpoint: Any, config: Any, labels: Sequence
     parts = {"delta": {name: params["delta"][name]}} | ({"head": params["head"]} if head else {})
     tensors = {leaf: np.asarray(array, np.float32) for leaf, array in tensors.items()}
     grafted = graft_tensors(parts, tensors, allow_missing=("head",) if config.weights.head else (), source=str(folder))
-    return unflatten_dict(flatten_dict(params) | flatten_dict(grafted))
+    return unflatten(flatten(params) | flatten(grafted))
 
 
 def labels(folder: Path, checkpoint: Any) -> tuple[str, ...]:

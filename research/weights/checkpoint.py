@@ -147,7 +147,7 @@ def begin(config: Any, words: Sequence[str] = ()) -> Checkpoint | FromScratch:
     return RandomInit(checkpoint.source, checkpoint.folder, checkpoint.config, "") if scratch else checkpoint
 
 
-def own_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
+def training_words(config: Any, texts: Iterable[str]) -> tuple[str, ...]:
     """Return the vocabulary that a baseline takes from the training texts; () for a model whose tokenizer has a vocabulary."""
     return vocabulary.words(texts, config[config.model].min_count) if config.model in hub.BASELINES else ()
 

@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from research import storage
 from research.data import vocabulary
 from research.errors import InputError
+from research.params.tree import flatten, unflatten
 from research.weights import word_vectors
 
 TABLE = "encoder/embeddings/word/embedding"
@@ -61,12 +61,12 @@ class FromScratch:
         self, params: Mapping[str, Any], labels: Sequence[str] = (), numbered: Sequence[str] = (), kind: str = "classifier"
     ) -> dict[str, Any]:
         """Return `params` ({"encoder": ...}, random) with each word vector in the row of its word in the embedding table."""
-        flat, first = flax.traverse_util.flatten_dict(params, sep="/"), len(vocabulary.SPECIAL)
+        flat, first = flatten(params), len(vocabulary.SPECIAL)
         rows = [first + i for i, word in enumerate(self.words) if word in self.vectors]
         if rows:
             vectors = np.stack([self.vectors[self.words[row - first]] for row in rows])
             flat[TABLE] = jnp.asarray(flat[TABLE]).at[np.asarray(rows)].set(vectors)
-        return flax.traverse_util.unflatten_dict(flat, sep="/")
+        return unflatten(flat)
 
 
 def begin(model: str, options: Mapping[str, Any], words: Sequence[str], source: str = "", sha256: str = "") -> FromScratch:
@@ -81,8 +81,7 @@ def begin(model: str, options: Mapping[str, Any], words: Sequence[str], source: 
         raise InputError(f"weights.source {source!r}: no such file; model={model} takes a file of word vectors, or none")
     digest = ""
     if path is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = storage.sha256_of([path])
     if sha256 and digest != sha256.lower():
         raise InputError(f"weights.source {source!r}: sha256 is {digest or 'empty, since there is no file'}, expected {sha256}")
     return FromScratch(config, tuple(words), path, digest)

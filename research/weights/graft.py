@@ -1,12 +1,11 @@
 """Replacing a model's parameters by named tensors, with a check that the names and shapes match exactly."""
 
-from collections.abc import Iterable
 from typing import Any
 
-import flax.traverse_util
 import numpy as np
 
 from research.errors import InputError
+from research.params.tree import flatten, is_below, unflatten
 from research.weights.name_map import shortened
 
 
@@ -24,9 +23,9 @@ def graft(
     and then keep their value. Tensors under `allow_left_over` may lack a leaf and are then dropped. Raises one InputError that lists all
     other missing, left over and misshapen names, and begins with `source`.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    missing = [name for name in flat if name not in tensors and not _under(name, allow_missing)]
-    left_over = [name for name in tensors if name not in flat and not _under(name, allow_left_over)]
+    flat = flatten(params)
+    missing = [name for name in flat if name not in tensors and not is_below(name, allow_missing)]
+    left_over = [name for name in tensors if name not in flat and not is_below(name, allow_left_over)]
     misshapen = [
         f"{name} (file {tuple(tensors[name].shape)}, model {tuple(leaf.shape)})"
         for name, leaf in flat.items()
@@ -37,8 +36,4 @@ def graft(
         lists = "; ".join(f"{len(names)} {fault}: {shortened(names)}" for fault, names in faults.items() if names)
         raise InputError(f"{source} and model do not fit: {lists}")
     grafted = {name: np.asarray(tensors[name], leaf.dtype) if name in tensors else leaf for name, leaf in flat.items()}
-    return flax.traverse_util.unflatten_dict(grafted, sep="/")
-
-
-def _under(name: str, subtrees: Iterable[str]) -> bool:
-    return any(name == subtree or name.startswith(f"{subtree}/") for subtree in subtrees)
+    return unflatten(grafted)

@@ -1,11 +1,11 @@
 """Locating a model's files (package, folder, Hugging Face cache or hub) and verifying their digest."""
 
 import dataclasses
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
 
+from research import storage
 from research.errors import InputError, nearest
 from research.weights import tiny
 from research.weights.reader import MSGPACK, PICKLE, weight_files
@@ -107,12 +107,8 @@ def verify(folder: Path, expected: str = "", pickle: bool = False) -> str:
 
     Raises InputError where the digest is not `expected` (unless that is ""), or where a weight file is missing.
     """
-    files, digest = weight_files(folder, pickle), hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    sha256 = digest.hexdigest()
+    files = weight_files(folder, pickle)
+    sha256 = storage.sha256_of(files)
     if expected and sha256 != expected.lower():
         raise InputError(f"{files[0]}{' and its other shards' * (len(files) > 1)}: sha256 is {sha256}, expected {expected}")
     return sha256

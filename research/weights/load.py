@@ -9,7 +9,7 @@ from research.data.batches import empty
 from research.data.packing import Shape
 from research.errors import InputError
 from research.models import families
-from research.models.heads import Whole
+from research.models.heads import EncoderWithHead
 from research.weights.checkpoint import Checkpoint, open
 from research.weights.graft import graft
 
@@ -29,7 +29,7 @@ def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str 
     checkpoint = open(source, sha256, pickle)
     tensors = checkpoint.tensors()
     encoder = families.build(checkpoint.config, precision=precision, pooler="encoder/pooler/kernel" in tensors)
-    full = Whole(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
+    full = EncoderWithHead(encoder, _head(checkpoint, tensors)) if checkpoint.kind else None
     dummy_batch = padded_batch([[0]], [[1]])
     if full is None:
         shapes = {"encoder": jax.eval_shape(encoder.init, jax.random.key(0), dummy_batch)["params"]}
@@ -44,7 +44,7 @@ def load(source: str, *, sha256: str = "", pickle: bool = False, precision: str 
 def _head(checkpoint: Checkpoint, tensors: dict[str, np.ndarray]) -> nn.Module:
     classes = next((t.shape[-1] for name, t in tensors.items() if name.startswith("head/classifier/")), 0)
     pooling = checkpoint.modules.pooling if checkpoint.is_sentence_classifier else "pooler"
-    return families.head(checkpoint.config, checkpoint.kind, classes, own_words="head/words" in tensors, pooling=pooling)
+    return families.head(checkpoint.config, checkpoint.kind, classes, untied="head/words" in tensors, pooling=pooling)
 
 
 def padded_batch(input_ids, attention_mask, token_type_ids=None) -> dict[str, np.ndarray]:

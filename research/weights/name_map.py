@@ -80,9 +80,8 @@ def to_torch(tensors: dict[str, np.ndarray], table: Table, kind: str | None = No
     head_rows, torch_tensors, left = table.heads.get(kind, ()), {}, dict(tensors)
     last = max((int(n) for name in tensors for n in re.findall(r"/layer_(\d+)/", name)), default=0)
     for row in (*table.rows, *head_rows):
-        pattern = re.escape(row.flax[0].replace("$", str(last))).replace(r"\*", r"(\d+)")
-        for match in [match for name in tensors if (match := re.fullmatch(pattern, name))]:
-            number = "".join(match.groups())
+        pattern = row.flax[0].replace("$", str(last))
+        for number in [number for name in tensors if (number := number_of(name, pattern)) is not None]:
             parts = [left.pop(_filled(flax_name, number, last)) for flax_name in row.flax]
             tensor = np.concatenate(parts, axis=-1)
             name = ("" if row in head_rows or not prefix else table.prefix) + row.torch.replace("*", number)
@@ -114,10 +113,16 @@ def head_kind(names: Iterable[str], table: Table, architectures: Iterable[str] =
     return next(iter([*(kind for kind in declared if kind in there), *needs_none, *there]), None)
 
 
-def rename(name: str, pattern: str, other: str) -> str | None:
-    """Return `other` with the numbers that the `*` of `pattern` match in `name`; None where `name` does not match `pattern`."""
+def number_of(name: str, pattern: str) -> str | None:
+    """Return the layer's number that the `*` of `pattern` matches in `name`, "" without a `*`; None if `name` does not match."""
     match = re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
-    return other.replace("*", "".join(match.groups())) if match else None
+    return "".join(match.groups()) if match else None
+
+
+def rename(name: str, pattern: str, other: str) -> str | None:
+    """Return `other` with the number that the `*` of `pattern` matches in `name`; None if `name` does not match."""
+    number = number_of(name, pattern)
+    return None if number is None else other.replace("*", number)
 
 
 def shortened(names: list[str], most: int = 4) -> str:
@@ -137,8 +142,8 @@ def canonical(name: str, table: Table) -> str:
 def _locate(name: str, rows: Iterable[Row]) -> tuple[Row | None, str]:
     """Return the row of a canonical PyTorch name, or None, and the number of the layer, "" where there is none."""
     for row in rows:
-        if (number := rename(name, row.torch, "*")) is not None:
-            return row, number if "*" in row.torch else ""
+        if (number := number_of(name, row.torch)) is not None:
+            return row, number
     return None, ""
 
 

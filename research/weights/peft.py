@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from research.errors import InputError, nearest
-from research.weights.name_map import Row, Table, to_flax, to_torch
+from research.weights.name_map import Table, rename, to_flax, to_torch
 from research.weights.reader import read_object, read_safetensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -138,28 +138,20 @@ def _options(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def module_of(path: str, table: Table) -> str:
     """Return the PyTorch name of the module at the Flax `path` ("layer_0/attention/query"). Raises InputError where it has none alone."""
-    row = next((row for row in table.rows if _match(row, path)), None)
-    if row is None or len(row.flax) > 1:
-        what = "is a part of a larger module" if row else "has no name"
+    kernel = f"encoder/{path}/kernel"
+    names = [(row, name) for row in table.rows for flax in row.flax if (name := rename(kernel, flax, row.torch)) is not None]
+    if not names or len(names[0][0].flax) > 1:
+        what = "is a part of a larger module" if names else "has no name"
         raise InputError(f"{path} {what} in transformers, so peft cannot adapt it; --format=huggingface merges it")
-    return table.prefix + row.torch.removesuffix(".weight").replace("*", _match(row, path)[-1])
+    return table.prefix + names[0][1].removesuffix(".weight")
 
 
 def path_of(module: str, table: Table) -> str | None:
     """Return the Flax path of a PyTorch module, the inverse of `module_of`; None where the model has no such module."""
     name = f"{module.removeprefix(table.prefix)}.weight"
     for row in table.rows:
-        match = re.fullmatch(re.escape(row.torch).replace(r"\*", r"(\d+)"), name)
-        if match and len(row.flax) == 1:
-            return row.flax[0].replace("*", "".join(match.groups())).removeprefix("encoder/").rpartition("/")[0]
-    return None
-
-
-def _match(row: Row, path: str) -> tuple[str, ...] | None:
-    """Return ("", layer number) if one of the row's Flax names is the kernel at `path`, ("",) if it has no layer number, else None."""
-    for name in row.flax:
-        if match := re.fullmatch(re.escape(name).replace(r"\*", r"(\d+)"), f"encoder/{path}/kernel"):
-            return ("", *match.groups())
+        if len(row.flax) == 1 and (kernel := rename(name, row.torch, row.flax[0])) is not None:
+            return kernel.removeprefix("encoder/").rpartition("/")[0]
     return None
 
 

@@ -1,4 +1,4 @@
-"""A member of a fleet is the same run as alone: parameters, predictions, metrics, its own end; and the fleet says when it is of no use."""
+"""Compare members of a fleet with the same runs alone: parameters, predictions, metrics and last step; and when none is used."""
 
 import json
 import shutil
@@ -34,27 +34,27 @@ def config(**changes):
 
 @pytest.fixture
 def keep(monkeypatch):
-    """Parameters that runs kept, by folder name; `describe` is where a run has them in its hands."""
-    kept, plain = {}, modes.describe
+    """Return a dict that fills with the parameters that runs select, by folder name: `modes.describe` is given them."""
+    params_of_runs, original = {}, modes.describe
 
     def describe(e, model, metrics, speed, best, *rest):
         params = {name: np.asarray(x) for name, x in flatten(merge(model.trainable, model.frozen)).items()}
-        kept[best.folder.parents[1].parent.name, best.folder.parents[1].name] = params
-        return plain(e, model, metrics, speed, best, *rest)
+        params_of_runs[best.folder.parents[1].parent.name, best.folder.parents[1].name] = params
+        return original(e, model, metrics, speed, best, *rest)
 
     monkeypatch.setattr(modes, "describe", describe)
-    return kept
+    return params_of_runs
 
 
 def together(configs, folder, say=lambda text: None):
-    """Run id -> outcome of runs that are trained as one program, also on a CPU, where that is slower for most methods."""
+    """Train runs as one program, also on a CPU, where that is slower for most methods. Return run id -> outcome."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fleet, "objection", lambda members, size: "")
         return {run_id: outcome for run_id, outcome, _ in fleet.run(configs, folder, say)}
 
 
-def both(configs, folder, kept):
-    """Name -> (result in a fleet, result alone, largest difference of parameters), after a check that nothing else differs."""
+def both(configs, folder, params_of_runs):
+    """Return name -> (result in a fleet, result alone, largest difference of parameters). Check that nothing else differs."""
     ended, out = together(configs, folder / "together"), {}
     for name, one in configs.items():
         alone = modes.run(one, folder / "alone" / name, QUIET)
@@ -68,7 +68,7 @@ def both(configs, folder, kept):
             assert [row["prediction"] for row in rows[0]] == [row["prediction"] for row in rows[1]]
             assert ended[name]["metrics"][split] == pytest.approx(alone["metrics"][split], abs=1e-6)
         assert ended[name]["selected_step"] == alone["selected_step"]
-        a, b = (kept[where, name] for where in ("together", "alone"))
+        a, b = (params_of_runs[where, name] for where in ("together", "alone"))
         out[name] = ended[name], alone, max(float(np.abs(a[x] - b[x]).max()) for x in b)
     return out
 
@@ -119,24 +119,24 @@ def test_one_that_diverges_or_stops_early_or_cannot_begin_is_alone_in_that(quick
 @pytest.mark.slow
 def test_a_fleet_that_was_killed_is_resumed_to_the_same_end(quickly, tmp_path, monkeypatch):
     configs = {f"r{k}": config(method="linear_probe", seed=k // 2, learning_rate=1e-3 * (1 + k % 2)) for k in range(4)}
-    whole, plain = together(configs, tmp_path / "whole"), fleet.Fleet.step
+    undisturbed, original = together(configs, tmp_path / "whole"), fleet.Fleet.step
     for stop in (5, 6):  # in the fifth step, and then after resuming from the third
 
         def step(self, number, *rest, stop=stop):
             if number == stop:
                 raise KeyboardInterrupt
-            return plain(self, number, *rest)
+            return original(self, number, *rest)
 
         monkeypatch.setattr(fleet.Fleet, "step", step)
         with pytest.raises(KeyboardInterrupt):
             together(configs, tmp_path / "killed")
-    monkeypatch.setattr(fleet.Fleet, "step", plain)
+    monkeypatch.setattr(fleet.Fleet, "step", original)
     ended = together(configs, tmp_path / "killed")
-    assert {name: one["params"]["sha256"] for name, one in ended.items()} == {n: one["params"]["sha256"] for n, one in whole.items()}
+    assert {name: one["params"]["sha256"] for name, one in ended.items()} == {n: one["params"]["sha256"] for n, one in undisturbed.items()}
     (tmp_path / "killed" / "r2" / "result.json").unlink()
     shutil.rmtree(tmp_path / "killed" / "r2" / "checkpoints")
     again = together(configs, tmp_path / "killed")
-    assert again.keys() == {"r2"} and again["r2"]["params"]["sha256"] == whole["r2"]["params"]["sha256"]
+    assert again.keys() == {"r2"} and again["r2"]["params"]["sha256"] == undisturbed["r2"]["params"]["sha256"]
 
 
 def test_groups_hold_only_what_shares_a_program():
@@ -170,14 +170,14 @@ HOOKED = ("rdrop", "smart", "freelb", "sam", "mixout", "child_tuning", "l2sp", "
 
 @pytest.mark.parametrize("method", ["lora", *(pytest.param(method, marks=pytest.mark.slow) for method in HOOKED)])
 def test_runs_of_one_structure_share_their_programs_and_are_those_with_programs_of_their_own(method, quickly, tmp_path, monkeypatch):
-    """One after the other in one process: five runs compile what one does, and no scalar of the first is left in a program."""
+    """Check that five runs, one after the other in one process, compile what one does, and keep no scalar of the first run."""
     changes = [{}, *({name: value} for name, value in SCALARS.items())]
     configs = {f"m{k}": config(method=method, max_length=31, **change) for k, change in enumerate(changes)}
     monkeypatch.setattr(layouts, "_programs", {})  # without those of earlier tests
-    said, ended = [], {}
-    for run_id, outcome, _ in fleet.run(configs, tmp_path, said.append):
+    messages, ended = [], {}
+    for run_id, outcome, _ in fleet.run(configs, tmp_path, messages.append):
         ended[run_id] = outcome
-    assert said == ["5 runs one after the other: on a CPU a step of each takes the time of its own work, and there is little to share"]
+    assert messages == ["5 runs one after the other: on a CPU a step of each takes the time of its own work, and there is little to share"]
     counts = [one["speed"]["compilations"] for one in ended.values()]
     assert counts[0] > 1 and counts[1:] == [0] * 4
     assert len({one["params"]["sha256"] for one in ended.values()}) == 5

@@ -73,8 +73,8 @@ def test_different_parameters_are_reported_with_other_differences(done):
             same, output = run_replay(folder, alone)
         finally:
             path.write_text(text)
-        (*_, verdict, difference) = output.splitlines()
-        assert not same and f"{alone}: the parameters differ: sha256 is " in verdict and verdict.endswith("now, was feed")
+        (*_, first_line, difference) = output.splitlines()
+        assert not same and f"{alone}: the parameters differ: sha256 is " in first_line and first_line.endswith("now, was feed")
         assert difference.startswith(line) and difference.endswith(f"now, was {next(iter(values.values()))}")
 
 

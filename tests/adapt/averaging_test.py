@@ -103,7 +103,7 @@ def test_the_saved_parameters_are_the_average_over_phases_and_devices(tmp_path):
     last = latest.restore(
         init_state(experiment.model.at(phase.plan, experiment.model.trainable).trainable, phase.optimizer(experiment.scalars(0)))
     )
-    average, plain = flatten(average_in(last.opt_state)), flatten(last.trainable)
+    average, current = flatten(average_in(last.opt_state)), flatten(last.trainable)
     for name, x in saved.items():
         np.testing.assert_array_equal(x, average[name])
-    assert max(abs(np.asarray(x) - np.asarray(plain[name])).max() for name, x in saved.items()) > 1e-4
+    assert max(abs(np.asarray(x) - np.asarray(current[name])).max() for name, x in saved.items()) > 1e-4

@@ -67,11 +67,11 @@ def test_the_parallel_adapter_reads_the_input_of_the_feed_forward_and_adds_to_it
     for path in sorted(AFTER):
         (inner,), out = small.at(model, trainable, batch, path)
         (x,), _ = small.at(model, trainable, batch, path.replace("down", "up"))
-        plain = inner @ encoder[f"{path}/kernel"] + encoder[f"{path}/bias"]
-        expected = lambda delta_params, x=x, path=path, plain=plain: plain + 4 * adapter(x, delta_params, path, relu)  # noqa: E731
+        projected = inner @ encoder[f"{path}/kernel"] + encoder[f"{path}/bias"]
+        expected = lambda delta_params, x=x, path=path, y=projected: y + 4 * adapter(x, delta_params, path, relu)  # noqa: E731
         np.testing.assert_allclose(out, expected(delta_params), atol=1e-4, rtol=0)
-        assert small.far(out, plain + adapter(x, delta_params, path, relu))
-        assert small.far(out, plain + 4 * adapter(plain, delta_params, path, relu))
+        assert small.far(out, projected + adapter(x, delta_params, path, relu))
+        assert small.far(out, projected + 4 * adapter(projected, delta_params, path, relu))
         for name, changed in perturbed(delta_params, path):
             assert small.far(out, expected(changed)), name
 

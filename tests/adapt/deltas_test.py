@@ -31,9 +31,9 @@ def test_only_the_delta_and_the_head_train(method):
 def test_training_begins_at_the_pretrained_model(method):
     model, frozen = small.model(method), small.model("linear_probe")
     batch = small.batch_of(model)
-    plain, initial = small.logits(frozen, frozen.trainable, batch), small.logits(model, model.trainable, batch)
-    np.testing.assert_allclose(initial, plain, atol=1e-6 if method == "dora" else 0, rtol=0)  # DoRA divides by a norm
-    assert small.far(small.logits(model, small.moved(model), batch), plain)
+    unadapted, initial = small.logits(frozen, frozen.trainable, batch), small.logits(model, model.trainable, batch)
+    np.testing.assert_allclose(initial, unadapted, atol=1e-6 if method == "dora" else 0, rtol=0)  # DoRA divides by a norm
+    assert small.far(small.logits(model, small.moved(model), batch), unadapted)
 
 
 def test_a_run_builds_the_same_model_as_these_tests():
@@ -150,8 +150,8 @@ def test_of_two_deltas_at_one_module_the_first_is_the_outermost():
         ((x,), out), (lora, encoder) = small.at(model, trainable, batch, path), small.parts(model, trainable, "lora")
         houlsby, added = small.parts(model, trainable, "houlsby")[0], 2 * x @ lora[f"{path}/a"] @ lora[f"{path}/b"]
         adapted = lambda y, p=houlsby: y + np.asarray(model.recipe.deltas[method == "lora+houlsby"].adapter(p, path, y, Precision()))  # noqa: E731, B023
-        plain = x @ encoder[f"{path}/kernel"] + encoder[f"{path}/bias"]
-        expected = adapted(plain) + added, adapted(plain + added)
+        projected = x @ encoder[f"{path}/kernel"] + encoder[f"{path}/bias"]
+        expected = adapted(projected) + added, adapted(projected + added)
         if method == "houlsby+lora":
             expected = expected[::-1]
         np.testing.assert_allclose(out, expected[0], atol=1e-4, rtol=0)

@@ -92,8 +92,8 @@ def step(model, plan, values):
     tx = optimizer.make(plan, model.config, {"learning_rate": 0.01, "weight_decay": model.config.weight_decay})
     batch = jax.tree.map(lambda x: x[None], small.batch_of(model))
     key = jax.random.key_data(jax.random.key(0))
-    state, totals = train_step(init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)
-    assert np.isfinite(totals["grad_norm"]) and totals["grad_norm"] > 0
+    state, stats = train_step(init_state(now.trainable, tx), now.frozen, batch, key, gradient=now.gradient, tx=tx)
+    assert np.isfinite(stats["grad_norm"]) and stats["grad_norm"] > 0
     return flatten(merge(state.trainable, now.frozen))
 
 

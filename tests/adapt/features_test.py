@@ -87,14 +87,14 @@ def test_cached_states_give_the_same_losses_and_every_parameter_moves(method):
         before = {name: np.array(leaf) for name, leaf in flatten(experiment.model.trainable).items()}
         state, step, losses = init_state(experiment.model.trainable, experiment.tx), trainers.train_program(experiment), []
         for number, batch in zip(range(experiment.total_steps), experiment.train.stream(), strict=False):
-            state, totals = step(
+            state, stats = step(
                 state,
                 experiment.model.frozen,
                 split_microbatches(batch, 1, experiment.layout),
                 experiment.dropout_key,
                 experiment.scalars(int(state.step)),
             )
-            losses.append(float(totals["loss"] / totals["weight"]))
+            losses.append(float(stats["loss"] / stats["weight"]))
             if number == 2:
                 moved = {name: np.abs(np.asarray(leaf) - before[name]).max() for name, leaf in flatten(state.trainable).items()}
                 assert moved.keys() == before.keys() and min(moved.values()) > 1e-5, moved
@@ -149,9 +149,9 @@ def pooled_logits(model: AdaptedModel, batch, features: np.ndarray) -> np.ndarra
 def test_chosen_layer_is_a_linear_probe_of_that_stage(number, stage):
     model = model_of("chosen_layer", feature_layer=number)
     batch = batch_of(model, "packed")
-    got, stages = by_example(model, batch), stages_of(model, batch)
-    np.testing.assert_allclose(got, pooled_logits(model, batch, stages[stage]), atol=1e-5)
-    assert all(np.abs(got - pooled_logits(model, batch, stages[i])).max() > 1e-3 for i in range(3) if i != stage)
+    actual, stages = by_example(model, batch), stages_of(model, batch)
+    np.testing.assert_allclose(actual, pooled_logits(model, batch, stages[stage]), atol=1e-5)
+    assert all(np.abs(actual - pooled_logits(model, batch, stages[i])).max() > 1e-3 for i in range(3) if i != stage)
 
 
 @pytest.mark.parametrize("number", [3, -4])
@@ -238,12 +238,12 @@ def test_with_lora_the_head_reads_the_states_that_lora_changes(method):
     model = model_of(f"{method}+lora", lora__targets="layer_1/attention/query")
     batch, frozen_stages = batch_of(model, "packed"), model.plan.frozen_stages(model.encoder.stages)
     assert frozen_stages == 2 and model.reads(2) == tuple(sorted({i for i in READS[method] if i < 2} | {1}))
-    plain = by_example(model, batch)
+    uncached = by_example(model, batch)
     hidden = np.asarray(jax.jit(model.below, static_argnums=2)(model.frozen, batch, 2))
-    np.testing.assert_allclose(by_example(model, batch | {"hidden": hidden}), plain, atol=1e-6)
+    np.testing.assert_allclose(by_example(model, batch | {"hidden": hidden}), uncached, atol=1e-6)
     delta = jax.tree.map(lambda leaf: leaf + 0.5, model.trainable["delta"])
     changed = by_example(model, batch, {**model.trainable, "delta": delta})
-    assert np.abs(changed - plain).max() > 1e-4
+    assert np.abs(changed - uncached).max() > 1e-4
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from research import weights
 from research.adapt import flops, methods, summary
 from research.params.tree import flatten, merge
 from tests import runs
-from tests.benchmarks import freezing, ours
+from tests.benchmarks import flax_worker, freezing
 from tests.benchmarks.workloads import Train
 
 SHAPE = {"num_hidden_layers": 3, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512, "vocab_size": 1000}
@@ -19,13 +19,13 @@ ROWS, LENGTH = 8, 64
 @pytest.fixture(scope="module")
 def costs():
     """Return k -> (FLOPs by XLA, model, shapes of its parameters), with k layers frozen, or nothing frozen for k = -1."""
-    full_model, result = ours.random_model(SHAPE, LENGTH), {}
-    ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH, 0))
+    full_model, result = flax_worker.random_model(SHAPE, LENGTH), {}
+    ids = flax_worker.random_ids(Train("", SHAPE, ROWS, LENGTH, 0))
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
     sizes = {name: leaf.shape for name, leaf in flatten(merge(full_model.trainable, full_model.frozen)).items()}
     for k in range(-1, 4):
         model = freezing.frozen(full_model, k)
-        loop = ours.looped(model, ROWS)
+        loop = flax_worker.looped(model, ROWS)
         loop.run([batch])
         result[k] = loop.program.flops, model, sizes
     return result
@@ -53,17 +53,17 @@ def test_every_frozen_layer_saves_work(costs):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "vera", "houlsby", "compacter", "prefix", "soft_prompt", "feature_bilstm", "sam", "rdrop"])
 def test_the_cost_of_additions_is_predicted(costs, method):
-    model = ours.random_model(SHAPE, LENGTH, method=method, batch_size=ROWS, **{"vera.rank": 64})
-    ids = ours.random_ids(Train("", SHAPE, ROWS, LENGTH + model.extra_tokens, 0))
+    model = flax_worker.random_model(SHAPE, LENGTH, method=method, batch_size=ROWS, **{"vera.rank": 64})
+    ids = flax_worker.random_ids(Train("", SHAPE, ROWS, LENGTH + model.extra_tokens, 0))
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.zeros((ROWS, 1), np.int32)}
-    loop = ours.looped(model, ROWS)
+    loop = flax_worker.looped(model, ROWS)
     loop.run([batch])
     counted = loop.program.flops / costs[-1][0]
     assert summary.cost(model, model.plan) == pytest.approx(counted, rel=0.1)
     sizes = {name: leaf.shape for name, leaf in flatten(merge(model.trainable, model.frozen)).items() if not name.startswith("head/reader")}
-    plain = flops.relative(model.plan, sizes, flops.Shape.of(model.encoder), ROWS, LENGTH)
-    assert abs(summary.cost(model, model.plan) - counted) < abs(plain - counted)  # the test notices missing additions
-    assert method in ("lora", "compacter", "prefix") or plain < 0.95 * counted  # clearly, where the additions are large
+    without_additions = flops.relative(model.plan, sizes, flops.Shape.of(model.encoder), ROWS, LENGTH)
+    assert abs(summary.cost(model, model.plan) - counted) < abs(without_additions - counted)  # the test notices missing additions
+    assert method in ("lora", "compacter", "prefix") or without_additions < 0.95 * counted  # clearly, where the additions are large
 
 
 def test_the_passes_of_penalties_are_multiplied_by_those_of_other_hooks():

@@ -42,8 +42,8 @@ def test_only_the_targets_change():
     assert {name.rpartition("/")[0] for name in flatten(model.trainable) if name.startswith("delta")} == {f"delta/lora/{PATH}"}
     batch, trainable = small.batch_of(model), small.moved(model)
     for path, same in (("layer_1/attention/query", True), (PATH, False)):
-        plain = small.at(frozen, frozen.trainable, batch, path)[1]
-        assert np.array_equal(small.at(model, trainable, batch, path)[1], plain) == same
+        unadapted = small.at(frozen, frozen.trainable, batch, path)[1]
+        assert np.array_equal(small.at(model, trainable, batch, path)[1], unadapted) == same
 
 
 def test_the_initial_values_of_a_module_do_not_depend_on_other_targets():

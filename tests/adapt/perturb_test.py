@@ -163,10 +163,10 @@ def test_smart_ascends_from_noise_to_the_largest_divergence(layout, epsilon, ste
     method = perturb.Smart(weight=2.0, epsilon=epsilon, sigma=0.05, step_size=0.3, steps=steps)
     noise, w = by_example(0.05 * perturb.normal(KEY, "smart", layout, D), layout), np.asarray(TRAINABLE["w"], np.float64)
     expected = sum(smart_penalty(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.3, steps) for i, n in enumerate(LENGTHS))
-    penalty = float(method.extra_loss(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
-    assert penalty == pytest.approx(2 * expected, rel=1e-4)
+    extra_loss = float(method.extra_loss(model, TRAINABLE, {}, layout, KEY, model.logits(TRAINABLE, {}, layout, KEY)))
+    assert extra_loss == pytest.approx(2 * expected, rel=1e-4)
     without_ascent = sum(smart_penalty(np.asarray(table[i, :n], np.float64), w, noise[i], epsilon, 0.0, 0) for i, n in enumerate(LENGTHS))
-    assert penalty > 10 * without_ascent
+    assert extra_loss > 10 * without_ascent
 
 
 def test_the_dropout_mask_does_not_count_as_an_effect_of_the_noise():
@@ -201,10 +201,10 @@ def test_freelb_averages_the_gradients_of_all_ascent_steps(layout, bound):
         expected = expected + total
         assert bound == 0 or np.linalg.norm(last) == pytest.approx(bound, rel=1e-4)
     gradient = jax.grad(model.loss, has_aux=True)
-    grads, totals = jax.jit(method.wrap_microbatch_grad(model, gradient))(TRAINABLE, {}, layout, KEY)
+    grads, stats = jax.jit(method.wrap_microbatch_grad(model, gradient))(TRAINABLE, {}, layout, KEY)
     np.testing.assert_allclose(grads["w"], expected, atol=1e-4)
     assert np.abs(np.asarray(gradient(TRAINABLE, {}, layout, KEY)[0]["w"]) - expected).max() > 1e-2
-    assert float(totals["confusion"].sum()) == len(LENGTHS)
+    assert float(stats["confusion"].sum()) == len(LENGTHS)
 
 
 @pytest.mark.devices
@@ -241,21 +241,21 @@ def losses(method, steps=4, **changes):
     state, frozen, key = map(layout.replicate, trees)
     step, stream = trainers.train_program(experiment), experiment.train.stream()
     for _ in range(steps):
-        state, totals = step(
+        state, stats = step(
             state,
             frozen,
             split_microbatches(next(stream), experiment.config.accumulate, layout),
             key,
             experiment.scalars(int(layout.first(state).step)),
         )
-        totals = layout.first(totals)
-        rows.append([float(totals["loss"] / totals["weight"]), float(totals["grad_norm"])])
+        stats = layout.first(stats)
+        rows.append([float(stats["loss"] / stats["weight"]), float(stats["grad_norm"])])
         flops = flops or step.flops
     return np.array(rows), flops
 
 
 @pytest.fixture(scope="module")
-def plain():
+def full_tuning():
     return losses("full", batch_size=16)
 
 
@@ -269,10 +269,10 @@ def plain():
         ("rdrop+mixout", {}, 2.0),
     ],
 )
-def test_devices_packing_and_microbatches_do_not_change_a_method_and_its_cost_is_as_predicted(plain, method, changes, passes):
+def test_devices_packing_and_microbatches_do_not_change_a_method_and_its_cost_is_as_predicted(full_tuning, method, changes, passes):
     one, flops = losses(method, batch_size=16, **changes)
     other, _ = losses(method, batch_size=16, parallel="pmap", packing="padded", accumulate=2, **changes)
     assert np.abs(one - other)[:, 0].max() < 1e-5
     np.testing.assert_allclose(one[:, 1], other[:, 1], rtol=1e-3)
-    assert np.abs(one - plain[0]).max() > 1e-3
-    assert flops == pytest.approx(passes * plain[1], rel=0.15)
+    assert np.abs(one - full_tuning[0]).max() > 1e-3
+    assert flops == pytest.approx(passes * full_tuning[1], rel=0.15)

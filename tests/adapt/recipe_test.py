@@ -5,6 +5,7 @@ import re
 import pytest
 
 from research.adapt import methods
+from research.config import resolve
 from research.errors import InputError
 from research.experiment import build as experiments
 from tests import runs
@@ -153,4 +154,4 @@ def test_the_suggestion_of_a_refusal_works():
 
 def test_all_method_names_can_be_joined_by_plus():
     assert all(re.fullmatch(r"[a-z0-9]\w*", name) for name in methods.METHODS)
-    assert methods.known("+".join(methods.METHODS)) == list(methods.METHODS)
+    assert resolve.method_names("+".join(methods.METHODS), methods.METHODS) == list(methods.METHODS)

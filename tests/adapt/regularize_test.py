@@ -39,18 +39,18 @@ def test_l2sp_is_the_penalty_of_the_paper_once_for_each_real_example():
     batch = {"weights": jnp.asarray([[1.0, 0.0], [1.0, 1.0]]), "labels": jnp.zeros((2, 2), int)}
     model = SimpleNamespace(recipe=methods.recipe(("embeddings", "layer_0"), runs.config(method="ia3")), task=catalog.get("imdb"))
 
-    def penalty(alpha, current):
+    def extra_loss(alpha, current):
         return float(regularize.L2SP(alpha, 0.05).extra_loss(model, current, {"anchor": initial}, batch, KEY, jnp.zeros((2, 2, 2))))
 
-    value = penalty(0.3, current)
+    value = extra_loss(0.3, current)
     w, w0 = flat(current), flat(initial)
     old = sum(((w[name] - w0[name]) ** 2).sum() for name in w if name.startswith("encoder/"))
     new = (w["head/kernel"] ** 2).sum()
     assert value == pytest.approx(3 * (0.15 * old + 0.025 * new), rel=1e-5)
-    assert penalty(0.0, current) < 0.1 * value
+    assert extra_loss(0.0, current) < 0.1 * value
     ones = {"layer_0": {"inputs": jnp.ones(4)}}  # at 1 these have no effect, so there is no penalty
-    assert penalty(0.3, current | {"delta": {"ia3": ones}}) == value
-    assert penalty(0.3, current | {"delta": {"other": ones}}) == pytest.approx(value + 3 * 0.025 * 4, rel=1e-5)
+    assert extra_loss(0.3, current | {"delta": {"ia3": ones}}) == value
+    assert extra_loss(0.3, current | {"delta": {"other": ones}}) == pytest.approx(value + 3 * 0.025 * 4, rel=1e-5)
 
 
 def test_mixout_takes_each_weight_or_its_pretrained_value_and_keeps_the_expectation():
@@ -81,10 +81,10 @@ def test_mixout_applies_in_training_only():
     experiment = experiments.build(runs.config(method="mixout", precision="float32"))
     moved = jax.tree.map(lambda x: x + 0.1, experiment.model.trainable)
     batch = next(experiment.dev.epoch(0))
-    plain = runs.build_model(runs.config(precision="float32"), experiment.model.task.classes)
+    single_method = runs.build_model(runs.config(precision="float32"), experiment.model.task.classes)
     logits = [
         jax.jit(model.logits)(moved, device_constants, batch)
-        for model, device_constants in ((experiment.model, experiment.model.device_constants), (plain, {}))
+        for model, device_constants in ((experiment.model, experiment.model.device_constants), (single_method, {}))
     ]
     np.testing.assert_array_equal(*logits)
     hook, constants = experiment.model.recipe.hooks[0], experiment.model.device_constants

@@ -27,14 +27,14 @@ def model(method: str, remat: bool = False, **options) -> AdaptedModel:
     """
     config = runs.config(**{"precision": "float32", "remat": remat, "method": method, "pooling": "pooler"} | options)
     if method == "linear_probe":
-        plain = runs.build_model(config, ("a", "b"))
-        return dataclasses.replace(plain, trainable=noisy(plain.trainable, 0.15), frozen=noisy(plain.frozen, 0.15))
-    plain = model("linear_probe", **{name: value for name, value in options.items() if name == "weights__source"})
-    recipe = methods.recipe(plain.encoder.stages, config)
-    params = initialize._with_deltas(recipe, merge(plain.trainable, plain.frozen), initialize.named_keys(0))
+        base = runs.build_model(config, ("a", "b"))
+        return dataclasses.replace(base, trainable=noisy(base.trainable, 0.15), frozen=noisy(base.frozen, 0.15))
+    base = model("linear_probe", **{name: value for name, value in options.items() if name == "weights__source"})
+    recipe = methods.recipe(base.encoder.stages, config)
+    params = initialize._with_deltas(recipe, merge(base.trainable, base.frozen), initialize.named_keys(0))
     plan = recipe.plan(params, config.freeze, config.no_decay)
     halves = dict(zip(("trainable", "frozen"), split(params, plan.trained), strict=True))
-    return dataclasses.replace(plain, config=config, recipe=recipe, plan=plan, **halves)
+    return dataclasses.replace(base, config=config, recipe=recipe, plan=plan, **halves)
 
 
 def noisy(tree: Tree, by: float, under: str = "", seed: int = 1) -> Tree:

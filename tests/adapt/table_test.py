@@ -77,10 +77,10 @@ class Watched(trainers.SingleTrainer):
     def step(self, number, batches, active):
         if number - 1 == Watched.cut:
             shutil.copytree(Watched.workdir, Watched.workdir.with_name("cut"))
-        totals = super().step(number, batches, active)
-        on_one_device = self._layout.first(totals)
+        stats = super().step(number, batches, active)
+        on_one_device = self._layout.first(stats)
         Watched.seen[-1].losses.append(float(on_one_device["loss"] / on_one_device["weight"]))
-        return totals
+        return stats
 
 
 def watch(patch, cut=None, workdir=None):

@@ -1,8 +1,8 @@
 """Speed and memory of research/ beside PyTorch `transformers`, on one CPU.
 
-For each workload one process of ours and one of PyTorch get ready one after the other; then they measure by turns, round by round,
+For each workload one process of Flax and one of PyTorch get ready one after the other; then they measure by turns, round by round,
 each first in every other round, so that a machine that slows down or speeds up does so for both. The one that does not measure
-sleeps. Ours runs the code of research/ as its runs do; PyTorch has its best honest configuration (bfloat16 autocast, the faster of
+sleeps. Flax runs the code of research/ as its runs do; PyTorch has its best honest configuration (bfloat16 autocast, the faster of
 SDPA and eager attention, fused AdamW, batches of similar lengths) and the same huge pages. Leave the machine alone meanwhile.
 
     python -m tests.benchmarks.compare                     # everything, writes tests/benchmarks/RESULTS.md
@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "transformers")
 BOTH = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TRANSFORMERS_VERBOSITY": "error"}
 # Threads that wait for work must not spin while the other side measures; XLA's sleep by themselves.
-SIDES = {"ours": {"JAX_PLATFORMS": "cpu"}, "peer": {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}}
+SIDES = {"flax_worker": {"JAX_PLATFORMS": "cpu"}, "peer": {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}}
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     listed = "\n".join(f"  {workloads.describe(workload)}" for workload in WORKLOADS.values())
     p = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.compare",
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Measures, prints the table, writes the page; what cannot be done is one line and exit code 2."""
+    """Measure, print the table and write the page; end with one line and exit code 2 on an error."""
     args = parser().parse_args()
     try:
         run(args)
@@ -81,28 +81,28 @@ def _complain(reason: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures what was chosen. The page is written after each workload, so that what was measured is not lost."""
+    """Measure the chosen workloads. The page is written after each workload, so that an interruption loses no finished one."""
     chosen, facts, sides = workloads.chosen(args.only), machine(), environments(args.peer_env)
     if args.rounds < 1:
         raise ValueError(f"--rounds={args.rounds}: at least one round is needed")
     if not args.output.resolve().parent.is_dir():
         raise ValueError(f"--output={args.output}: there is no such folder to write it to")
-    rows, measured = kept(args.output, facts) if args.only and not args.tiny else {}, {}
+    rows, measured = rows_of_page(args.output, facts) if args.only and not args.tiny else {}, {}
     command, today = shlex.join(["python", "-m", "tests.benchmarks.compare", *sys.argv[1:]]), datetime.date.today().isoformat()
     with tempfile.TemporaryDirectory() as scratch:
         cache = f"{scratch}/cache"  # a new one, so that everything is compiled: part of the memory that is measured
-        os.environ["RESEARCH_CACHE"] = sides["ours"]["RESEARCH_CACHE"] = cache
+        os.environ["RESEARCH_CACHE"] = sides["flax_worker"]["RESEARCH_CACHE"] = cache
         for workload in [prepare(workloads.tiny(w) if args.tiny else w, args.data.resolve(), Path(scratch)) for w in chosen]:
-            ours, peer = measure(workload, args.rounds, sides)
-            measured[workload.name] = results.row(workload.name, workload.unit, ours, peer, today)
+            flax, peer = measure(workload, args.rounds, sides)
+            measured[workload.name] = results.row(workload.name, workload.unit, flax, peer, today)
             _say(measured[workload.name])
             if not args.tiny:
                 write(args.output, results.compose(facts, f"{today}, `{command}`", rows | measured, WORKLOADS))
     print(results.table(measured, WORKLOADS), end="")
 
 
-def kept(path: Path, facts: dict[str, str]) -> dict[str, str]:
-    """The rows of the page that is there. Raises ValueError where new ones must not stand beside them."""
+def rows_of_page(path: Path, facts: dict[str, str]) -> dict[str, str]:
+    """Return the rows of the existing page. Raise ValueError if new ones are not comparable with them."""
     page = path.read_text() if path.exists() else ""
     try:
         results.check_conditions(page, facts)
@@ -112,7 +112,7 @@ def kept(path: Path, facts: dict[str, str]) -> dict[str, str]:
 
 
 def prepare(workload: Workload, data: Path, scratch: Path) -> Workload:
-    """The workload with the folders of its examples and weights. Raises ValueError where they are not there."""
+    """Return the workload with the folders of its examples and weights. Raise ValueError if they are missing."""
     if not hasattr(workload, "data"):
         return workload
     from research.errors import InputError
@@ -122,37 +122,37 @@ def prepare(workload: Workload, data: Path, scratch: Path) -> Workload:
         weights = str(hub.find(workload.model))
     except InputError as error:
         raise ValueError(f"{workload.name}: {error}") from None
-    source, whole = data / workload.data, isinstance(workload, Probe)
+    source, complete = data / workload.data, isinstance(workload, Probe)
     workloads.find(source, "train")
-    if not whole:
+    if not complete:
         workloads.draw(source, scratch / workload.data, workload.examples)
-    return dataclasses.replace(workload, data=str(source if whole else scratch / workload.data), weights=weights)
+    return dataclasses.replace(workload, data=str(source if complete else scratch / workload.data), weights=weights)
 
 
 def environments(extra: list[str]) -> dict[str, dict[str, str]]:
-    """The environment of each side's workers. Raises ValueError for an `extra` that is not NAME=VALUE."""
+    """Return the environment of each side's workers. Raise ValueError for an `extra` that is not NAME=VALUE."""
     for setting in extra:
         if not setting.partition("=")[0] or "=" not in setting:
             raise ValueError(f"--peer-env={setting} is not NAME=VALUE")
-    whole = {side: os.environ | BOTH | own for side, own in SIDES.items()}
-    whole["peer"] = {name: value for name, value in (whole["peer"] | dict(s.split("=", 1) for s in extra)).items() if value}
-    return whole
+    by_side = {side: os.environ | BOTH | variables for side, variables in SIDES.items()}
+    by_side["peer"] = {name: value for name, value in (by_side["peer"] | dict(s.split("=", 1) for s in extra)).items() if value}
+    return by_side
 
 
 def measure(workload: Workload, rounds: int, environment: dict[str, dict[str, str]]) -> tuple[list[dict], list[dict]]:
-    """The answers of ours and of the peer, round by round."""
-    rounds, found = getattr(workload, "rounds", rounds), {"ours": [], "peer": []}
+    """Return the answers of Flax and of the peer, round by round."""
+    rounds, answers = getattr(workload, "rounds", rounds), {"flax_worker": [], "peer": []}
     with workers(workload, environment) as pair:
         for k in range(rounds):
             for worker in pair if k % 2 == 0 else pair[::-1]:
                 _say(f"{workload.name}: round {k + 1} of {rounds}, {worker.name}")
-                found[worker.name].append(worker.round(k))
-    return found["ours"], found["peer"]
+                answers[worker.name].append(worker.round(k))
+    return answers["flax_worker"], answers["peer"]
 
 
 @contextlib.contextmanager
 def workers(workload: Workload, environment: dict[str, dict[str, str]]) -> Iterator[list[Worker]]:
-    """A worker of each side, ready; they get ready one after the other, so neither disturbs the other's warming up."""
+    """Yield a ready worker of each side; they get ready one after the other, so neither disturbs the other's warming up."""
     with contextlib.ExitStack() as stack:
         pair = []
         for side, variables in environment.items():
@@ -164,7 +164,7 @@ def workers(workload: Workload, environment: dict[str, dict[str, str]]) -> Itera
 
 
 def machine() -> dict[str, str]:
-    """What the numbers depend on: processor, memory, accelerator, versions."""
+    """Return what the numbers depend on: processor, memory, accelerator, versions."""
     info = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     info = {name.strip(): value.strip() for name, value in info.items()}
     units = [name for name in ("avx512_bf16", "amx_bf16") if name in info.get("flags", "").split()]
@@ -191,14 +191,14 @@ def _version(package: str) -> str:
 
 
 def write_table(path: Path, title: str, how: str, table: list[str]) -> None:
-    """Writes a page with one table: `title`, what was done, on what machine, the lines of the table; and prints these."""
+    """Write a page with one table: `title`, what was done, on what machine, the lines of the table. Print these lines."""
     facts = [f"- {key}: {value}" for key, value in machine().items()]
     write(path, "\n".join([f"# {title}", "", how, "", *facts, "", *table]) + "\n")
     print("\n".join(table))
 
 
 def write(path: Path, page: str) -> None:
-    """Writes the page, whole or not at all."""
+    """Write the page atomically."""
     part = path.with_name(path.name + ".part")
     part.write_text(page)
     os.replace(part, path)

@@ -1,4 +1,4 @@
-"""What a fleet saves: a sweep over seeds as one program, beside the same runs one after the other.
+"""Measure the time that a fleet saves: a sweep over seeds as one program, beside the same runs one after the other.
 
     python -m tests.benchmarks.fleet --data=../shared/data/trec6          # writes tests/benchmarks/FLEET.md
 
@@ -39,11 +39,11 @@ def sweep(arg=""):
 
 
 def seconds(method: str, args: argparse.Namespace, folder: Path) -> tuple[float, float, float]:
-    """Of the sweep as a fleet, run by run in one process, and run by run in processes of their own."""
+    """Return the seconds of the sweep as a fleet, run by run in one process, and run by run in separate processes."""
     data = str(Path(args.data).resolve())
     sweep = folder / f"{method}.py"
     sweep.write_text(SWEEP.format(data=data, method=method, examples=args.examples, seeds=args.seeds))
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}  # programs of ours set it themselves
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}  # the programs set it themselves
 
     def run(module: str, *flags: str) -> float:
         return timed([sys.executable, "-m", f"research.{module}", *flags], environment)[0]
@@ -65,13 +65,13 @@ def seconds(method: str, args: argparse.Namespace, folder: Path) -> tuple[float,
 
 
 def with_section(page: str, heading: str, body: str) -> str:
-    """The page with the section of that heading written anew, first, and the others as they are."""
+    """Return the page with a new section of that heading first, and the other sections unchanged."""
     others = [part for part in page.split("\n## ")[1:] if not part.startswith(f"{heading}\n")]
     return "\n## ".join([TITLE, f"{heading}\n\n{body}", *others])
 
 
 def main() -> None:
-    """Measures and writes the page."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fleet", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", default="../shared/data/trec6", help="a folder with TREC-6")

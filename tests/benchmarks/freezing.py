@@ -1,4 +1,4 @@
-"""What freezing the first k layers saves, for every k: FLOPs as XLA counts them beside arithmetic, and time beside both.
+"""Measure what freezing the first k layers saves, for every k: FLOPs as XLA counts them beside arithmetic, and time beside both.
 
     python -m tests.benchmarks.freezing --rounds=7        # MiniLM 32x128 and BERT-base 16x128; writes tests/benchmarks/FREEZING.md
 
@@ -27,7 +27,7 @@ from research.adapt import flops, methods
 from research.adapt.adapted_model import AdaptedModel
 from research.config import fields as configs
 from research.params.tree import flatten, merge, split
-from tests.benchmarks import compare, ours, workloads
+from tests.benchmarks import compare, flax_worker, workloads
 from tests.benchmarks.workloads import Train
 
 MODELS = {"MiniLM 32x128": (workloads.MINILM, 32), "BERT-base 16x128": (workloads.BERT_BASE, 16)}
@@ -40,58 +40,58 @@ HEAD = (
 )
 
 
-def frozen(whole: AdaptedModel, k: int) -> AdaptedModel:
-    """`whole` with the embeddings and the first `k` layers frozen; everything trains where `k` is negative. What trains is a copy,
-    for a loop uses it up."""
-    layers = len(whole.encoder.stages) - 1
+def frozen(full_model: AdaptedModel, k: int) -> AdaptedModel:
+    """Return `full_model` with the embeddings and the first `k` layers frozen, or none if `k` is negative. Trainable parameters are copies,
+    because a loop donates them."""
+    layers = len(full_model.encoder.stages) - 1
     method = "full" if k < 0 else "linear_probe" if k == layers else "top_k"
-    config = configs.copied(whole.config, {"method": method, "top_layers": layers - k})
-    recipe, params = methods.recipe(whole.encoder.stages, config), merge(whole.trainable, whole.frozen)
+    config = configs.copied(full_model.config, {"method": method, "top_layers": layers - k})
+    recipe, params = methods.recipe(full_model.encoder.stages, config), merge(full_model.trainable, full_model.frozen)
     plan = recipe.plan(params, "", config.no_decay)
     trainable, rest = split(params, plan.trained)
-    fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
+    fields = {name: getattr(full_model, name) for name in full_model.__dataclass_fields__}
     return AdaptedModel(
         **fields | {"config": config, "recipe": recipe, "plan": plan, "trainable": jax.tree.map(jnp.array, trainable), "frozen": rest}
     )
 
 
 def measure(name: str, rounds: int, steps: int) -> list[tuple]:
-    """(what trains, FLOPs by XLA, by arithmetic, seconds a step of each round) for each k."""
+    """Return (what trains, FLOPs by XLA, by arithmetic, seconds a step of each round) for each k."""
     shape, rows = MODELS[name]
-    whole = ours.random_model(shape, LENGTH)
-    ids = ours.random_ids(Train("", shape, rows, LENGTH, 0))
+    full_model = flax_worker.random_model(shape, LENGTH)
+    ids = flax_worker.random_ids(Train("", shape, rows, LENGTH, 0))
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(rows, dtype=np.int32)[:, None] % 2}
-    sizes = {path: leaf.shape for path, leaf in flatten(merge(whole.trainable, whole.frozen)).items()}
-    loops, found = [], []
+    sizes = {path: leaf.shape for path, leaf in flatten(merge(full_model.trainable, full_model.frozen)).items()}
+    loops, measurements = [], []
     for k in range(-1, shape["num_hidden_layers"] + 1):
-        model = frozen(whole, k)
-        loop = ours.looped(model, rows)
+        model = frozen(full_model, k)
+        loop = flax_worker.looped(model, rows)
         loop.run([batch] * 2)
         what = "everything" if k < 0 else f"all but embeddings and {k} layers" if k < shape["num_hidden_layers"] else "the head"
         arithmetic = flops.step(model.plan, sizes, flops.Shape.of(model.encoder), rows * LENGTH, LENGTH)
-        found.append((what, loop.program.flops, arithmetic, []))
+        measurements.append((what, loop.program.flops, arithmetic, []))
         loops.append(loop)
         print(f"{name}: {what} compiled", flush=True)
     for _ in range(rounds):
-        for loop, (*_, seconds) in zip(loops, found, strict=True):
+        for loop, (*_, seconds) in zip(loops, measurements, strict=True):
             loop.run([batch])
             begin = time.perf_counter()
             loop.run([batch] * steps)
             seconds.append((time.perf_counter() - begin) / steps)
-    return found
+    return measurements
 
 
-def rows(name: str, found: list[tuple]) -> list[str]:
-    """The lines of the table."""
-    most = found[0][1]
-    usual, fastest = (predicted(found, of) for of in (median, min))
+def rows(name: str, measurements: list[tuple]) -> list[str]:
+    """Return the lines of the table."""
+    most = measurements[0][1]
+    usual, fastest = (predicted(measurements, of) for of in (median, min))
     lines = []
-    for (what, counted, arithmetic, seconds), expected, quickest in zip(found, usual, fastest, strict=True):
+    for (what, counted, arithmetic, seconds), expected, quickest in zip(measurements, usual, fastest, strict=True):
         measured = median(seconds)
         cells = name, what, f"{counted / 1e9:.1f}", f"{arithmetic / 1e9:.1f}", f"{arithmetic / counted:.3f}", f"{counted / most:.3f}"
         cells += (
             f"{measured:.3f} ({min(seconds):.3f})",
-            f"{measured / median(found[0][3]):.3f}",
+            f"{measured / median(measurements[0][3]):.3f}",
             f"{expected:.3f}",
             f"{measured / expected:.2f} ({min(seconds) / quickest:.2f})",
         )
@@ -99,15 +99,15 @@ def rows(name: str, found: list[tuple]) -> list[str]:
     return lines
 
 
-def predicted(found: list[tuple], of: Callable[[list[float]], float]) -> list[float]:
-    """Seconds a step of each k by the two rates, taken from `of` the rounds: the median, or the fastest."""
-    (_, _, every, slowest), (_, _, least, fastest) = found[0], found[-1]
+def predicted(measurements: list[tuple], of: Callable[[list[float]], float]) -> list[float]:
+    """Return seconds a step of each k by the two rates, taken from `of` the rounds: the median, or the fastest."""
+    (_, _, every, slowest), (_, _, least, fastest) = measurements[0], measurements[-1]
     backward = (of(slowest) - of(fastest)) / (every - least)
-    return [of(fastest) + (arithmetic - least) * backward for _, _, arithmetic, _ in found]
+    return [of(fastest) + (arithmetic - least) * backward for _, _, arithmetic, _ in measurements]
 
 
 def main() -> None:
-    """Measures and writes the page."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.freezing", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,4 +1,4 @@
-"""Whether a sweep that is killed again and again ends as one that is left alone.
+"""Compare a sweep that is killed repeatedly with one that is not.
 
     python -m tests.benchmarks.kills --runs=100 --kills=5
 
@@ -35,7 +35,7 @@ class Study:
     kills: list[tuple[float, str]] = dataclasses.field(default_factory=list)
 
     def start(self) -> subprocess.Popen:
-        """Its command; what it says goes to `log.txt`."""
+        """Start the command of the sweep; its output goes to `log.txt`."""
         self.starts += 1
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.txt").open("a") as log:
@@ -43,7 +43,7 @@ class Study:
             return commands.start(*flags, stdout=log, stderr=log)
 
     def disturb(self, kills: int, lines: int, rng: random.Random) -> None:
-        """Kills it so often, unless it ends before: whenever a further part of the `lines` of its curves is there, and some seconds."""
+        """Kill the sweep `kills` times, unless it ends before: each time after a further part of its `lines` and some seconds."""
         process = self.start()
         for number, part in enumerate(sorted(rng.uniform(0, 0.9) for _ in range(kills))):
             way = "worker" if number == kills // 2 else rng.choice(WAYS)
@@ -61,11 +61,11 @@ class Study:
         process.wait()
 
     def lines(self) -> int:
-        """Of all curves."""
+        """Return the number of lines of all curves."""
         return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*/metrics.jsonl"))
 
     def finish(self) -> float:
-        """Gives the command until no run is left, three times at most; how many seconds that took."""
+        """Give the command until no run is left, three times at most. Return the seconds that it took."""
         begin = time.perf_counter()
         for _ in range(3):
             self.start().wait()
@@ -74,16 +74,16 @@ class Study:
         return time.perf_counter() - begin
 
     def cells(self) -> dict[str, tuple]:
-        """Run id -> all that has to be equal, of the finished runs."""
-        found = {}
+        """Return run id -> all that has to be equal, of the finished runs."""
+        finished = {}
         for path in self.folder.glob("*/result.json"):
             files = [(path.parent / name).read_bytes() for name in FILES]
-            found[path.parent.name] = json.loads(path.read_text())["params"]["sha256"], *files
-        return found
+            finished[path.parent.name] = json.loads(path.read_text())["params"]["sha256"], *files
+        return finished
 
 
 def compare(folder: Path, runs: int, steps: int, kills: int, seed: int) -> tuple[Study, dict[str, tuple], dict[str, tuple], float]:
-    """The disturbed sweep, its cells, those of the undisturbed one, and how many seconds that took."""
+    """Return the disturbed sweep, its cells, those of the undisturbed one, and the seconds that the undisturbed one took."""
     quiet, killed = Study(folder / "quiet", runs, steps), Study(folder / "killed", runs, steps)
     seconds = quiet.finish()
     killed.disturb(kills, quiet.lines(), random.Random(seed))
@@ -92,7 +92,7 @@ def compare(folder: Path, runs: int, steps: int, kills: int, seed: int) -> tuple
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kills", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--runs", type=int, default=100)
@@ -101,13 +101,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sweep, found, expected, seconds = compare(Path(folder), **vars(args))
-    equal = sum(found.get(run_id) == cell for run_id, cell in expected.items())
+        sweep, finished, expected, seconds = compare(Path(folder), **vars(args))
+    equal = sum(finished.get(run_id) == cell for run_id, cell in expected.items())
     print("| runs | kills | when, and who | commands given | seconds undisturbed | cells present | cells equal |")
     print("|---|---|---|---|---|---|---|")
     what = ", ".join(f"{way} at {part:.0%}" for part, way in sweep.kills)
-    print(f"| {len(expected)} | {len(sweep.kills)} | {what} | {sweep.starts} | {seconds:.0f} | {len(found)} | {equal} |")
-    sys.exit(not (equal == len(expected) == len(found) and len(sweep.kills) == args.kills))
+    print(f"| {len(expected)} | {len(sweep.kills)} | {what} | {sweep.starts} | {seconds:.0f} | {len(finished)} | {equal} |")
+    sys.exit(not (equal == len(expected) == len(finished) and len(sweep.kills) == args.kills))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the two ways to save memory cost: rematerialisation and accumulation, each beside a plain training step of ours.
+"""Measure the cost of the two ways to save memory: rematerialisation and accumulation, each beside a plain training step.
 
     python -m tests.benchmarks.memory --rounds=3          # BERT-base 16x128; writes tests/benchmarks/MEMORY.md
 
@@ -28,26 +28,26 @@ PAGE = Path(__file__).with_name("MEMORY.md")
 
 
 def measure(workload: workloads.Train, rounds: int) -> dict[str, list[dict]]:
-    """The answers of each setting, round by round."""
-    environment = compare.environments([])["ours"]
+    """Return the answers of each setting, round by round."""
+    environment = compare.environments([])["flax_worker"]
     with contextlib.ExitStack() as stack:
         pool = {}
         for name, changes in SETTINGS.items():
             line = workloads.dump(dataclasses.replace(workload, changes=changes))
             print(f"starting {name}", file=sys.stderr, flush=True)
-            pool[name] = stack.enter_context(Worker(name, [sys.executable, "-m", "tests.benchmarks.ours", line], environment))
-        found = {name: [] for name in pool}
+            pool[name] = stack.enter_context(Worker(name, [sys.executable, "-m", "tests.benchmarks.flax_worker", line], environment))
+        measured = {name: [] for name in pool}
         for k in range(rounds):
             for name, worker in pool.items():
-                found[name].append(worker.round(k))
-    return found
+                measured[name].append(worker.round(k))
+    return measured
 
 
-def lines(found: dict[str, list[dict]]) -> list[str]:
-    """The table; times and memory beside those of the first setting."""
+def lines(measured: dict[str, list[dict]]) -> list[str]:
+    """Return the table; times and memory beside those of the first setting."""
     table = ["| setting | s/step: median (min-max) | beside plain | peak memory | beside plain |", "|---|---|---|---|---|"]
     first = None
-    for name, answers in found.items():
+    for name, answers in measured.items():
         seconds = [answer["seconds"] / answer["work"] for answer in answers]
         peak = max(answer["peak_memory_bytes"] for answer in answers) / 2**20
         first = first or (median(seconds), peak)
@@ -57,7 +57,7 @@ def lines(found: dict[str, list[dict]]) -> list[str]:
 
 
 def main() -> None:
-    """Measures and writes the page."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,11 +1,11 @@
-"""What a sweep costs beside the training: seconds for each smoke run, of runs alone and of fleets, in one process as a worker does them.
+"""Measure what a sweep costs beside training: seconds for each smoke run, of runs alone and of fleets, in one process like a worker's.
 
     python -m tests.benchmarks.overhead --rounds=6
 
 Each task is a smoke run, or a fleet of so many, with seeds of its own; the first task, which compiles, does not count. Of the wall time
 of a task, the training itself is `build` (the data, the model and its plan: all before the workdir is written to) and `programs` (steps
-and evaluations, from tracing to the last number). The rest is the harness: what is listed, and under `rest` the loop and the meeting of
-those who train together. Medians over tasks, in seconds for one run; leave the machine alone meanwhile.
+and evaluations, from tracing to the last number). The rest is the harness: what is listed, and under `rest` the loop and the lockstep of
+runs that train together. Medians over tasks, in seconds for one run; leave the machine alone meanwhile.
 """
 
 import argparse
@@ -29,7 +29,7 @@ HEAD = f"| method | runs a task | wall | {' | '.join(PARTS)} | rest | harness |"
 
 @contextlib.contextmanager
 def timed(seconds: Counter) -> Iterator[None]:
-    """Within it, what the parts take is added to `seconds`."""
+    """Add the time of the parts inside the context to `seconds`."""
     import jax
 
     from research.experiment import evaluations, modes
@@ -69,7 +69,7 @@ def timed(seconds: Counter) -> Iterator[None]:
 
 
 def measure(method: str, size: int, rounds: int) -> list[dict[str, float]]:
-    """Of each task but the first: seconds for one run, in all and of each part."""
+    """Return the seconds of one run, in all and of each part, for each task but the first."""
     from research.ablation import runs as sweep_runs
     from research.ablation import worker
 
@@ -77,10 +77,10 @@ def measure(method: str, size: int, rounds: int) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         for first in range(0, (rounds + 1) * size, size):
             overrides = [{"method": method, "seed": seed} for seed in range(first, first + size)]
-            found = sweep_runs.identify([(one, fields.override(trec.get_config("smoke"), one)) for one in overrides])
+            named_runs = sweep_runs.identify([(one, fields.override(trec.get_config("smoke"), one)) for one in overrides])
             seconds, begin = Counter(), time.perf_counter()
             with timed(seconds):
-                worker.do(found, Path(folder), lambda text: None)
+                worker.do(named_runs, Path(folder), lambda text: None)
             tasks.append({part: s / size for part, s in (seconds | {"wall": time.perf_counter() - begin}).items()})
             if len(list(Path(folder).glob("*/result.json"))) != first + size:
                 raise RuntimeError(f"{method}: a run failed: {[path.read_text() for path in Path(folder).glob('*/error.txt')]}")
@@ -88,15 +88,15 @@ def measure(method: str, size: int, rounds: int) -> list[dict[str, float]]:
 
 
 def line(method: str, size: int, tasks: list[dict[str, float]]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     harness = median(task["wall"] - task["build"] - task["programs"] for task in tasks)
     rest = median(task["wall"] - sum(task[part] for part in PARTS) for task in tasks)
-    found = [median(task["wall"] for task in tasks), *(median(task[part] for task in tasks) for part in PARTS), rest, harness]
-    return f"| {method} | {size} | {' | '.join(f'{seconds:.2f}' for seconds in found)} |"
+    columns = [median(task["wall"] for task in tasks), *(median(task[part] for task in tasks) for part in PARTS), rest, harness]
+    return f"| {method} | {size} | {' | '.join(f'{seconds:.2f}' for seconds in columns)} |"
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=6, help="tasks that count, of each kind")

@@ -33,7 +33,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self._trained, lr=learning_rate, weight_decay=0.01, fused=True)
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """One update; returns the loss."""
+        """Make one update and return the loss."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = self.model(**batch).loss
         loss.backward()
@@ -53,13 +53,13 @@ class Texts:
         self.labels = torch.tensor([labels.index(label) for _, label in examples])
 
     def batch(self, members: list[int]) -> Batch:
-        """Padded to the longest of `members`."""
+        """Return a batch padded to the longest of `members`."""
         ids = [self.ids[i] for i in members]
         mask = pad_sequence([torch.ones_like(x) for x in ids], batch_first=True)
         return {"input_ids": pad_sequence(ids, batch_first=True), "attention_mask": mask, "labels": self.labels[members]}
 
     def epoch(self, size: int, seed: int) -> Iterator[Batch]:
-        """All examples once in batches of similar lengths, in random order."""
+        """Yield all examples once in batches of similar lengths, in random order."""
         rng, order = random.Random(seed), list(range(len(self.ids)))
         rng.shuffle(order)
         order = [i for mega in _batched(order, MEGABATCH * size) for i in sorted(mega, key=lambda i: -len(self.ids[i]))]
@@ -68,7 +68,7 @@ class Texts:
         return map(self.batch, batches)
 
     def sorted(self, size: int) -> Iterator[Batch]:
-        """All examples once in order of length, for evaluation."""
+        """Yield all examples once in order of length, for evaluation."""
         return map(self.batch, _batched(sorted(range(len(self.ids)), key=lambda i: -len(self.ids[i])), size))
 
 
@@ -77,19 +77,19 @@ def _batched(items: list[int], size: int) -> list[list[int]]:
 
 
 def pretrained(folder: str, classes: int) -> torch.nn.Module:
-    """The model of a folder with a new classifier, with SDPA attention."""
+    """Return the model of a folder with a new classifier, with SDPA attention."""
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes, attn_implementation="sdpa")
 
 
 def texts(w: Epoch | Probe, split: str) -> Texts:
-    """A split of the workload's data, encoded."""
+    """Return a split of the workload's data, encoded."""
     labels = sorted({label for _, label in read(Path(w.data), "train")})
     return Texts(AutoTokenizer.from_pretrained(w.weights), read(Path(w.data), split), labels, w.max_length)
 
 
 def random_model(w: Train | Evaluate) -> tuple[torch.nn.Module, Batch]:
-    """A classifier of two classes of the workload's shape with random parameters, and a batch of random ids without padding."""
+    """Return a random classifier of two classes of the workload's shape, and a batch of random ids without padding."""
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(**w.shape, num_labels=2, attn_implementation="sdpa"))
     ids = torch.randint(w.shape["vocab_size"], (w.rows, w.length))
@@ -104,11 +104,11 @@ class RandomTraining:
         self._loop, self._steps = Training(self.model.train()), w.steps
 
     def sample(self, rows: int) -> None:
-        """One step."""
+        """Make one step."""
         self._loop.step(self._batch)
 
     def round(self, k: int, rows: int) -> dict:
-        """The steps of a round."""
+        """Make the steps of a round."""
         for _ in range(self._steps):
             self._loop.step(self._batch)
         return {"work": self._steps}
@@ -125,13 +125,13 @@ class Evaluation:
 
     @torch.no_grad()
     def sample(self, rows: int) -> None:
-        """One pass over all rows."""
+        """Make one pass over all rows."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for first in range(0, self._rows, rows):
                 self.model(**{name: x[first : first + rows] for name, x in self._batch.items()}).logits.float().numpy()
 
     def round(self, k: int, rows: int) -> dict:
-        """The passes of a round."""
+        """Make the passes of a round."""
         for _ in range(self._passes):
             self.sample(rows)
         return {"work": self._passes}
@@ -146,12 +146,12 @@ class TextTraining:
         self._few = list(itertools.islice(self._data.epoch(w.batch_size, seed=EPOCHS), 4))
 
     def sample(self, rows: int) -> None:
-        """A few batches."""
+        """Train on a few batches."""
         for batch in self._few:
             self._loop.step(batch)
 
     def round(self, k: int, rows: int) -> dict:
-        """An epoch."""
+        """Train for an epoch."""
         for batch in self._data.epoch(self._size, seed=k % EPOCHS):
             self._loop.step(batch)
         return {"work": len(self._data.ids)}
@@ -161,13 +161,13 @@ BENCHES = {Train: RandomTraining, Evaluate: Evaluation, Epoch: TextTraining}
 
 
 def faster_options(w: Workload) -> dict:
-    """What `peer_options` finds fastest here. In another process, so that what was tried does not count as memory of this one."""
-    found = subprocess.run([sys.executable, "-m", "tests.benchmarks.peer_options", dump(w)], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(found.stdout.splitlines()[-1])
+    """Return the options that `peer_options` finds fastest here, in another process: its memory does not count as memory of this one."""
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.peer_options", dump(w)], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Gets ready for the workload on the command line and serves it."""
+    """Get ready for the workload on the command line and serve it."""
     workload = load(sys.argv[1])
     chosen = faster_options(workload)
     bench, rows = BENCHES[type(workload)](workload), chosen["rows"]

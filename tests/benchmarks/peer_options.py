@@ -1,4 +1,4 @@
-"""Which of the peer's options is fastest on this machine: `python -m tests.benchmarks.peer_options WORKLOAD` prints it as JSON."""
+"""Find the fastest of the peer's options on this machine: `python -m tests.benchmarks.peer_options WORKLOAD` prints it as JSON."""
 
 import json
 import math
@@ -14,7 +14,7 @@ TRIALS = 3
 
 
 def options(w: Workload) -> list[tuple[str, int]]:
-    """Pairs of an attention and the rows that are evaluated at once (0 where nothing is)."""
+    """Return pairs of an attention and the number of rows that are evaluated at once (0 if none are)."""
     rows = {0}
     if isinstance(w, Evaluate):
         rows = {w.rows, max(1, min(w.rows, CHUNK_TOKENS // w.length))}
@@ -22,7 +22,7 @@ def options(w: Workload) -> list[tuple[str, int]]:
 
 
 def fastest(bench, tried: list[tuple[str, int]]) -> tuple[str, int]:
-    """The option with the quickest sample, of several by turns; the first one of each is not counted."""
+    """Return the option with the quickest sample, of several by turns; the first one of each is not counted."""
     seconds = dict.fromkeys(tried, math.inf)
     for number in range(1 + TRIALS):
         for attention, rows in tried:
@@ -35,7 +35,7 @@ def fastest(bench, tried: list[tuple[str, int]]) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Tries them out and prints the fastest."""
+    """Try the options and print the fastest."""
     workload = load(sys.argv[1])
     attention, rows = fastest(BENCHES[type(workload)](workload), options(workload))
     note = f"PyTorch with {attention} attention" + (f" in batches of {rows} rows" if rows else "")

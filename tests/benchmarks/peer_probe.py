@@ -19,7 +19,7 @@ EVAL_ROWS = 64
 
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, data: Texts) -> float:
-    """The share of examples that are classified right."""
+    """Return the share of examples that are classified right."""
     model.eval()
     right = 0
     for batch in data.sorted(EVAL_ROWS):
@@ -30,7 +30,7 @@ def accuracy(model: torch.nn.Module, data: Texts) -> float:
 
 
 def probe(w: Probe) -> float:
-    """The test accuracy of a linear probe, by the recipe of our configs: warm-up over a tenth, then linear to 0."""
+    """Return the test accuracy of a linear probe, by the recipe of configs/: warm-up over a tenth, then linear to 0."""
     data = {split: texts(w, split) for split in ("train", "dev", "test")}
     model = pretrained(w.weights, w.classes)
     model.requires_grad_(False)
@@ -38,7 +38,7 @@ def probe(w: Probe) -> float:
     loop = Training(model)
     steps = w.epochs * -(-len(data["train"].ids) // w.batch_size)
     schedule = get_linear_schedule_with_warmup(loop.optimizer, steps // 10, steps)
-    best, kept = -1.0, None
+    best, best_state = -1.0, None
     for epoch in range(w.epochs):
         model.eval()
         model.dropout.train()  # the classifier's own; the encoder's would only be noise in frozen features
@@ -47,8 +47,8 @@ def probe(w: Probe) -> float:
             schedule.step()
         score = accuracy(model, data["dev"])
         if score > best:
-            best, kept = score, copy.deepcopy(model.classifier.state_dict())
-    model.classifier.load_state_dict(kept)
+            best, best_state = score, copy.deepcopy(model.classifier.state_dict())
+    model.classifier.load_state_dict(best_state)
     return accuracy(model, data["test"])
 
 

@@ -1,4 +1,4 @@
-"""How `compare` and its workers talk: JSON lines over the worker's standard input and output."""
+"""The protocol of `compare` and its workers: JSON lines over the worker's standard input and output."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def serve(measure: Callable[[int], dict]) -> None:
-    """The worker's side, once it is warm: says so, then answers {"round": k} until its input ends.
+    """Serve a warm worker: print that it is ready, then answer {"round": k} until the input ends.
 
     `measure(k)` does round k to its end and returns at least {"work": how much it was}; what else it returns (a "note", its own
     "seconds") goes along and goes first. While it waits, a worker only reads.
@@ -25,7 +25,7 @@ def serve(measure: Callable[[int], dict]) -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process had resident so far."""
+    """Return the most bytes that this process had resident so far."""
     with open("/proc/self/status") as file:
         (line,) = [line for line in file if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
@@ -44,7 +44,7 @@ class Worker:
             raise
 
     def round(self, number: int) -> dict:
-        """The worker's answer to a round. Raises RuntimeError where it ended instead."""
+        """Return the worker's answer to a round. Raise RuntimeError if it ended instead."""
         try:
             print(json.dumps({"round": number}), file=self._process.stdin, flush=True)
         except BrokenPipeError:
@@ -58,7 +58,7 @@ class Worker:
         return json.loads(line)
 
     def close(self) -> None:
-        """Ends the process: at the end of its input it goes by itself; one that does not is killed."""
+        """End the process: close its input, and kill it if it does not end."""
         try:
             self._process.stdin.close()
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""What is compared: a row for each workload, and the little that both sides must agree on. Imports nothing heavy."""
+"""The workloads that are compared, and the little that both sides must agree on. Imports nothing heavy."""
 
 import dataclasses
 import gzip
@@ -17,7 +17,7 @@ EPOCHS = 5  # the epochs whose order of examples is used in turn: round 6 sees t
 class Train:
     """Training steps (forward, backward, clip, AdamW) on one batch of random ids without padding, parameters random.
 
-    `changes` are those of our config, for comparing ours with itself.
+    `changes` are those of the Flax side's config, for comparing it with itself.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Epoch:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A whole command in a process of its own: a linear probe, from nothing to the test accuracy."""
+    """A full command in a separate process: a linear probe, from nothing to the test accuracy."""
 
     name: str
     config: str
@@ -93,21 +93,21 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def describe(workload: Workload) -> str:
-    """A line for `--help`."""
+    """Return a line for `--help`."""
     numbers = [f"{name}={value}" for name, value in vars(workload).items() if isinstance(value, int)]
     return f"{workload.name}: {type(workload).__doc__.splitlines()[0].rstrip('.')} ({', '.join(numbers)})"
 
 
 def chosen(pattern: str) -> list[Workload]:
-    """The workloads whose name has `pattern` (a regular expression, capitals or not). Raises ValueError where there are none."""
-    found = [workload for name, workload in WORKLOADS.items() if re.search(pattern, name, re.IGNORECASE)]
-    if not found:
+    """Return the workloads whose name has `pattern` (a regular expression, capitals or not). Raise ValueError if there are none."""
+    matches = [workload for name, workload in WORKLOADS.items() if re.search(pattern, name, re.IGNORECASE)]
+    if not matches:
         raise ValueError(f"--only={pattern} matches no workload; they are: {'; '.join(WORKLOADS)}")
-    return found
+    return matches
 
 
 def tiny(workload: Workload) -> Workload:
-    """The same kind of workload in seconds, of no use as a measurement: it tries out the harness."""
+    """Return a workload of the same type that takes seconds: no measurement, but a test of the harness."""
     changes = {
         Train: {"shape": TOY, "rows": 2, "length": 16, "steps": 2},
         Evaluate: {"shape": TOY, "rows": 4, "length": 16, "passes": 2},
@@ -118,18 +118,18 @@ def tiny(workload: Workload) -> Workload:
 
 
 def dump(workload: Workload) -> str:
-    """The workload as a line of JSON, which is how a worker gets it."""
+    """Return the workload as a line of JSON, the form in which a worker gets it."""
     return json.dumps({"kind": type(workload).__name__} | dataclasses.asdict(workload))
 
 
 def load(line: str) -> Workload:
-    """The inverse of `dump`."""
+    """Return the workload of a line of JSON: the inverse of `dump`."""
     fields = json.loads(line)
     return {kind.__name__: kind for kind in (Train, Evaluate, Epoch, Probe)}[fields.pop("kind")](**fields)
 
 
 def find(folder: Path, split: str) -> Path:
-    """The file of a split. Raises ValueError where there is none."""
+    """Return the file of a split. Raise ValueError if there is none."""
     for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz"):
         if path.is_file():
             return path
@@ -137,21 +137,21 @@ def find(folder: Path, split: str) -> Path:
 
 
 def lines(folder: Path, split: str) -> list[str]:
-    """The lines of a split, the header first."""
+    """Return the lines of a split, the header first."""
     path = find(folder, split)
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode().removesuffix("\n").split("\n")
 
 
 def read(folder: Path, split: str) -> list[tuple[str, str]]:
-    """(text, label) of each row of a split."""
+    """Return (text, label) of each row of a split."""
     header, *rows = (line.split("\t") for line in lines(folder, split))
     text, label = header.index("text"), header.index("label")
     return [(row[text], row[label]) for row in rows]
 
 
 def draw(source: Path, target: Path, count: int) -> None:
-    """Writes to the new folder `target` the first `count` training examples of a seeded shuffle, and a few to pass for dev and test."""
+    """Write to the new folder `target` the first `count` training examples of a seeded shuffle, and a few to pass for dev and test."""
     target.mkdir(parents=True)
     for split, size in (("train", count), ("dev", 64), ("test", 64)):
         header, *rows = lines(source, "train" if split == "train" else "test")

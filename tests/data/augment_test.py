@@ -93,13 +93,13 @@ def test_unknown_operations_and_operations_that_change_nothing_are_refused(refus
 
 def test_only_training_examples_are_augmented_after_the_draw_and_the_fingerprint_changes(folder):
     load = lambda **asked: loading.load(TASK, source="files", path=str(folder), train_examples=16, **asked)  # noqa: E731
-    plain, more = load(), load(augment="deletion", augment_rate=0.4, augment_copies=2)
+    unchanged, more = load(), load(augment="deletion", augment_rate=0.4, augment_copies=2)
     assert {split: len(examples) for split, examples in more.splits.items()} == {"train": 48, "dev": 8, "test": 20}
-    assert more.splits["train"].take(range(16)) == plain.splits["train"]
-    assert all(more.splits[split] == plain.splits[split] for split in ("dev", "test"))
+    assert more.splits["train"].take(range(16)) == unchanged.splits["train"]
+    assert all(more.splits[split] == unchanged.splits[split] for split in ("dev", "test"))
     prints = {load(augment="deletion", augment_rate=rate, augment_copies=n, seed=s).fingerprint for rate, n, s in ASKED}
-    assert len({plain.fingerprint, *prints}) == 1 + len(ASKED) and more.fingerprint in prints
-    assert load(augment="", augment_rate=0.4, augment_copies=2).fingerprint == plain.fingerprint
+    assert len({unchanged.fingerprint, *prints}) == 1 + len(ASKED) and more.fingerprint in prints
+    assert load(augment="", augment_rate=0.4, augment_copies=2).fingerprint == unchanged.fingerprint
     assert isinstance(more.splits["train"], Examples) and len(set(more.splits["train"].ids)) == 48
 
 

@@ -1,4 +1,4 @@
-"""Which examples, in which rows: every example is rebuilt from the batches by hand."""
+"""Test the layout of batches: every example is rebuilt from the batches by hand."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ LENGTHS = np.clip(np.exp(np.random.default_rng(0).normal(3.0, 0.6, 640)).astype(
 
 
 def tokens_of(lengths):
-    """Example i holds i * 1000 + 1, i * 1000 + 2, ...: a token says where it belongs. Types are 1 in an example's second half."""
+    """Return tokens in which example i is i * 1000 + 1, i * 1000 + 2, ..., with types 1 in an example's second half."""
     ids = np.concatenate([i * 1000 + 1 + np.arange(n) for i, n in enumerate(lengths)]).astype(np.int32)
     types = np.concatenate([np.arange(n) >= n / 2 for n in lengths]).astype(np.int8)
     return Tokens(ids, types, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(lengths))
@@ -34,25 +34,25 @@ def make(lengths=LENGTHS, size=32, **options):
 
 
 def rebuild(batch, lengths):
-    """Example -> what each array says of it, checked for whatever else must hold; and that nothing else is in the batch."""
-    found, covered = {}, np.zeros_like(batch["tokens"], bool)
+    """Return example -> (row, place). Check all arrays of the examples, and that the rest of the batch is zero."""
+    placed, covered = {}, np.zeros_like(batch["tokens"], bool)
     for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
         example, at = int(batch["examples"][row, place]), int(batch["example_starts"][row, place])
         here = (row, slice(at, at + lengths[example]))
-        assert example not in found and not covered[here].any()
+        assert example not in placed and not covered[here].any()
         covered[here] = True
         assert (batch["segments"][here] == place + 1).all()
         np.testing.assert_array_equal(batch["tokens"][here], example * 1000 + 1 + np.arange(lengths[example]))
         np.testing.assert_array_equal(batch["positions"][here], np.arange(lengths[example]))
         np.testing.assert_array_equal(batch["types"][here], np.arange(lengths[example]) >= lengths[example] / 2)
         assert batch["labels"][row, place] == example * 7 % 5
-        found[example] = (int(row), int(place))
+        placed[example] = (int(row), int(place))
     for name in ("tokens", "positions", "segments", "types"):
         assert not batch[name][~covered].any(), name
     for name in ("example_starts", "examples", "labels"):
         assert not batch[name][batch["weights"] == 0].any(), name
     assert set(np.unique(batch["weights"])) <= {0.0, 1.0}
-    return found
+    return placed
 
 
 def equal(one, other):
@@ -65,10 +65,10 @@ def equal(one, other):
 def test_every_example_is_there_once_an_epoch_and_right_at_every_place(layout, count, size, steps, multiple):
     lengths = LENGTHS[:count]
     made = make(lengths, size, layout=layout, multiple=multiple)
-    found = [rebuild(batch, lengths) for batch in made.epoch(0)]
-    assert len(found) == made.steps == steps
-    assert sorted(itertools.chain(*found)) == list(range(count))
-    sizes = sorted(map(len, found), reverse=True)
+    batches = [rebuild(batch, lengths) for batch in made.epoch(0)]
+    assert len(batches) == made.steps == steps
+    assert sorted(itertools.chain(*batches)) == list(range(count))
+    sizes = sorted(map(len, batches), reverse=True)
     assert sizes[: count // size] == [size] * (count // size) and sum(sizes) == count
     assert all(batch["tokens"].shape[0] % multiple == 0 for batch in made.epoch(0))
 
@@ -113,17 +113,17 @@ def test_batches_are_a_function_of_seed_and_epoch(layout):
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 9])
 def test_a_stream_from_the_middle_is_the_tail_of_the_whole(layout, start):
     lengths = LENGTHS[:100]  # 4 batches an epoch
-    whole = list(itertools.islice(make(lengths, layout=layout).stream(), 12))
+    batches = list(itertools.islice(make(lengths, layout=layout).stream(), 12))
     tail = list(itertools.islice(make(lengths, layout=layout).stream(start), 12 - start))
-    assert all(map(equal, tail, whole[start:]))
-    assert not equal(tail[0], whole[start + 1]), "neighbours differ, so this comparison sees a shift by one"
+    assert all(map(equal, tail, batches[start:]))
+    assert not equal(tail[0], batches[start + 1]), "neighbours differ, so this comparison sees a shift by one"
 
 
 def test_dealing_evens_the_tokens_of_batches_where_chance_alone_does_not():
-    totals = [LENGTHS[batch].sum() for batch in packing.deal_evenly(LENGTHS, 32, np.random.default_rng(0))]
+    token_counts = [LENGTHS[batch].sum() for batch in packing.deal_evenly(LENGTHS, 32, np.random.default_rng(0))]
     order = np.random.default_rng(0).permutation(640).reshape(20, 32)
     by_chance = LENGTHS[order].sum(1)
-    assert np.ptp(totals) <= 0.02 * np.mean(totals) < np.ptp(by_chance) / 5
+    assert np.ptp(token_counts) <= 0.02 * np.mean(token_counts) < np.ptp(by_chance) / 5
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 5))
@@ -133,8 +133,8 @@ def test_dealing_gives_each_example_once_and_evens_as_well_as_one_example_allows
         dealt = deal(lengths, size, np.random.default_rng(seed))
         assert sorted(np.concatenate(dealt).tolist()) == list(range(len(lengths)))
         assert sorted(map(len, dealt), reverse=True) == [size] * (len(lengths) // size) + [len(lengths) % size] * (len(lengths) % size > 0)
-    totals = [lengths[batch].sum() for batch in packing.deal_evenly(lengths, size, np.random.default_rng(seed)) if len(batch) == size]
-    assert not totals or max(totals) - min(totals) <= lengths.max()
+    token_counts = [lengths[batch].sum() for batch in packing.deal_evenly(lengths, size, np.random.default_rng(seed)) if len(batch) == size]
+    assert not token_counts or max(token_counts) - min(token_counts) <= lengths.max()
 
 
 def test_bucketed_batches_hold_similar_lengths_and_even_ones_do_not():
@@ -208,12 +208,12 @@ def test_assign_gives_none_where_it_cannot_fit(lengths, shape):
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=24), st.integers(1, 8), st.integers(8, 60), st.integers(1, 6))
 def test_assign_never_overfills(lengths, rows, length, places):
-    lengths, found = np.array(lengths), packing.assign(np.array(lengths), packing.Shape(rows, length, places))
-    if found is None:
+    lengths, assigned = np.array(lengths), packing.assign(np.array(lengths), packing.Shape(rows, length, places))
+    if assigned is None:
         assert rows * places < len(lengths) or lengths.sum() > rows * length - rows * lengths.max() or lengths.max() > length
     else:
-        assert len(found) == rows and sorted(sum(found, [])) == list(range(len(lengths)))
-        assert all(lengths[row].sum() <= length and len(row) <= places for row in found)
+        assert len(assigned) == rows and sorted(sum(assigned, [])) == list(range(len(lengths)))
+        assert all(lengths[row].sum() <= length and len(row) <= places for row in assigned)
 
 
 def test_a_batch_that_does_not_fit_gets_a_larger_shape_that_does_not_depend_on_what_came_before():

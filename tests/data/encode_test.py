@@ -54,28 +54,28 @@ def same(one, other):
 
 
 def test_fixed_sentences_have_their_golden_ids(tokenizer):
-    got = encode.encode(tokenizer, examples(*SENTENCES), 32)
-    assert listed(got) == list(GOLDEN)
-    assert listed(got, "types") == [[0] * len(ids) for ids in GOLDEN]
-    assert got.lengths.tolist() == [6, 8, 7] and len(got) == 3
-    assert (got.ids.dtype, got.types.dtype, got.offsets.dtype) == (np.int32, np.int8, np.int64)
+    actual = encode.encode(tokenizer, examples(*SENTENCES), 32)
+    assert listed(actual) == list(GOLDEN)
+    assert listed(actual, "types") == [[0] * len(ids) for ids in GOLDEN]
+    assert actual.lengths.tolist() == [6, 8, 7] and len(actual) == 3
+    assert (actual.ids.dtype, actual.types.dtype, actual.offsets.dtype) == (np.int32, np.int8, np.int64)
 
 
 def test_a_pair_is_joined_with_types_0_and_1(tokenizer):
-    got = encode.encode(tokenizer, examples(("a good film", "not long !")), 32)
-    assert listed(got) == [[CLS, 4, 5, 7, SEP, 9, 17, 14, SEP]]
-    assert listed(got, "types") == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
+    actual = encode.encode(tokenizer, examples(("a good film", "not long !")), 32)
+    assert listed(actual) == [[CLS, 4, 5, 7, SEP, 9, 17, 14, SEP]]
+    assert listed(actual, "types") == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
 
 
 def test_inserted_places_follow_each_first_token(tokenizer):
-    plain = encode.encode(tokenizer, examples(("a good film", "not long !"), ("a", "film"), ("", "a")), 32)
-    got = plain.with_places(2)
-    assert listed(got) == [[ids[0], 0, 0, *ids[1:]] for ids in listed(plain)] and listed(got)[1] == [CLS, 0, 0, 4, SEP, 7, SEP]
-    assert listed(got, "types") == [[0, 0, *types] for types in listed(plain, "types")]
-    assert got.offsets.tolist() == [0, 11, 18, 24] and got.lengths.tolist() == (plain.lengths + 2).tolist()
-    assert [getattr(got, name).dtype for name in ("ids", "types", "offsets")] == [np.int32, np.int8, np.int64]
-    assert listed(got) != [[0, 0, *ids] for ids in listed(plain)] and not same(got, plain.with_places(1))
-    assert same(plain.with_places(0), plain)
+    encoded = encode.encode(tokenizer, examples(("a good film", "not long !"), ("a", "film"), ("", "a")), 32)
+    actual = encoded.with_places(2)
+    assert listed(actual) == [[ids[0], 0, 0, *ids[1:]] for ids in listed(encoded)] and listed(actual)[1] == [CLS, 0, 0, 4, SEP, 7, SEP]
+    assert listed(actual, "types") == [[0, 0, *types] for types in listed(encoded, "types")]
+    assert actual.offsets.tolist() == [0, 11, 18, 24] and actual.lengths.tolist() == (encoded.lengths + 2).tolist()
+    assert [getattr(actual, name).dtype for name in ("ids", "types", "offsets")] == [np.int32, np.int8, np.int64]
+    assert listed(actual) != [[0, 0, *ids] for ids in listed(encoded)] and not same(actual, encoded.with_places(1))
+    assert same(encoded.with_places(0), encoded)
 
 
 def test_places_have_the_type_of_the_token_they_follow():
@@ -94,8 +94,8 @@ def test_truncation_shortens_the_longer_text_of_a_pair_first(tokenizer):
 
 
 def test_no_example_is_longer_than_max_length_and_short_ones_are_left_alone(tokenizer):
-    got = encode.encode(tokenizer, examples("a " * 50, "a"), 16)
-    assert got.lengths.tolist() == [16, 3]
+    actual = encode.encode(tokenizer, examples("a " * 50, "a"), 16)
+    assert actual.lengths.tolist() == [16, 3]
 
 
 LONG = "a good film is very long and not un !"  # one token a word
@@ -165,9 +165,9 @@ def test_every_truncation_has_another_fingerprint(tokenizer):
 @pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
 def test_the_truncation_side_of_the_tokenizer_is_ignored(truncation):
     texts = examples("a good film is not very long !", "goodness film")
-    plain, left = make_tokenizer(), make_tokenizer(truncation_side="left")
+    right, left = make_tokenizer(), make_tokenizer(truncation_side="left")
     arguments = (texts, 6, truncation, 2)
-    assert encode.fingerprint(plain, *arguments) == encode.fingerprint(left, *arguments)
+    assert encode.fingerprint(right, *arguments) == encode.fingerprint(left, *arguments)
     wanted = {"head": [CLS, 4, 5, 7, 8, SEP], "tail": [CLS, 9, 18, 17, 14, SEP], "head_tail": [CLS, 4, 18, 17, 14, SEP]}
     assert listed(encode.encode(left, *arguments))[0] == wanted[truncation]
     assert left.truncation_side == "left" and left("a good film", truncation=True, max_length=3)["input_ids"] == [CLS, 7, SEP]
@@ -224,20 +224,20 @@ def test_the_fingerprint_changes_with(other):
 @pytest.mark.parametrize("truncation", encode.TRUNCATIONS)
 def test_lengths_before_truncation_are_kept_and_described(tokenizer, truncation):
     texts = examples("a " * 50, LONG, "a", LONG + " a")
-    got = encode.encode(tokenizer, texts, 12, truncation, 5)
-    assert got.uncut.tolist() == [52, 12, 3, 13] and got.lengths.tolist() == [12, 12, 3, 12]
-    assert same(encode.encode(tokenizer, texts, 12, truncation, 5), got)  # from the cache
-    assert got.with_places(2).uncut.tolist() == [54, 14, 5, 15]
+    actual = encode.encode(tokenizer, texts, 12, truncation, 5)
+    assert actual.uncut.tolist() == [52, 12, 3, 13] and actual.lengths.tolist() == [12, 12, 3, 12]
+    assert same(encode.encode(tokenizer, texts, 12, truncation, 5), actual)  # from the cache
+    assert actual.with_places(2).uncut.tolist() == [54, 14, 5, 15]
     dev = encode.encode(tokenizer, examples("a", "a", "a", "a", "a", "a"), 12, truncation, 5)
-    lengths = {"train": describe.Lengths.of(got), "dev": describe.Lengths.of(dev)}
+    lengths = {"train": describe.Lengths.of(actual), "dev": describe.Lengths.of(dev)}
     line = describe.truncation(lengths, 12)
     assert line == "cut to max_length=12 tokens: 20.0% of the texts (train 50.0%, dev 0.0%); the longest has 52 tokens"
     assert describe.truncation({"dev": lengths["dev"]}, 12) == "no text is cut: the longest has 3 tokens, max_length is 12"
 
 
 def test_the_length_of_a_pair_before_truncation_counts_both_texts(tokenizer):
-    got = encode.encode(tokenizer, examples(("a " * 20, "film " * 30), ("a", "a")), 9)
-    assert got.uncut.tolist() == [53, 5] and got.lengths.tolist() == [9, 5]
+    actual = encode.encode(tokenizer, examples(("a " * 20, "film " * 30), ("a", "a")), 9)
+    assert actual.uncut.tolist() == [53, 5] and actual.lengths.tolist() == [9, 5]
 
 
 @pytest.mark.parametrize(

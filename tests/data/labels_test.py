@@ -19,7 +19,7 @@ def write(path, *names):
 
 
 @pytest.mark.parametrize(
-    ("order", "plain"),
+    ("order", "alphabetical"),
     [
         ("0 1 2 10 11", "0 1 10 11 2"),
         ("LABEL_0 LABEL_2 LABEL_10", "LABEL_0 LABEL_10 LABEL_2"),
@@ -31,9 +31,9 @@ def write(path, *names):
         (f"x{'1' * 4999} x{'1' * 5000}", f"x{'1' * 4999} x{'1' * 5000}"),
     ],
 )
-def test_numbers_in_labels_are_ordered_by_value(order, plain):
-    assert names.in_order(reversed(plain.split())) == tuple(order.split())
-    assert sorted(order.split()) == plain.split()
+def test_numbers_in_labels_are_ordered_by_value(order, alphabetical):
+    assert names.in_order(reversed(alphabetical.split())) == tuple(order.split())
+    assert sorted(order.split()) == alphabetical.split()
 
 
 def test_integer_labels_of_a_folder_are_numbered_by_their_value(tmp_path):

@@ -116,10 +116,10 @@ def test_test_labels_that_do_not_occur_in_training_are_refused(refused, folder):
 def test_the_demo_uses_the_label_names_of_the_task():
     data = loading.load(BINARY, source="demo")
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 480, "dev": 120, "test": 1000}
-    plain = loading.load(catalog.get("sst2"), source="demo")
+    sst2 = loading.load(catalog.get("sst2"), source="demo")
     names = dict(zip(("negative", "positive"), BINARY.labels, strict=True))
-    assert data.splits["test"].labels == tuple(names[label] for label in plain.splits["test"].labels)
-    assert loading.load(BINARY, source="demo", seed=5).fingerprint == data.fingerprint != plain.fingerprint
+    assert data.splits["test"].labels == tuple(names[label] for label in sst2.splits["test"].labels)
+    assert loading.load(BINARY, source="demo", seed=5).fingerprint == data.fingerprint != sst2.fingerprint
 
 
 @pytest.mark.parametrize("name", sorted(catalog.TASKS))

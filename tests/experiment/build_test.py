@@ -1,4 +1,4 @@
-"""The wiring: what is compared stays comparable, frozen work is not done, and bad input is refused in one line."""
+"""Test the building of experiments: runs stay comparable, frozen stages cost nothing, and bad input is refused in one line."""
 
 import dataclasses
 
@@ -49,16 +49,16 @@ def test_a_text_is_cut_alike_in_training_and_wherever_else_it_is_read():
         (batch,) = pipeline.batches(model, examples, 1).epoch(0)
         ids[truncation] = batch["tokens"][0, :6].tolist()
         assert ids[truncation] == pipeline.tokens(model, examples).ids.tolist()
-    whole = runs.build_model(runs.config(), ("a", "b"))
-    whole = pipeline.tokens(whole, examples).ids.tolist()
-    assert ids == {"head": [*whole[:5], whole[-1]], "tail": [whole[0], *whole[-5:]], "head_tail": [*whole[:3], *whole[-3:]]}
-    assert len(whole) == len(set(whole)) == 10
+    model = runs.build_model(runs.config(), ("a", "b"))
+    uncut = pipeline.tokens(model, examples).ids.tolist()
+    assert ids == {"head": [*uncut[:5], uncut[-1]], "tail": [uncut[0], *uncut[-5:]], "head_tail": [*uncut[:3], *uncut[-3:]]}
+    assert len(uncut) == len(set(uncut)) == 10
 
 
 def test_what_the_config_says_of_augmentation_is_done_to_the_training_texts():
-    plain, more = (experiments.load_data(runs.config(**given)) for given in ({}, {"data__augment": "swap", "data__augment_copies": 2}))
+    unchanged, more = (experiments.load_data(runs.config(**given)) for given in ({}, {"data__augment": "swap", "data__augment_copies": 2}))
     assert {split: len(examples) for split, examples in more.splits.items()} == {"train": 96, "dev": 16, "test": 16}
-    assert more.splits["test"] == plain.splits["test"] and len(plain.splits["train"]) == 32
+    assert more.splits["test"] == unchanged.splits["test"] and len(unchanged.splits["train"]) == 32
     for wrong in ({"data__augment_rate": 1.0}, {"data__augment_copies": 0}):
         with pytest.raises(InputError, match="must be at least"):
             experiments.build(runs.config(data__augment="swap", **wrong))
@@ -95,16 +95,16 @@ def test_a_probe_does_about_a_third_of_the_work():
 
 def losses(steps: int = 20, **changes):
     e = experiments.build(runs.config(total_steps=steps, precision="float32", **changes))
-    layout, found = e.layout, []
+    layout, values = e.layout, []
     state, frozen, key = (layout.replicate(x) for x in (init_state(e.model.trainable, e.tx), e.model.frozen, e.dropout_key))
     step, stream = trainers.train_program(e), e.train.stream()
     for _ in range(steps):
-        state, totals = step(
+        state, stats = step(
             state, frozen, split_microbatches(next(stream), e.config.accumulate, layout), key, e.scalars(int(layout.first(state).step))
         )
-        totals = layout.first(totals)
-        found.append(float(totals["loss"] / totals["weight"]))
-    return np.array(found)
+        stats = layout.first(stats)
+        values.append(float(stats["loss"] / stats["weight"]))
+    return np.array(values)
 
 
 @pytest.mark.devices
@@ -121,7 +121,7 @@ def test_devices_layout_and_accumulation_do_not_change_the_losses():
 def test_evaluation_is_exact_whatever_the_shapes():
     from research.train.evaluate import evaluate
 
-    found = []
+    evaluations = []
     for layout, packing, size in (
         (layouts.Layout(), "packed", 200),
         (layouts.Layout(), "padded", 500),
@@ -129,11 +129,11 @@ def test_evaluation_is_exact_whatever_the_shapes():
     ):
         e = experiments.build(runs.config(precision="float32", packing=packing, eval_batch_tokens=size))
         program, trees = trainers.eval_program(e.model, layout), (layout.replicate(t) for t in (e.model.trainable, e.model.frozen))
-        found.append(evaluate(program, *trees, pipeline.batches(e.model, e.data.splits["test"], layout.multiple), layout))
-    for evaluation in found[1:]:
-        assert np.array_equal(evaluation.stats["confusion"], found[0].stats["confusion"])
-        np.testing.assert_allclose(evaluation.outputs["logits"], found[0].outputs["logits"], atol=1e-5)
-    assert found[0].stats["confusion"].sum() == 16
+        evaluations.append(evaluate(program, *trees, pipeline.batches(e.model, e.data.splits["test"], layout.multiple), layout))
+    for evaluation in evaluations[1:]:
+        assert np.array_equal(evaluation.stats["confusion"], evaluations[0].stats["confusion"])
+        np.testing.assert_allclose(evaluation.outputs["logits"], evaluations[0].outputs["logits"], atol=1e-5)
+    assert evaluations[0].stats["confusion"].sum() == 16
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_a_smoke_run_has_a_step_for_each_phase(method, phases):
 
 def test_split_and_merge_lose_nothing():
     model = runs.build_model(runs.config(arg="smoke,method=top_k"), ("a", "b"))
-    whole = runs.build_model(runs.config(), ("a", "b"))
-    assert digest(merge(model.trainable, model.frozen)) == digest(whole.trainable)
+    full_model = runs.build_model(runs.config(), ("a", "b"))
+    assert digest(merge(model.trainable, model.frozen)) == digest(full_model.trainable)
 
 
 def test_a_tokenizer_with_more_types_than_the_model_is_an_error():

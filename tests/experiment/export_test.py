@@ -1,4 +1,4 @@
-"""What is exported is read by others, and by us again, with the same numbers."""
+"""Test that other libraries, and this project, read exported models with the same numbers."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ QUIET = Console(quiet=True)
 
 
 def trained(folder, method="full", **changes):
-    """A finished smoke run: its config and workdir. With its few steps at a high rate, every trained part is away from its start."""
+    """Train a smoke run and return its config and workdir. Few steps at a high rate move every trained part away from its start."""
     c = runs.config(method=method, precision="float32", learning_rate=0.02, total_steps=8, **changes)
     modes.run(c, folder, QUIET)
     return c, folder
@@ -38,14 +38,14 @@ def exported(c, workdir, output, form="huggingface"):
 
 
 def logits(c, workdir, texts=TEXTS) -> np.ndarray:
-    """Ours, of the run's model, in float32 [n, C]."""
+    """Return the logits [n, C] of the run's model in float32."""
     model = modes.load_trained(c, workdir)
     batches = pipeline.batches(model, Examples(tuple(map(str, range(len(texts)))), tuple((text,) for text in texts), ()), 1)
-    found = np.zeros((len(texts), len(model.task.classes)), np.float32)
+    gathered = np.zeros((len(texts), len(model.task.classes)), np.float32)
     for batch in batches.epoch(0):
         there = batch["weights"] > 0
-        found[batch["examples"][there]] = np.asarray(model.logits(model.trainable, model.frozen, batch))[there]
-    return found
+        gathered[batch["examples"][there]] = np.asarray(model.logits(model.trainable, model.frozen, batch))[there]
+    return gathered
 
 
 def torch_of(array):
@@ -54,7 +54,7 @@ def torch_of(array):
     return torch.tensor(np.asarray(array), dtype=torch.long)
 
 
-def theirs(model, tokenizer, texts=TEXTS, max_length=32) -> np.ndarray:
+def torch_logits(model, tokenizer, texts=TEXTS, max_length=32) -> np.ndarray:
     import torch
 
     arrays = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
@@ -70,11 +70,11 @@ def test_transformers_loads_what_was_trained_with_deltas_merged_and_labels_named
     c, workdir = trained(tmp_path / "run", method, **({"ia3__outputs": "attention/key"} if "ia3" in method else {}))
     folder = exported(c, workdir, tmp_path / "out")
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    found = theirs(model, AutoTokenizer.from_pretrained(folder))
-    np.testing.assert_allclose(found, logits(c, workdir), atol=1e-4, rtol=0)
+    exported_logits = torch_logits(model, AutoTokenizer.from_pretrained(folder))
+    np.testing.assert_allclose(exported_logits, logits(c, workdir), atol=1e-4, rtol=0)
     assert model.config.id2label == {0: "neg", 1: "pos"} and model.config.label2id["pos"] == 1
     base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
-    assert np.abs(theirs(base, AutoTokenizer.from_pretrained(folder)) - found).max() > 1e-2, "nothing was trained"
+    assert np.abs(torch_logits(base, AutoTokenizer.from_pretrained(folder)) - exported_logits).max() > 1e-2, "nothing was trained"
 
 
 @pytest.mark.torch
@@ -89,13 +89,13 @@ def test_every_family_is_what_transformers_takes_it_for(tmp_path, name):
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
     params = {leaf: np.asarray(array) for leaf, array in flatten(model.trainable).items()}
-    export._whole(tmp_path / "out", model, weights.begin(c), params)
-    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    export._write_model(tmp_path / "out", model, weights.begin(c), params)
+    torch_model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     batch, given = export._batch(model), {}
-    for ours, name_there in (("tokens", "input_ids"), ("segments", "attention_mask")):
-        given[name_there] = torch_of(batch[ours])
-    np.testing.assert_allclose(found(**given).logits.detach().numpy(), export._logits(model, batch)[:, 0], atol=1e-4, rtol=0)
-    assert found.config.id2label == {0: "neg", 1: "pos"}
+    for flax_name, torch_name in (("tokens", "input_ids"), ("segments", "attention_mask")):
+        given[torch_name] = torch_of(batch[flax_name])
+    np.testing.assert_allclose(torch_model(**given).logits.detach().numpy(), export._logits(model, batch)[:, 0], atol=1e-4, rtol=0)
+    assert torch_model.config.id2label == {0: "neg", 1: "pos"}
     assert np.ptp(export._logits(model, batch)) > 1e-3
 
 
@@ -109,14 +109,16 @@ def test_gpt2_reads_the_same_last_token_as_transformers_whatever_ends_a_text(tmp
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
     huggingface.copy_tokenizer(source, tmp_path / "out", model.tokenizer, model.head.style.padding)
-    export._whole(tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()})
+    export._write_model(
+        tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()}
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     texts = ["fine", "fine[SEP]", "a [SEP] in the middle", "two [SEP][SEP]", "[SEP]", "[PAD]"]
     given = tokenizer(texts, padding=True, return_tensors="np", add_special_tokens=False)
-    ours = export._logits(model, weights.padded_batch(given["input_ids"], given["attention_mask"]))[:, 0]
+    flax_logits = export._logits(model, weights.padded_batch(given["input_ids"], given["attention_mask"]))[:, 0]
     other = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     arrays = {name: torch_of(given[name]) for name in ("input_ids", "attention_mask")}
-    np.testing.assert_allclose(other(**arrays).logits.detach().numpy(), ours, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(other(**arrays).logits.detach().numpy(), flax_logits, atol=1e-4, rtol=0)
     assert (other.config.pad_token_id, tokenizer.pad_token) == (3, "[SEP]")
 
 
@@ -150,10 +152,10 @@ def test_peft_loads_the_delta_and_the_head_on_the_pytorch_base(tmp_path, method)
     folder = exported(c, workdir, tmp_path / "out", "peft")
     base = AutoModelForSequenceClassification.from_pretrained(weights.begin(c).folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    before = theirs(base, tokenizer)
-    found = theirs(PeftModel.from_pretrained(base, folder), tokenizer)
-    np.testing.assert_allclose(found, logits(c, workdir), atol=1e-4, rtol=0)
-    assert np.abs(found - before).max() > 1e-2, "nothing was trained"
+    before = torch_logits(base, tokenizer)
+    adapted = torch_logits(PeftModel.from_pretrained(base, folder), tokenizer)
+    np.testing.assert_allclose(adapted, logits(c, workdir), atol=1e-4, rtol=0)
+    assert np.abs(adapted - before).max() > 1e-2, "nothing was trained"
 
 
 @pytest.mark.torch
@@ -176,7 +178,7 @@ def test_an_adapter_that_peft_wrote_is_where_we_begin(tmp_path, method):
                 parameter.normal_(0, 0.3)
     model.save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(weights.begin(c).folder)
-    np.testing.assert_allclose(logits(c, tmp_path / "none"), theirs(model, tokenizer), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits(c, tmp_path / "none"), torch_logits(model, tokenizer), atol=1e-4, rtol=0)
     with pytest.raises(InputError, match="use --config.method=" + method):
         runs.build_model(runs.config(method="dora", weights__adapter=str(tmp_path)), ("neg", "pos"))
     if method == "lora":
@@ -194,7 +196,7 @@ def test_an_exported_model_is_evaluated_and_trained_further_with_its_own_head(tm
     assert modes.run(again, tmp_path / "further", QUIET)["weights"]["source"] == str(folder)
     fresh = runs.config(precision="float32", weights__source=str(folder))
     head = runs.build_model(fresh, ("neg", "pos")).trainable["head"]["classifier"]["kernel"]
-    assert np.abs(np.asarray(head)).max() < 0.1, "without weights.head the head begins anew"
+    assert np.abs(np.asarray(head)).max() < 0.1, "without weights.head the head is new"
 
 
 def test_the_classes_of_a_head_are_found_by_name(tmp_path):
@@ -263,9 +265,9 @@ def test_sentence_transformers_gives_our_logits(tmp_path, method, pooling):
     folder = exported(c, workdir, tmp_path / "out", None)
     texts = (*TEXTS, "a long text that is cut at the length of the run and not at that of the model, " * 2)
     model = SentenceTransformer(str(folder), device="cpu")
-    found, ours = model.encode(list(texts)), logits(c, workdir, texts)
-    assert found.shape == (len(texts), 2) and np.ptp(ours) > 0.05
-    np.testing.assert_allclose(found, ours, atol=1e-4, rtol=0)
+    encoded, flax_logits = model.encode(list(texts)), logits(c, workdir, texts)
+    assert encoded.shape == (len(texts), 2) and np.ptp(flax_logits) > 0.05
+    np.testing.assert_allclose(encoded, flax_logits, atol=1e-4, rtol=0)
     assert model.max_seq_length == c.max_length and json.loads((folder / "config.json").read_text())["id2label"] == {"0": "neg", "1": "pos"}
 
 
@@ -315,7 +317,7 @@ CLASSES = {2: ("ham", "spam"), 6: ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")}
 
 @pytest.fixture(scope="module", params=CLASSES)
 def of_classes(request, tmp_path_factory):
-    """A finished run with LoRA on so many classes, for each pooling."""
+    """Return a finished run with LoRA on so many classes, for each pooling."""
     folder = tmp_path_factory.mktemp("classes")
     labels = CLASSES[request.param]
     for split in ("train", "dev", "test"):
@@ -352,8 +354,8 @@ def test_an_export_needs_a_finished_run_and_a_new_folder(tmp_path):
 
 def test_logits_that_differ_from_what_was_trained_are_noticed(tmp_path, monkeypatch):
     c, workdir = trained(tmp_path / "run")
-    plain = export._merged
-    monkeypatch.setattr(export, "_merged", lambda *args: {name: 1.1 * leaf for name, leaf in plain(*args).items()})
+    original = export._merged
+    monkeypatch.setattr(export, "_merged", lambda *args: {name: 1.1 * leaf for name, leaf in original(*args).items()})
     with pytest.raises(InputError, match="gives other logits .* so it is not kept"):
         exported(c, workdir, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -418,7 +420,7 @@ def test_a_real_model_trained_on_sst2_says_the_same_in_pytorch(tmp_path):
         .splits["test"]
         .texts[:200]
     ]
-    ours = logits(c, tmp_path / "run", texts)
-    found = theirs(AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), texts, 64)
-    assert np.abs(ours - found).max() <= 1e-4
-    assert np.array_equal(ours.argmax(1), found.argmax(1)) and len(set(ours.argmax(1))) == 2
+    flax_logits = logits(c, tmp_path / "run", texts)
+    reloaded = torch_logits(AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), texts, 64)
+    assert np.abs(flax_logits - reloaded).max() <= 1e-4
+    assert np.array_equal(flax_logits.argmax(1), reloaded.argmax(1)) and len(set(flax_logits.argmax(1))) == 2

@@ -1,4 +1,4 @@
-"""Whole runs of the tiny model: the workdir's contract, and that a run is the same however it came about."""
+"""Test full runs of the tiny model: the contract of the workdir, and equal results of resumed runs and of runs in other layouts."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def run(workdir, *args, **changes):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a finished run, which stays as it is."""
+    """Return the folder of a finished run, which no test changes."""
     folder = tmp_path_factory.mktemp("finished")
     run(folder)
     return folder
@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(finished, tmp_path):
-    """A copy of it that has not written its result."""
+    """Return a copy of the finished run without its result."""
     shutil.copytree(finished, tmp_path / "unfinished")
     (tmp_path / "unfinished" / "result.json").unlink()
     return tmp_path / "unfinished"
@@ -93,7 +93,7 @@ def test_the_learning_rate_of_each_line_is_the_schedules(tmp_path, schedule):
 
 @pytest.mark.parametrize("name", runs.CONFIGS)
 def test_every_config_can_be_trained_in_smoke(name):
-    """By shapes; `commands_test` runs each."""
+    """Check the shapes; `commands_test` runs each config."""
     planned = experiments.plan_of(runs.config(name))
     assert planned.total_steps == 2 and planned.train.steps == 4
 
@@ -115,7 +115,7 @@ def test_the_scores_of_each_class_and_the_confusion_matrix_are_those_of_the_pred
     for split in ("dev", "test"):
         rows = [json.loads(line) for line in (tmp_path / "predictions" / f"{split}.jsonl").read_text().splitlines()]
         counts = [
-            [sum((row["label"], row["prediction"]) == (true, said) for row in rows) for said in ("neg", "pos")] for true in ("neg", "pos")
+            [sum((row["label"], row["prediction"]) == (true, guess) for row in rows) for guess in ("neg", "pos")] for true in ("neg", "pos")
         ]
         assert result["confusion"][split] == counts
         each, scores = result["classes"][split], result["metrics"][split]
@@ -136,9 +136,9 @@ def test_the_tables_at_the_end_name_the_class_and_leave_out_what_says_nothing(tm
 
 
 def test_a_metric_or_a_class_that_is_not_there_is_refused_before_anything_is_built(tmp_path):
-    for changes, said in (({"metric": "f2"}, "metric 'f2' is not known; did you mean 'f1'"), ({"positive": "Pos"}, "did you mean 'pos'")):
+    for changes, line in (({"metric": "f2"}, "metric 'f2' is not known; did you mean 'f1'"), ({"positive": "Pos"}, "did you mean 'pos'")):
         for mode in ("plan", "train"):
-            with pytest.raises(InputError, match=said):
+            with pytest.raises(InputError, match=line):
                 modes.do(mode, runs.config(**changes), tmp_path)
 
 
@@ -162,10 +162,10 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
     assert not (tmp_path / "cut" / "result.json").exists()
     assert "resuming from step" in runs.start(*flags, f"--workdir={tmp_path / 'cut'}").stderr
 
-    whole, cut = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut"))
-    assert whole["params"]["sha256"] == cut["params"]["sha256"]
+    uninterrupted, cut = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut"))
+    assert uninterrupted["params"]["sha256"] == cut["params"]["sha256"]
     for same in ("metrics", "selected_step"):
-        assert whole[same] == cut[same], same
+        assert uninterrupted[same] == cut[same], same
     curves = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
     assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
     assert curves[0] == curves[1]
@@ -196,9 +196,9 @@ def test_a_damaged_file_of_the_workdir_is_one_line_that_names_it(tmp_path, name)
 
 
 def test_a_finished_run_is_trained_further_the_way_that_it_names(finished, tmp_path):
-    first, said = contents(finished), io.StringIO()
-    again = modes.run(runs.config(), finished, Console(file=said, width=500))
-    assert again == first and f"{finished} is finished already" in said.getvalue() and workdirs.TRAIN_ON in said.getvalue()
+    first, printed = contents(finished), io.StringIO()
+    again = modes.run(runs.config(), finished, Console(file=printed, width=500))
+    assert again == first and f"{finished} is finished already" in printed.getvalue() and workdirs.TRAIN_ON in printed.getvalue()
     for mode in ("train", "plan"):
         with pytest.raises(InputError, match="total_steps is 2 there and 4 now; .* To train it further: --mode=export"):
             modes.do(mode, runs.config(total_steps=4), finished)
@@ -255,8 +255,8 @@ def test_any_path_that_the_file_system_takes_is_a_workdir(tmp_path, name):
 
 
 def test_the_default_name_is_safe_and_says_what_differs():
-    plain = workdirs.default(runs.config()).name
-    assert plain.startswith("imdb-demo-tiny-full-") and plain == workdirs.default(runs.config()).name
+    name = workdirs.default(runs.config()).name
+    assert name.startswith("imdb-demo-tiny-full-") and name == workdirs.default(runs.config()).name
     assert workdirs.default(runs.config(weights__source="scratch", seed=3)).name.startswith("imdb-demo-tiny-scratch-full-seed3-")
     odd = workdirs.default(runs.config(model="/a/my model:x/", method="lora+bitfit"))
     assert odd.parent.name == "runs" and odd.name.startswith("imdb-demo-my-model-x-lora+bitfit-")

@@ -1,4 +1,4 @@
-"""What `pooling=auto` becomes, in which order, and that a run keeps it."""
+"""Test how `pooling=auto` is resolved, and that a run keeps the resolved value."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def model_of(**changes):
 
 
 def chosen(**changes) -> tuple[str, str]:
-    """The pooling of a run and the plan's line of it."""
+    """Return the pooling of a run and its line in the plan."""
     model = model_of(**changes)
     (line,) = [line for line in summary.summary(model).splitlines() if line.startswith("pooling:")]
     assert model.head.pooling == model.config.pooling

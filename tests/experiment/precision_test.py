@@ -1,4 +1,4 @@
-"""What `precision=auto` becomes, and that a run keeps it on other machines."""
+"""Test how `precision=auto` is resolved, and that a run keeps the resolved value on other machines."""
 
 import json
 

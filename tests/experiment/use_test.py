@@ -23,7 +23,7 @@ from tests import runs
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a trained run on files: six texts with labels for each split."""
+    """Return the folder of a trained run on files: six texts with labels for each split."""
     folder = tmp_path_factory.mktemp("use")
     lines = "".join(f"text number {i}\t{'no' if i % 2 else 'yes'}\n" for i in range(6))
     for split in ("train", "dev", "test"):
@@ -152,8 +152,8 @@ def test_a_row_that_cannot_be_used_is_found_before_anything_is_computed(run, tmp
 
 def test_predictions_stream_chunk_by_chunk_with_few_programs_and_as_one_by_one(run, monkeypatch):
     model, layout = modes.load_trained(recorded.get_config(str(run / "config.json")), run), layouts.layout("jit")
-    programs, plain = [], trainers.eval_program
-    monkeypatch.setattr(trainers, "eval_program", lambda *args: programs.append(plain(*args)) or programs[-1])
+    programs, original = [], trainers.eval_program
+    monkeypatch.setattr(trainers, "eval_program", lambda *args: programs.append(original(*args)) or programs[-1])
     monkeypatch.setattr(predictions, "CHUNK", 64)
     lengths = np.random.default_rng(0).geometric(0.2, 640).clip(1, 25)
     lengths[-1] = 60  # longer than any before
@@ -166,12 +166,12 @@ def test_predictions_stream_chunk_by_chunk_with_few_programs_and_as_one_by_one(r
 
     told = Console(file=io.StringIO(), width=200)
     stream = predictions.stream(model, layout, inputs(), told)
-    found = [next(stream)]
+    rows = [next(stream)]
     assert len(asked) == 64, "no more than a chunk is read ahead"
-    found += stream
-    assert len(found) == len(lengths) and [row["id"] for row in found] == [str(i) for i in asked]
+    rows += stream
+    assert len(rows) == len(lengths) and [row["id"] for row in rows] == [str(i) for i in asked]
     assert sum(type(x) is Examples for x in gc.get_objects()) <= examples_before + 2, "chunks that are done are let go"
     assert programs[0].compilations < 10
     assert told.file.getvalue().count("\n") == 1 and "cut to max_length=32 tokens" in told.file.getvalue()
     alone = next(predictions.stream(model, layout, iter([Input("0", (" ".join(["word"] * int(lengths[0])),), None)])))
-    assert alone["probabilities"] == pytest.approx(found[0]["probabilities"], abs=2e-3)
+    assert alone["probabilities"] == pytest.approx(rows[0]["probabilities"], abs=2e-3)

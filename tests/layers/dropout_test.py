@@ -59,8 +59,8 @@ def test_every_row_and_every_feature_is_dropped_at_the_rate():
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_neighbours_are_independent(rate):
-    keep, later = masks(rate=rate), masks(key=1, rate=rate)
-    pairs = {"sites": (keep[0], keep[1]), "steps": (keep, later)}
+    keep, other_step = masks(rate=rate), masks(key=1, rate=rate)
+    pairs = {"sites": (keep[0], keep[1]), "steps": (keep, other_step)}
     for distance in (1, 2, 3, 16):
         pairs[f"features {distance}"] = keep[..., distance:], keep[..., :-distance]
         pairs[f"tokens {distance}"] = keep[:, :, distance:], keep[:, :, :-distance]

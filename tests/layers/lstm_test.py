@@ -47,23 +47,23 @@ def by_numpy(params, x, gates="ifgo"):
 
 def test_states_follow_the_equations_and_are_zero_in_padding():
     _, params = make()
-    got = apply(params)
+    actual = apply(params)
     for row, count in ((0, 3), (1, 2)):
         for number in range(1, count + 1):
             here = SEGMENTS[row] == number
-            np.testing.assert_allclose(got[row, here], by_numpy(params, X[row, here]), atol=1e-5)
-            assert np.abs(got[row, here] - by_numpy(params, X[row, here], gates="figo")).max() > 0.05
-    assert np.all(got[SEGMENTS == 0] == 0.0)
+            np.testing.assert_allclose(actual[row, here], by_numpy(params, X[row, here]), atol=1e-5)
+            assert np.abs(actual[row, here] - by_numpy(params, X[row, here], gates="figo")).max() > 0.05
+    assert np.all(actual[SEGMENTS == 0] == 0.0)
 
 
 def test_packed_examples_have_the_states_of_single_examples():
     _, params = make()
-    got, leaking = apply(params), apply(params, segments=np.minimum(SEGMENTS, 1))
+    actual, leaking = apply(params), apply(params, segments=np.minimum(SEGMENTS, 1))
     for number in (1, 2, 3):
         here = SEGMENTS[0] == number
         x = X[:1, here]
         alone = apply(params, x, np.ones(x.shape[:2], np.int32))[0]
-        np.testing.assert_allclose(got[0, here], alone, atol=1e-6)
+        np.testing.assert_allclose(actual[0, here], alone, atol=1e-6)
         assert np.abs(leaking[0, here] - alone).max() > 0.01
 
 

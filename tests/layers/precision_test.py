@@ -113,11 +113,11 @@ def test_a_cpu_without_cpuinfo_is_assumed_to_multiply_bfloat16(monkeypatch, tmp_
 def test_jaxs_transpose_has_a_float32_operand():
     a, b, g = operands("bld,df->blf")
 
-    def plain(a, b):
+    def without_custom_gradient(a, b):
         out = jnp.einsum("bld,df->blf", a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
         return jnp.sum(g * out)
 
-    assert any("f32" in (lhs, rhs) for lhs, rhs, _ in dots(jax.grad(plain, (0, 1)), a, b))
+    assert any("f32" in (lhs, rhs) for lhs, rhs, _ in dots(jax.grad(without_custom_gradient, (0, 1)), a, b))
 
 
 @pytest.mark.parametrize("name, kind", [("bfloat16", "bf16"), ("float32", "f32")])

@@ -29,8 +29,8 @@ def arguments(rows):
 
 def test_rematerialised_gradients_are_the_same_also_for_closed_over_arrays():
     x, kernels = arguments(16)
-    plain, rematerialized = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialize))
-    for expected, actual in zip(jax.tree.leaves(plain), jax.tree.leaves(rematerialized), strict=True):
+    stored, rematerialized = (chain(wrap)(x, kernels) for wrap in (lambda f, x: f(x), remat.rematerialize))
+    for expected, actual in zip(jax.tree.leaves(stored), jax.tree.leaves(rematerialized), strict=True):
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 

@@ -122,18 +122,18 @@ def test_examples_with_one_segment_number_affect_each_other(model, params):
 @pytest.mark.parametrize("key", [None, 3])
 def test_starting_at_a_later_stage_gives_the_same_bits(model, params, start, key):
     out = apply(model, params, packed(), key)
-    later = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1])
-    assert np.array_equal(later.last, out.last) and np.array_equal(later.pooled, out.pooled)
-    assert len(later.stages) == 5 - start
+    resumed = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1])
+    assert np.array_equal(resumed.last, out.last) and np.array_equal(resumed.pooled, out.pooled)
+    assert len(resumed.stages) == 5 - start
     other = apply(model, params, packed(), key, start=start, hidden=out.stages[start - 1] + 0.1 * out.stages[start])
     assert not np.array_equal(other.last, out.last)
 
 
 def test_the_encoder_is_deterministic_without_a_dropout_key(model, params):
-    plain = apply(model, params, padded()).last
-    assert np.array_equal(plain, apply(model, params, padded()).last)
+    without_dropout = apply(model, params, padded()).last
+    assert np.array_equal(without_dropout, apply(model, params, padded()).last)
     assert np.array_equal(apply(model, params, padded(), 1).last, apply(model, params, padded(), 1).last)
-    assert np.abs(apply(model, params, padded(), 1).last - plain).max() > 0.1
+    assert np.abs(apply(model, params, padded(), 1).last - without_dropout).max() > 0.1
     assert np.abs(apply(model, params, padded(), 1).last - apply(model, params, padded(), 2).last).max() > 0.1
 
 
@@ -204,5 +204,5 @@ def test_a_padding_token_inside_a_text_is_not_counted_where_positions_begin_afte
     }
     rows = np.asarray(rows_after_padding(batch, 2))
     assert rows[0, :9].tolist() == [2, 3, 1, 4, 5, 2, 1, 1, 3]
-    plain = batch | {"tokens": np.where(batch["tokens"] == 1, 7, batch["tokens"])}
-    assert np.asarray(rows_after_padding(plain, 2))[0, :9].tolist() == [2, 3, 4, 5, 6, 2, 3, 4, 5]
+    unpadded = batch | {"tokens": np.where(batch["tokens"] == 1, 7, batch["tokens"])}
+    assert np.asarray(rows_after_padding(unpadded, 2))[0, :9].tolist() == [2, 3, 4, 5, 6, 2, 3, 4, 5]

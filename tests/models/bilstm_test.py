@@ -59,9 +59,9 @@ def test_dropout_needs_a_key_and_does_not_depend_on_packing():
         run(words.padded(), dropout=jax.random.key(1)),
         run(words.packed()),
     )
-    for x, y, plain in zip(packed, padded, without_dropout, strict=True):
+    for x, y, z in zip(packed, padded, without_dropout, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
-        assert np.abs(x - plain).max() > 0.01
+        assert np.abs(x - z).max() > 0.01
 
 
 @pytest.mark.torch

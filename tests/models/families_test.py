@@ -49,7 +49,7 @@ def with_dropout(encoder):
 
 
 @functools.cache
-def plain(name: str, layout=packed) -> list[list[np.ndarray]]:
+def unchanged(name: str, layout=packed) -> list[list[np.ndarray]]:
     """Return `by_example` for the three unchanged examples."""
     return by_example(name, layout(name))
 
@@ -69,7 +69,7 @@ def by_example(name, batch, key=None) -> list[list[np.ndarray]]:
 
 @every_family
 def test_packed_examples_have_the_states_and_logits_of_padded_examples(name):
-    one, other = plain(name, padded), plain(name)
+    one, other = unchanged(name, padded), unchanged(name)
     for a, b in zip(one, other, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5, rtol=0)
@@ -90,7 +90,7 @@ def test_changing_an_example_changes_no_bit_of_the_others_in_its_row(name, chang
     other = TOKENS.copy()
     inside = slice(ENDS[changed] - LENGTHS[changed], ENDS[changed])
     other[inside] = (other[inside] + 1) % 117 + 3
-    before, after = plain(name), by_example(name, packed(name, other))
+    before, after = unchanged(name), by_example(name, packed(name, other))
     for i in range(3):
         same = [np.array_equal(a, b) for a, b in zip(before[i], after[i], strict=True)]
         assert not any(same) if i == changed else all(same)
@@ -132,8 +132,8 @@ def test_starting_at_a_later_stage_with_dropout_gives_the_same_bits(name):
     encoder, key = with_dropout(model.encoder), {"dropout": jax.random.key(3)}
     out = encoder.apply({"params": params["encoder"]}, packed(name), rngs=key)
     for start in (1, len(encoder.stages) - 1):
-        later = encoder.apply({"params": params["encoder"]}, packed(name), start=start, hidden=out.stages[start - 1], rngs=key)
-        assert np.array_equal(later.last, out.last)
+        resumed = encoder.apply({"params": params["encoder"]}, packed(name), start=start, hidden=out.stages[start - 1], rngs=key)
+        assert np.array_equal(resumed.last, out.last)
     other = encoder.apply({"params": params["encoder"]}, packed(name), rngs={"dropout": jax.random.key(4)})
     assert not np.array_equal(other.last, out.last)
 

@@ -28,54 +28,54 @@ def read(reader, params=None):
 
 @pytest.mark.parametrize("stage", range(TOTAL))
 def test_one_stage_returns_the_stage(stage):
-    params, got = read(readers.OneStage(stage))
-    assert params == {} and np.array_equal(got, STATES[stage])
+    params, actual = read(readers.OneStage(stage))
+    assert params == {} and np.array_equal(actual, STATES[stage])
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, (5,)), (4, (2, 3, 4, 5)), (5, (1, 2, 3, 4, 5)), (9, (1, 2, 3, 4, 5))])
 def test_the_last_layers_are_concatenated_without_the_embeddings(count, expected):
     reader = readers.LastJoined(count)
-    params, got = read(reader)
+    params, actual = read(reader)
     assert params == {} and reader.stages(TOTAL) == expected
-    assert np.array_equal(got, np.concatenate([STATES[i] for i in expected], axis=-1))
+    assert np.array_equal(actual, np.concatenate([STATES[i] for i in expected], axis=-1))
 
 
 def test_a_scalar_mix_starts_as_the_mean_of_all_stages():
-    params, got = read(readers.ScalarMix())
+    params, actual = read(readers.ScalarMix())
     assert {name: leaf.shape for name, leaf in params.items()} == {"s": (TOTAL,), "gamma": ()}
-    np.testing.assert_allclose(got, np.mean(STATES, axis=0), atol=1e-6)
+    np.testing.assert_allclose(actual, np.mean(STATES, axis=0), atol=1e-6)
 
 
 def test_a_scalar_mix_is_equation_1_of_elmo():
     s, gamma = np.linspace(-1, 2, TOTAL).astype(np.float32), np.float32(1.7)
-    _, got = read(readers.ScalarMix(), {"s": s, "gamma": gamma})
+    _, actual = read(readers.ScalarMix(), {"s": s, "gamma": gamma})
     weights = np.exp(s) / np.exp(s).sum()
-    np.testing.assert_allclose(got, gamma * np.tensordot(weights, np.stack(STATES), 1), atol=1e-5)
-    assert np.abs(got - gamma * np.tensordot(s, np.stack(STATES), 1)).max() > 0.1
-    assert np.abs(got - gamma * np.tensordot(weights[::-1], np.stack(STATES), 1)).max() > 0.1
+    np.testing.assert_allclose(actual, gamma * np.tensordot(weights, np.stack(STATES), 1), atol=1e-5)
+    assert np.abs(actual - gamma * np.tensordot(s, np.stack(STATES), 1)).max() > 0.1
+    assert np.abs(actual - gamma * np.tensordot(weights[::-1], np.stack(STATES), 1)).max() > 0.1
     _, shifted = read(readers.ScalarMix(), {"s": s + 3, "gamma": gamma})
-    np.testing.assert_allclose(shifted, got, atol=1e-5)
+    np.testing.assert_allclose(shifted, actual, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_lstms_are_stacked_on_the_last_hidden_states(layers):
     reader = readers.LstmOver(3, layers)
-    params, got = read(reader)
-    assert set(params) == {f"lstm_{i}" for i in range(layers)} and got.shape == (B, L, 6)
+    params, actual = read(reader)
+    assert set(params) == {f"lstm_{i}" for i in range(layers)} and actual.shape == (B, L, 6)
     x = STATES[-1]
     for i in range(layers):
         x = BiLstm(3).apply({"params": params[f"lstm_{i}"]}, x, BATCH["segments"])
-    np.testing.assert_allclose(got, x, atol=1e-6)
-    assert np.all(got[BATCH["segments"] == 0] == 0.0)
+    np.testing.assert_allclose(actual, x, atol=1e-6)
+    assert np.all(actual[BATCH["segments"] == 0] == 0.0)
 
 
 def test_an_lstm_encoder_is_concatenated_with_the_last_hidden_states():
     reader = readers.LstmBeside(embedding=5, size=3).for_vocabulary(20)
-    params, got = read(reader)
-    assert params["word"]["embedding"].shape == (20, 5) and got.shape == (B, L, D + 6)
-    assert np.array_equal(got[..., :D], STATES[-1])
+    params, actual = read(reader)
+    assert params["word"]["embedding"].shape == (20, 5) and actual.shape == (B, L, D + 6)
+    assert np.array_equal(actual[..., :D], STATES[-1])
     words = np.asarray(params["word"]["embedding"])[BATCH["tokens"]]
-    np.testing.assert_allclose(got[..., D:], BiLstm(3).apply({"params": params["lstm"]}, words, BATCH["segments"]), atol=1e-6)
+    np.testing.assert_allclose(actual[..., D:], BiLstm(3).apply({"params": params["lstm"]}, words, BATCH["segments"]), atol=1e-6)
 
 
 def test_a_reader_without_word_embeddings_accepts_any_vocabulary():

@@ -39,11 +39,11 @@ def by_loops(params, ids, windows=(2, 3, 5)):
 
 def test_states_are_sums_over_windows_and_zero_in_padding():
     _, params = make()
-    got = states(words.packed())
-    for ids, x in zip(words.examples(), words.by_example(got, words.packed()), strict=True):
+    actual = states(words.packed())
+    for ids, x in zip(words.examples(), words.by_example(actual, words.packed()), strict=True):
         np.testing.assert_allclose(x, by_loops(params, ids), atol=1e-5)
         assert np.abs(x - by_loops(params, ids[::-1])).max() > 0.05 or len(ids) == 1
-    assert np.all(got[words.packed()["segments"] == 0] == 0.0)
+    assert np.all(actual[words.packed()["segments"] == 0] == 0.0)
 
 
 def test_packed_and_padded_rows_give_the_same_states():
@@ -82,9 +82,9 @@ def test_dropout_needs_a_key_and_does_not_depend_on_packing():
         run(words.padded(), dropout=jax.random.key(1)),
         run(words.packed()),
     )
-    for x, y, plain in zip(packed, padded, without_dropout, strict=True):
+    for x, y, z in zip(packed, padded, without_dropout, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
-        assert np.abs(x - plain).max() > 0.01
+        assert np.abs(x - z).max() > 0.01
 
 
 @pytest.mark.torch

@@ -55,9 +55,9 @@ def test_pattern_matches(pattern, name, expected):
 
 def test_the_first_rule_that_matches_decides():
     low, rest = ("encoder/layer_1", "low"), (".*", "rest")
-    got = rules.resolve({"low": low, "rest": rest}, NAMES)
-    assert [value for _, value in got.values()] == ["rest", "low", "rest", "rest"]
-    assert [rule for rule, _ in got.values()] == ["rest", "low", "rest", "rest"]
+    actual = rules.resolve({"low": low, "rest": rest}, NAMES)
+    assert [value for _, value in actual.values()] == ["rest", "low", "rest", "rest"]
+    assert [rule for rule, _ in actual.values()] == ["rest", "low", "rest", "rest"]
     reordered = rules.resolve({"rest": rest, "low": low}, NAMES)
     assert {value for _, value in reordered.values()} == {"rest"}
 
@@ -84,8 +84,8 @@ def test_a_rule_that_matches_nothing_is_an_error_that_names_the_nearest(pattern,
 
 
 def test_a_rule_hidden_by_an_earlier_one_is_no_error():
-    got = rules.resolve({"all": (".*", 1), "hidden": ("head", 2)}, NAMES)
-    assert {rule for rule, _ in got.values()} == {"all"}
+    actual = rules.resolve({"all": (".*", 1), "hidden": ("head", 2)}, NAMES)
+    assert {rule for rule, _ in actual.values()} == {"all"}
 
 
 @pytest.mark.parametrize("pattern", ["layer_(1", "*/bias", "[a-"])

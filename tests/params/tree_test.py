@@ -50,6 +50,14 @@ def test_merge_undoes_split_for_any_names(params, data):
     assert not chosen or not same(others, params)
 
 
+def test_leaves_below_a_subtree_are_selected_by_full_components():
+    flat = tree.flatten(params() | {"header": {"bias": np.ones(1)}})
+    assert list(tree.below(flat, "head")) == ["bias", "kernel"] and list(tree.below(flat, "encoder/layer_0")) == ["kernel"]
+    assert tree.below(flat, "head")["bias"] is flat["head/bias"] and tree.below(flat, "hea") == {}
+    assert [name for name in flat if tree.is_below(name, ("head", "encoder/layer"))] == ["head/bias", "head/kernel"]
+    assert tree.is_below("head", ["head"]) and not tree.is_below("head/bias", ())
+
+
 def test_split_refuses_a_name_that_is_not_a_leaf():
     for name in ("head/kernal", "head", "encoder/layer_0"):
         with pytest.raises(KeyError, match=name):
@@ -62,8 +70,8 @@ def test_merge_refuses_trees_with_a_common_leaf():
 
 
 def test_map_named_passes_full_names_and_keeps_the_structure():
-    got = tree.map_named(lambda name, leaf: (name, leaf.shape), params())
-    assert got == {
+    actual = tree.map_named(lambda name, leaf: (name, leaf.shape), params())
+    assert actual == {
         "head": {"kernel": ("head/kernel", (2, 3)), "bias": ("head/bias", (3,))},
         "encoder": {"layer_0": {"kernel": ("encoder/layer_0/kernel", (4,))}},
     }

@@ -9,7 +9,7 @@ TASK = Classification("made_up", labels=tuple("abcde"))
 
 
 def made_up(rows=4, places=3, classes=5, seed=0):
-    """Logits, and a batch in which about a third of the places is empty."""
+    """Return logits, and a batch in which about a third of the places is empty."""
     rng = np.random.default_rng(seed)
     batch = {"labels": rng.integers(0, classes, (rows, places)).astype(np.int32)}
     batch["weights"] = (rng.random((rows, places)) < 0.7).astype(np.float32)
@@ -32,9 +32,9 @@ def loss_in_numpy(logits, batch, smoothing=0.0):
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_equals_numpys_with_label_smoothing(smoothing, seed):
     logits, batch = made_up(seed=seed)
-    got = float(TASK.loss(logits, batch, smoothing)[0])
-    assert got == pytest.approx(loss_in_numpy(logits, batch, smoothing), rel=1e-5)
-    assert got != pytest.approx(loss_in_numpy(logits, batch, smoothing + 0.2), rel=1e-3)
+    actual = float(TASK.loss(logits, batch, smoothing)[0])
+    assert actual == pytest.approx(loss_in_numpy(logits, batch, smoothing), rel=1e-5)
+    assert actual != pytest.approx(loss_in_numpy(logits, batch, smoothing + 0.2), rel=1e-3)
 
 
 def test_the_loss_is_a_sum_over_weights_and_not_a_mean():
@@ -68,11 +68,11 @@ def test_stats_count_each_example_where_its_truth_and_prediction_meet():
 @pytest.mark.parametrize("cuts", [(), (6,), (1, 6, 7), tuple(range(1, 12))])
 def test_stats_add_up_over_any_split_of_the_rows(cuts):
     logits, batch = made_up(rows=12)
-    whole = TASK.stats(logits, batch)
+    full_batch = TASK.stats(logits, batch)
     edges = [0, *cuts, 12]
     parts = [TASK.stats(logits[i:j], {k: v[i:j] for k, v in batch.items()}) for i, j in zip(edges, edges[1:], strict=False)]
-    assert sum(float(part["loss"]) for part in parts) == pytest.approx(float(whole["loss"]), rel=1e-5)
-    np.testing.assert_array_equal(sum(np.asarray(part["confusion"]) for part in parts), whole["confusion"])
+    assert sum(float(part["loss"]) for part in parts) == pytest.approx(float(full_batch["loss"]), rel=1e-5)
+    np.testing.assert_array_equal(sum(np.asarray(part["confusion"]) for part in parts), full_batch["confusion"])
 
 
 def test_the_mean_of_batch_means_would_be_another_number():
@@ -86,8 +86,8 @@ def test_the_mean_of_batch_means_would_be_another_number():
 
 def test_the_mean_loss_is_a_quotient_of_two_sums():
     binary = Classification("binary", labels=("neg", "pos"))
-    got = binary.metrics({"loss": np.float64(30.0), "weight": np.float64(100.0), "confusion": np.array([[50, 10], [5, 35]])})
-    assert got["loss"] == pytest.approx(0.3) and got["accuracy"] == pytest.approx(0.85)
+    actual = binary.metrics({"loss": np.float64(30.0), "weight": np.float64(100.0), "confusion": np.array([[50, 10], [5, 35]])})
+    assert actual["loss"] == pytest.approx(0.3) and actual["accuracy"] == pytest.approx(0.85)
 
 
 def test_the_column_of_labels_holds_places_in_the_list_of_classes():

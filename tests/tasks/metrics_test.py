@@ -12,13 +12,13 @@ THREE = [[4, 1, 0], [2, 3, 1], [0, 0, 9]]
 
 
 def test_binary_scores_are_of_the_second_class():
-    got = classification_scores(BINARY)
-    assert got["accuracy"] == pytest.approx(0.85)
-    assert got["precision"] == pytest.approx(35 / 45)
-    assert got["recall"] == pytest.approx(35 / 40)
-    assert got["f1"] == pytest.approx(2 * 35 / (45 + 40))
+    actual = classification_scores(BINARY)
+    assert actual["accuracy"] == pytest.approx(0.85)
+    assert actual["precision"] == pytest.approx(35 / 45)
+    assert actual["recall"] == pytest.approx(35 / 40)
+    assert actual["f1"] == pytest.approx(2 * 35 / (45 + 40))
     swapped = classification_scores([[35, 5], [10, 50]])
-    assert swapped["f1"] == pytest.approx(2 * 50 / (60 + 55)) and swapped["f1"] != pytest.approx(got["f1"])
+    assert swapped["f1"] == pytest.approx(2 * 50 / (60 + 55)) and swapped["f1"] != pytest.approx(actual["f1"])
 
 
 def test_rows_are_the_truth_and_columns_the_prediction():
@@ -27,21 +27,21 @@ def test_rows_are_the_truth_and_columns_the_prediction():
 
 
 def test_macro_scores_are_unweighted_means_over_classes():
-    got = classification_scores(THREE)
-    assert got["accuracy"] == pytest.approx(16 / 20)
-    assert got["macro_precision"] == pytest.approx((4 / 6 + 3 / 4 + 9 / 10) / 3)
-    assert got["macro_recall"] == pytest.approx((4 / 5 + 3 / 6 + 9 / 9) / 3)
-    assert got["macro_f1"] == pytest.approx((8 / 11 + 6 / 10 + 18 / 19) / 3)
+    actual = classification_scores(THREE)
+    assert actual["accuracy"] == pytest.approx(16 / 20)
+    assert actual["macro_precision"] == pytest.approx((4 / 6 + 3 / 4 + 9 / 10) / 3)
+    assert actual["macro_recall"] == pytest.approx((4 / 5 + 3 / 6 + 9 / 9) / 3)
+    assert actual["macro_f1"] == pytest.approx((8 / 11 + 6 / 10 + 18 / 19) / 3)
     for name in ("precision", "recall", "f1"):
-        assert got[name] == got[f"macro_{name}"]
+        assert actual[name] == actual[f"macro_{name}"]
     weighted = (5 * 8 / 11 + 6 * 6 / 10 + 9 * 18 / 19) / 20
-    assert got["macro_f1"] != pytest.approx(weighted)
+    assert actual["macro_f1"] != pytest.approx(weighted)
 
 
 def test_scores_are_of_the_class_that_is_asked_for():
-    got = classification_scores(BINARY, 0)
-    assert (got["precision"], got["recall"]) == (pytest.approx(50 / 55), pytest.approx(50 / 60))
-    assert got["macro_f1"] == classification_scores(BINARY)["macro_f1"] and got["f1"] != classification_scores(BINARY)["f1"]
+    actual = classification_scores(BINARY, 0)
+    assert (actual["precision"], actual["recall"]) == (pytest.approx(50 / 55), pytest.approx(50 / 60))
+    assert actual["macro_f1"] == classification_scores(BINARY)["macro_f1"] and actual["f1"] != classification_scores(BINARY)["f1"]
     three = classification_scores(THREE, 2)
     assert three["f1"] == pytest.approx(18 / 19) and three["macro_f1"] == classification_scores(THREE)["macro_f1"] != three["f1"]
 
@@ -63,8 +63,8 @@ def test_the_positive_class_is_named_where_there_is_one():
 
 
 def test_binary_macro_is_not_the_second_class():
-    got = classification_scores(BINARY)
-    assert got["macro_f1"] == pytest.approx((100 / 115 + 70 / 85) / 2)
+    actual = classification_scores(BINARY)
+    assert actual["macro_f1"] == pytest.approx((100 / 115 + 70 / 85) / 2)
 
 
 def test_a_class_that_never_occurs_does_not_count_and_one_that_is_only_predicted_does():
@@ -75,8 +75,8 @@ def test_a_class_that_never_occurs_does_not_count_and_one_that_is_only_predicted
 
 
 def test_a_score_without_denominator_is_zero():
-    got = classification_scores([[7, 0], [3, 0]])
-    assert (got["precision"], got["recall"], got["f1"], got["accuracy"]) == (0.0, 0.0, 0.0, 0.7)
+    actual = classification_scores([[7, 0], [3, 0]])
+    assert (actual["precision"], actual["recall"], actual["f1"], actual["accuracy"]) == (0.0, 0.0, 0.0, 0.7)
 
 
 def test_scores_are_plain_numbers():
@@ -99,9 +99,9 @@ def test_scores_equal_scikit_learns(classes, used):
             predicted[predicted == 0] = 1
         confusion = np.zeros((classes, classes), int)
         np.add.at(confusion, (true, predicted), 1)
-        got = classification_scores(confusion)
-        assert got["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+        actual = classification_scores(confusion)
+        assert actual["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
         kinds = {"macro_": {"average": "macro"}, "": {"average": "binary" if classes == 2 else "macro"}}
         for prefix, kind in kinds.items():
             expected = metrics.precision_recall_fscore_support(true, predicted, zero_division=0, **kind)[:3]
-            assert [got[prefix + name] for name in ("precision", "recall", "f1")] == pytest.approx(expected)
+            assert [actual[prefix + name] for name in ("precision", "recall", "f1")] == pytest.approx(expected)

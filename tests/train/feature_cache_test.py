@@ -1,4 +1,4 @@
-"""Frozen stages computed once: the same numbers for less work, never stale, never over the budget."""
+"""Test the feature cache: the same numbers with fewer FLOPs, never outdated, never over the budget."""
 
 import jax
 import numpy as np
@@ -13,17 +13,17 @@ from tests import runs
 
 
 @pytest.fixture(autouse=True)
-def own_prefixes(tmp_path, monkeypatch):
+def private_prefixes(tmp_path, monkeypatch):
     monkeypatch.setenv("RESEARCH_CACHE", str(tmp_path))
 
 
 def losses_and_flops(method: str, **changes) -> tuple[np.ndarray, float]:
     e = experiments.build(runs.config(arg=f"smoke,method={method}", total_epochs=3.0, learning_rate=0.01, **changes))
-    state, step, found = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
+    state, step, values = init_state(e.model.trainable, e.tx), trainers.train_program(e), []
     for _, batch in zip(range(e.total_steps), e.train.stream(), strict=False):
-        state, totals = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step)))
-        found.append(float(totals["loss"] / totals["weight"]))
-    return np.array(found), step.flops
+        state, stats = step(state, e.model.frozen, split_microbatches(batch, 1, e.layout), e.dropout_key, e.scalars(int(state.step)))
+        values.append(float(stats["loss"] / stats["weight"]))
+    return np.array(values), step.flops
 
 
 def files() -> list:
@@ -78,13 +78,13 @@ def test_the_key_follows_parameters_tokens_and_depth():
 def test_damaged_states_are_noticed_and_computed_again(capsys, damage):
     build = lambda: experiments.build(runs.config(arg="smoke,method=linear_probe", total_epochs=2.0))  # noqa: E731
     before = np.array(build().train.columns["hidden"].values)
-    whole = {path: path.read_bytes() for path in files()}
+    intact = {path: path.read_bytes() for path in files()}
     path = files()[0]
-    path.write_bytes(damage(whole[path]))
+    path.write_bytes(damage(intact[path]))
     after = build()
     assert f"{path} is damaged; it is made again" in capsys.readouterr().err
     assert np.array_equal(after.train.columns["hidden"].values, before) and np.abs(before.astype(np.float32)).max() > 0
-    assert {path: path.read_bytes() for path in files()} == whole
+    assert {path: path.read_bytes() for path in files()} == intact
     build()
     assert "damaged" not in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ def params(*shape):
 
 
 def run(c, grads, start=None, rules=None, rate=0.1):
-    """The trainable leaves after each of `grads` (a list of trees like `start`), and the optimizer's last state."""
+    """Return the trainable leaves after each of `grads` (a list of trees like `start`), and the optimizer's last state."""
     start = params() if start is None else start
     plan = plans.make(start, rules or TABLE, NO_DECAY)
     now, _ = split(start, plan.trained)
@@ -56,8 +56,10 @@ def zeros(tree):
 
 
 def adam_in_numpy(p, grads, *, rate, decay, decoupled, corrected=True, b1=0.9, b2=0.999, eps=1e-8):
-    """Kingma & Ba 2015, algorithm 1; decay decoupled (Loshchilov & Hutter 2019, algorithm 2) or as L2. Uncorrected, its moments
-    are taken as they are (AdamWeightDecayOptimizer of BERT's optimization.py)."""
+    """Return Adam's result (Kingma & Ba 2015, algorithm 1) with decoupled decay (Loshchilov & Hutter 2019, algorithm 2) or as L2.
+
+    Uncorrected moments are those of AdamWeightDecayOptimizer in BERT's optimization.py.
+    """
     p = p.astype(np.float64)
     m, v = np.zeros_like(p), np.zeros_like(p)
     for t, g in enumerate(grads, 1):
@@ -87,9 +89,9 @@ def test_adam_equals_the_papers_equations_over_several_steps(name, corrected):
 
 def test_without_correction_the_first_step_is_three_times_as_long_and_the_rate_is_the_same_later():
     start, grads = params(), [jax.tree.map(np.ones_like, params())] * 4000
-    plain, uncorrected = ([path[i] for i in (0, 1, -2, -1)] for path, _ in (run(config(bias_correction=c), grads) for c in (True, False)))
+    usual, uncorrected = ([path[i] for i in (0, 1, -2, -1)] for path, _ in (run(config(bias_correction=c), grads) for c in (True, False)))
     for name, leaf in flatten(start).items():
-        np.testing.assert_allclose(plain[0][name] - leaf, -0.1, rtol=1e-4)
+        np.testing.assert_allclose(usual[0][name] - leaf, -0.1, rtol=1e-4)
         np.testing.assert_allclose(uncorrected[0][name] - leaf, -0.1 * 0.1 / np.sqrt(0.001), rtol=1e-4)
         np.testing.assert_allclose(uncorrected[-1][name] - uncorrected[-2][name], -0.1, rtol=0.02)
 
@@ -153,11 +155,11 @@ def test_clipping_is_of_the_global_norm_and_once():
 @pytest.mark.parametrize("size", (0.0, 0.1, 10.0, np.nan))
 def test_clipping_is_that_of_optax_at_any_norm(size):
     gradients = {"a": np.full(4, size, np.float32), "b": np.full((2, 3), -size, np.float32)}
-    ours, theirs = (tx.update(gradients, tx.init(gradients))[0] for tx in (optimizer._clip(1.0), optax.clip_by_global_norm(1.0)))
+    actual, expected = (tx.update(gradients, tx.init(gradients))[0] for tx in (optimizer._clip(1.0), optax.clip_by_global_norm(1.0)))
     for name in gradients:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6, err_msg=name)
     looser = optimizer._clip(2.0).update(gradients, optax.EmptyState())[0]
-    assert np.allclose(looser["a"], ours["a"], equal_nan=True) == (size != 10.0)
+    assert np.allclose(looser["a"], actual["a"], equal_nan=True) == (size != 10.0)
 
 
 def test_a_clip_inside_each_group_would_not_be_global():
@@ -186,10 +188,10 @@ def test_what_is_frozen_is_neither_updated_nor_in_the_optimizers_state(name):
     start = params(5) | {"head": params(3)["head"]}
     rules = {"encoder": ("encoder", FROZEN), "head": ("head", Treatment())}
     frozen, state = run(config(optimizer=name, weight_decay=0.5), [start], start, rules)
-    everything, whole = run(config(optimizer=name, weight_decay=0.5), [start], start)
+    everything, full_state = run(config(optimizer=name, weight_decay=0.5), [start], start)
     assert set(frozen[-1]) == {"head/kernel", "head/bias"} and len(everything[-1]) == 4
     assert 5 not in {leaf.size for leaf in jax.tree.leaves(state)}
-    assert 5 in {leaf.size for leaf in jax.tree.leaves(whole)}
+    assert 5 in {leaf.size for leaf in jax.tree.leaves(full_state)}
 
 
 def test_masking_alone_would_let_a_frozen_gradient_through():
@@ -223,10 +225,10 @@ def test_an_unknown_optimizer_is_an_error_that_names_the_nearest():
 
 
 def opening(c, rate, before=3, after=2):
-    """Updates of every step, head alone for `before` steps and then all, by gradients of one; and the states at the border."""
+    """Return the updates of every step, head alone for `before` steps and then all, for gradients of one; and the states at the border."""
     leaves = flatten(params())
     closed = {name: ("rule", Treatment() if name.startswith("head/") else FROZEN) for name in leaves}
-    plan = plans.of_fates(leaves, [closed, dict.fromkeys(leaves, ("rule", Treatment()))], NO_DECAY)
+    plan = plans.of_treatments(leaves, [closed, dict.fromkeys(leaves, ("rule", Treatment()))], NO_DECAY)
     state, updates, border = (), [], []
     for phase, steps in zip(plan.phases, (before, after), strict=True):
         now, _ = split(params(), phase.trained)
@@ -235,24 +237,24 @@ def opening(c, rate, before=3, after=2):
         state = optimizer.carried(at_step(0).init(now), state)
         border.append(state)
         for _ in range(steps):
-            found, state = at_step(len(updates)).update(jax.tree.map(np.ones_like, now), state, now)
-            updates.append(flatten(found))
+            change, state = at_step(len(updates)).update(jax.tree.map(np.ones_like, now), state, now)
+            updates.append(flatten(change))
     return updates, border[2:]
 
 
 def test_the_rate_is_a_function_of_the_runs_step_whenever_a_group_opened():
     rate = optax.linear_schedule(1.0, 0.0, 10)
     updates, _ = opening(config(optimizer="sgd", momentum=0.0), rate)
-    assert [len(found) for found in updates] == [2, 2, 2, 4, 4]
-    for step, found in enumerate(updates):
-        for update in found.values():
+    assert [len(changes) for changes in updates] == [2, 2, 2, 4, 4]
+    for step, changes in enumerate(updates):
+        for update in changes.values():
             np.testing.assert_allclose(update, -(1.0 - step / 10), rtol=1e-6)
 
 
 def test_what_stays_open_keeps_its_moments_and_what_opens_starts_at_its_first_step():
     updates, (before, after) = opening(config(optimizer="adam"), optax.constant_schedule(1.0))
-    for found in updates:  # Adam's step is 1 under a constant gradient, only if each group's own step count corrects its moments
-        for update in found.values():
+    for changes in updates:  # Adam's step is 1 under a constant gradient, only if each group's own step count corrects its moments
+        for update in changes.values():
             np.testing.assert_allclose(update, -1.0, rtol=1e-4)
     old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
     new = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(after)}

@@ -1,4 +1,4 @@
-"""Training by phases: what opens starts afresh, what stays open goes on, what closes stays as it is; and frozen work is not done."""
+"""Test phases: newly unfrozen parameters get fresh optimizer state, newly frozen ones keep their values, and frozen stages cost nothing."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ COUNT = {"gradual_unfreezing": 4, "chain_thaw": 5}
 
 @dataclasses.dataclass
 class Seen:
-    """What was seen of a phase."""
+    """The record of a phase."""
 
     phase: phases.Phase
     before: dict
@@ -43,22 +43,22 @@ def copy(tree):
 
 
 def train_all(method: str, **changes) -> list[Seen]:
-    """Trains as `train.fit` does, without its files."""
+    """Train like `loop.fit`, without its files."""
     steps = {"total_steps": LONG * COUNT[method], "phase_steps": LONG}
     e = experiments.build(runs.config(method=method, precision="float32", learning_rate=0.01, **steps, **changes))
-    whole, trainer, found = State(np.zeros((), np.int32), e.model.trainable, ()), trainers.SingleTrainer(e), []
+    current, trainer, seen = State(np.zeros((), np.int32), e.model.trainable, ()), trainers.SingleTrainer(e), []
     for phase in e.phases:
-        trainer.enter(phase, [whole])
-        batches = e.batches_of(phase, whole.trainable)
+        trainer.enter(phase, [current])
+        batches = e.batches_of(phase, current.trainable)
         state, stream, losses = trainer.full_state(0), batches.stream(phase.start), []
         before, began = copy(state.trainable), copy(state.opt_state)
         for number in range(phase.start + 1, phase.stop + 1):
-            totals = trainer.step(number, [next(stream)], [True])
-            losses.append(float(totals["loss"] / totals["weight"]))
-        whole = trainer.full_state(0)
-        after, ended, cached = copy(whole.trainable), copy(whole.opt_state), "hidden" in batches.columns
-        found.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, trainer.flops, cached))
-    return found
+            stats = trainer.step(number, [next(stream)], [True])
+            losses.append(float(stats["loss"] / stats["weight"]))
+        current = trainer.full_state(0)
+        after, ended, cached = copy(current.trainable), copy(current.opt_state), "hidden" in batches.columns
+        seen.append(Seen(phase, flatten(before), flatten(after), began, ended, losses, trainer.flops, cached))
+    return seen
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,16 +83,16 @@ def uncached(method):
 
 
 def moments(opt_state) -> dict[str, tuple[int, np.ndarray]]:
-    """Parameter -> the steps that its group has made, and its first moment."""
-    counts, found = {}, {}
+    """Return parameter -> (steps of its group, first moment)."""
+    counts, by_name = {}, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
         fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
         if keys and fields[-1] == "count":
             counts[keys[0]] = int(leaf)
         elif keys and fields[-1] == "mu":
-            found["/".join(keys[1:])] = keys[0], leaf
-    return {name: (counts[group], leaf) for name, (group, leaf) in found.items()}
+            by_name["/".join(keys[1:])] = keys[0], leaf
+    return {name: (counts[group], leaf) for name, (group, leaf) in by_name.items()}
 
 
 def test_in_each_phase_what_it_trains_moves_and_nothing_else(cached):
@@ -125,11 +125,11 @@ def test_the_head_counts_all_steps_and_every_group_those_since_it_opened(method,
 
 
 def test_the_learning_rate_follows_the_runs_step_across_phases(method, tmp_path, monkeypatch):
-    rates, plain, total = {}, trainers.SingleTrainer.step, 2 * COUNT[method]
+    rates, original, total = {}, trainers.SingleTrainer.step, 2 * COUNT[method]
 
     def step(self, number, *rest):
         rates[number] = float(self._experiment.scalars(number - 1)["learning_rate"])
-        return plain(self, number, *rest)
+        return original(self, number, *rest)
 
     monkeypatch.setattr(trainers.SingleTrainer, "step", step)
     steps = {"total_steps": total, "phase_steps": 2, "log_steps": 1, "warmup_percent": 0.0}
@@ -145,17 +145,17 @@ def test_a_step_takes_its_learning_rate_from_its_scalars(method):
     trainer = trainers.SingleTrainer(e)
     trainer.enter(e.phases[0], [State(np.zeros((), np.int32), e.model.trainable, ())])
     before = flatten(copy(trainer.full_state(0).trainable))
-    plain, batch = e.scalars, next(e.train.stream())
-    object.__setattr__(e, "scalars", lambda step: {**plain(step), "learning_rate": np.float32(0.0)})
+    original, batch = e.scalars, next(e.train.stream())
+    object.__setattr__(e, "scalars", lambda step: {**original(step), "learning_rate": np.float32(0.0)})
     trainer.step(1, [batch], [True])
     assert all(np.array_equal(x, before[name]) for name, x in flatten(copy(trainer.full_state(0).trainable)).items())
-    object.__setattr__(e, "scalars", plain)
+    object.__setattr__(e, "scalars", original)
     trainer.step(1, [batch], [True])
     assert any(not np.array_equal(x, before[name]) for name, x in flatten(copy(trainer.full_state(0).trainable)).items())
 
 
 def test_a_cached_prefix_changes_no_loss_in_any_phase(method, cached, uncached):
-    """A prefix that was computed before a stage below it had trained would be seen here."""
+    """Check the losses, which would show hidden states that were computed before a stage below them had trained."""
     used = {"gradual_unfreezing": [True, True, True, False], "chain_thaw": [True, False, True, True, False]}
     assert [seen.cached for seen in cached] == used[method]
     assert not any(seen.cached for seen in uncached)
@@ -188,10 +188,10 @@ def test_phases_no_longer_than_an_epoch_keep_nothing_on_disk():
 def test_phases_begin_where_the_config_says_or_evenly_over_the_first_half():
     def starts(method="gradual_unfreezing", total=60, **changes):
         model = runs.build_model(runs.config(method=method, **changes), ("neg", "pos"))
-        found = phases.make(model, total, {"batch_size": 8, "epoch_steps": 4})
-        assert [phase.stop for phase in found[:-1]] == [phase.start for phase in found[1:]]
-        assert found[-1].stop == total
-        return [phase.start for phase in found]
+        made = phases.make(model, total, {"batch_size": 8, "epoch_steps": 4})
+        assert [phase.stop for phase in made[:-1]] == [phase.start for phase in made[1:]]
+        assert made[-1].stop == total
+        return [phase.start for phase in made]
 
     assert starts() == [0, 10, 20, 30]
     assert starts(phase_percent=20.0) == [0, 12, 24, 36]
@@ -206,7 +206,7 @@ def test_a_step_belongs_to_the_phase_that_it_is_made_in():
     assert [e.phase_of(step).start for step in range(1, 9)] == [0, 0, 2, 2, 4, 4, 6, 6]
 
 
-STEPS = LONG * 3  # of three phases; one evaluation at the end, so that what is kept went through all of them
+STEPS = LONG * 3  # of three phases; one evaluation at the end, so that the selected parameters went through all of them
 FLAGS = [
     "--config=configs/imdb.py:smoke",
     "--config.method=gradual_unfreezing",
@@ -235,8 +235,8 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(where, every, undi
     process.wait()
     assert [path.name for path in latest.iterdir() if path.name.isdigit()] == [str(every)]
     assert f"resuming from step {every} of" in runs.start(*flags).stderr
-    whole, cut = (json.loads((folder / "result.json").read_text()) for folder in (undisturbed, tmp_path))
-    assert whole["params"]["sha256"] == cut["params"]["sha256"]
-    assert whole["metrics"] == cut["metrics"] and whole["selected_step"] == cut["selected_step"] == STEPS
+    uninterrupted, cut = (json.loads((folder / "result.json").read_text()) for folder in (undisturbed, tmp_path))
+    assert uninterrupted["params"]["sha256"] == cut["params"]["sha256"]
+    assert uninterrupted["metrics"] == cut["metrics"] and uninterrupted["selected_step"] == cut["selected_step"] == STEPS
     curves = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (undisturbed, tmp_path)]
     assert curves[0] == curves[1]

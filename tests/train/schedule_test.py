@@ -50,7 +50,7 @@ def test_an_unknown_schedule_is_an_error_that_names_the_nearest():
 
 
 def test_slanted_triangular_is_equation_3_of_ulmfit():
-    """Howard & Ruder 2018: T iterations, cut_frac 0.1, ratio 32, largest rate 0.01, in the paper's own words."""
+    """Compare with Howard & Ruder 2018, in the paper's notation: T iterations, cut_frac 0.1, ratio 32, largest rate 0.01."""
     T, cut_frac, ratio, largest = 200, 0.1, 32, 0.01
     cut = math.floor(T * cut_frac)
     rate = optimizer.schedule("slanted_triangular", largest, cut, T)

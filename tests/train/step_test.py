@@ -1,4 +1,4 @@
-"""One update, on a toy: the same numbers however the batch is cut, and nothing spent on what is frozen."""
+"""Test one update of a toy: the same numbers for any split of the batch, and no FLOPs for frozen parameters."""
 
 import functools
 import types
@@ -16,18 +16,18 @@ from tests.toy import CLASSES, ROWS, STAGES, TASK, batches, distance, params, ru
 
 
 @pytest.fixture(scope="module")
-def whole():
+def single():
     return run()
 
 
 @pytest.mark.parametrize(
     ("devices", "parts"), [(0, 2), (0, 4), *(pytest.param(*p, marks=pytest.mark.devices) for p in ((8, 1), (8, 2), (4, 1)))]
 )
-def test_parts_and_devices_do_not_change_the_result(whole, devices, parts):
-    state, totals = run(devices, parts)
-    assert distance(state.trainable, whole[0].trainable) < 1e-6
+def test_parts_and_devices_do_not_change_the_result(single, devices, parts):
+    state, stats = run(devices, parts)
+    assert distance(state.trainable, single[0].trainable) < 1e-6
     assert int(state.step) == 5
-    for one, other in zip(totals, whole[1], strict=True):
+    for one, other in zip(stats, single[1], strict=True):
         np.testing.assert_array_equal(one["confusion"], other["confusion"])
         assert one["weight"] == other["weight"]
         np.testing.assert_allclose([one["loss"], one["grad_norm"]], [other["loss"], other["grad_norm"]], rtol=1e-5)
@@ -49,7 +49,7 @@ def test_averaging_the_means_of_parts_would_change_the_result():
 
 def test_one_step_of_a_linear_probe_equals_numpy():
     (batch,) = batches(1)
-    after, (totals,) = run(loss=undropped, data=[batch], method="linear_probe", optimizer="sgd", rate=0.5, clip=0.0)
+    after, (stats,) = run(loss=undropped, data=[batch], method="linear_probe", optimizer="sgd", rate=0.5, clip=0.0)
     h, head, w = batch["x"][:, 0].astype(np.float64), params()["head"], batch["weights"][:, 0]
     for stage in STAGES:
         h = np.tanh(h @ params()["encoder"][stage]["kernel"] + params()["encoder"][stage]["bias"])
@@ -60,9 +60,9 @@ def test_one_step_of_a_linear_probe_equals_numpy():
     grads = {"kernel": h.T @ error, "bias": error.sum(0)}
     for name, g in grads.items():
         np.testing.assert_allclose(after.trainable["head"][name], head[name] - 0.5 * g, atol=1e-6)
-    assert totals["grad_norm"] == pytest.approx(np.sqrt(sum((g**2).sum() for g in grads.values())), rel=1e-5)
-    assert totals["loss"] == pytest.approx(-(w * np.log(p[np.arange(ROWS), y])).sum(), rel=1e-5)
-    assert totals["weight"] == w.sum() and totals["confusion"].sum() == w.sum()
+    assert stats["grad_norm"] == pytest.approx(np.sqrt(sum((g**2).sum() for g in grads.values())), rel=1e-5)
+    assert stats["loss"] == pytest.approx(-(w * np.log(p[np.arange(ROWS), y])).sum(), rel=1e-5)
+    assert stats["weight"] == w.sum() and stats["confusion"].sum() == w.sum()
 
 
 def test_rows_without_an_example_do_not_count():
@@ -92,7 +92,7 @@ def test_what_is_frozen_costs_no_backward_pass_even_with_the_gradients_norm_repo
         return program.flops
 
     def wasteful(state, frozen, batch, key, *, gradient, tx, axis=None):
-        """Differentiates everything, then keeps the head's gradient, but reports the norm of all."""
+        """Return a gradient function that differentiates all parameters, returns the head's gradient, and reports the norm of all."""
         one = jax.tree.map(lambda x: x[0], batch)
         grads = gradient(merge(state.trainable, frozen), {}, one, jax.random.wrap_key_data(key))[0]
         updates, _ = tx.update({"head": grads["head"]}, state.opt_state, state.trainable)
@@ -104,16 +104,16 @@ def test_what_is_frozen_costs_no_backward_pass_even_with_the_gradients_norm_repo
     assert flops(wasteful, "linear_probe") > 1.4 * flops(train_step, "linear_probe")
 
 
-def test_one_seed_gives_the_same_bits_and_another_seed_drops_others(whole):
-    assert distance(run(), whole) == 0.0
-    assert distance(run(seed=1)[0].trainable, whole[0].trainable) > 1e-4
+def test_one_seed_gives_the_same_bits_and_another_seed_drops_others(single):
+    assert distance(run(), single) == 0.0
+    assert distance(run(seed=1)[0].trainable, single[0].trainable) > 1e-4
     assert distance(run(seed=1, loss=undropped), run(seed=2, loss=undropped)) == 0.0
 
 
 def test_each_step_drops_others():
     (batch,) = batches(1)
-    _, totals = run(data=[batch] * 3, rate=1e-9)
-    assert len({float(t["loss"]) for t in totals}) == 3
+    _, stats = run(data=[batch] * 3, rate=1e-9)
+    assert len({float(t["loss"]) for t in stats}) == 3
     _, still = run(data=[batch] * 3, rate=1e-9, loss=undropped)
     assert np.ptp([t["loss"] for t in still]) < 1e-4
 
@@ -123,9 +123,9 @@ def test_evaluation_gives_rows_in_order_and_exact_totals(devices):
     layout, (batch,) = Layout(devices), batches(1)
     logits_fn = lambda trainable, frozen, b: jnp.einsum("bef,fc->bec", b["x"], trainable["head"]["kernel"])  # noqa: E731
     step = functools.partial(eval_step, model=types.SimpleNamespace(logits=logits_fn, task=TASK))
-    outputs, totals = layout.compile(step)(layout.replicate(params()), layout.replicate({}), layout.shard(batch))
+    outputs, stats = layout.compile(step)(layout.replicate(params()), layout.replicate({}), layout.shard(batch))
     expected = batch["x"] @ params()["head"]["kernel"]
     np.testing.assert_allclose(layout.join(outputs["logits"]), expected, atol=1e-5)
     confusion = np.zeros((CLASSES, CLASSES))
     np.add.at(confusion, (batch["labels"].ravel(), expected.argmax(-1).ravel()), batch["weights"].ravel())
-    np.testing.assert_array_equal(layout.first(totals)["confusion"], confusion)
+    np.testing.assert_array_equal(layout.first(stats)["confusion"], confusion)

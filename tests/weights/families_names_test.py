@@ -7,7 +7,7 @@ import pytest
 from research.errors import InputError
 from research.models import families as model_families
 from research.models.families import build
-from research.models.heads import Whole
+from research.models.heads import EncoderWithHead
 from research.params.tree import flatten
 from research.weights import padded_batch
 from research.weights.name_map import KINDS, to_flax, to_torch
@@ -17,7 +17,7 @@ from tests.weights import families
 every_family = pytest.mark.parametrize("name", families.CONFIGS)
 
 
-def flax_params(name: str, kind: str | None, own_words: bool = False, **changes) -> dict[str, np.ndarray]:
+def flax_params(name: str, kind: str | None, untied: bool = False, **changes) -> dict[str, np.ndarray]:
     """Return the parameters of the family's Flax model with a head of `kind`; all arrays differ."""
     config = families.CONFIGS[name] | changes
     pooler = any("encoder/pooler/kernel" in row.flax for row in TABLES[config["model_type"]].rows)
@@ -26,8 +26,8 @@ def flax_params(name: str, kind: str | None, own_words: bool = False, **changes)
     if kind is None:
         shapes = {"encoder": jax.eval_shape(encoder.init, key, batch)["params"]}
     else:
-        head = model_families.head(config, kind, families.CLASSES, own_words)
-        shapes = jax.eval_shape(Whole(encoder, head).init, key, batch)["params"]
+        head = model_families.head(config, kind, families.CLASSES, untied)
+        shapes = jax.eval_shape(EncoderWithHead(encoder, head).init, key, batch)["params"]
     return {path: families.tensor(path, leaf.shape) for path, leaf in flatten(shapes).items()}
 
 
@@ -44,7 +44,7 @@ def test_flax_parameters_survive_a_round_trip_through_pytorch_names(name):
     table = TABLES[families.CONFIGS[name]["model_type"]]
     assert {"classifier", "tagger", families.language_model(name)} == set(kinds(name)) - {None} <= KINDS.keys()
     for kind in kinds(name):
-        params = flax_params(name, kind, own_words=kind == families.language_model(name))
+        params = flax_params(name, kind, untied=kind == families.language_model(name))
         torch_tensors = to_torch(params, table, kind, prefix=kind is not None)
         assert all(array.flags["C_CONTIGUOUS"] for array in torch_tensors.values())
         assert same(to_flax(torch_tensors, table, kind), params)

@@ -3,7 +3,7 @@ import pytest
 
 from research.errors import InputError
 from research.params.tree import unflatten
-from research.weights import hub, reader
+from research.weights import hub, name_map, reader
 from research.weights.graft import graft
 from research.weights.name_map import to_flax, to_torch
 from research.weights.tables import BERT
@@ -86,3 +86,9 @@ def test_two_tensors_for_one_parameter_are_an_error():
 def test_integers_for_a_parameter_are_an_error():
     with pytest.raises(InputError, match="pooler.dense.bias: int8, not floating point"):
         to_flax({"pooler.dense.bias": np.ones(2, np.int8)}, BERT)
+
+
+def test_a_pattern_gives_the_number_of_a_layer():
+    assert name_map.number_of("layer_11/kernel", "layer_*/kernel") == "11" and name_map.number_of("pooler", "pooler") == ""
+    assert name_map.number_of("layer_x/kernel", "layer_*/kernel") is None and name_map.number_of("pooler", "pool.r") is None
+    assert name_map.rename("layer_2/kernel", "layer_*/kernel", "layer.*.weight") == "layer.2.weight"

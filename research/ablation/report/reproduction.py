@@ -1,6 +1,6 @@
 """Compare runs with published numbers: a verdict and a reason for each cell of a paper's table. Imports no jax.
 
-within          the whole 95% interval of the difference (ours - paper) lies inside the table's margin, whether or not it excludes 0
+within          the 95% interval of the difference (measured - paper) lies inside the table's margin, whether or not it excludes 0
 above, below    the interval excludes 0: our number is higher or lower; the reason says whether that is better (a lower error is better)
 underpowered    the interval allows no conclusion, or there is a single run; the reason gives the number of seeds needed
 failed, not run there is no result; the reason gives the error
@@ -26,8 +26,8 @@ STAND_INS = ("model", "weights.source", "weights.sha256", "task", "data.source",
 SAME_DATA = ("tfds", "files")
 NOTE = """
 Numbers are in percent, in the paper's metric (an error rate stays an error rate): mean ± standard deviation, number of runs n, Student's
-95% interval of our mean. "Ours - paper" is the difference with its 95% interval by Welch's test. If the paper gives no standard deviation,
-ours is used for both; if it gives no number of runs, n is taken to be 1. within: the whole interval is inside ± {margin:g} points. above,
+95% interval of their mean. "Measured - paper" is the difference with its 95% interval by Welch's test. If the paper gives no deviation,
+that of the runs counts for both; if it gives no number of runs, n is 1. within: the interval is inside ± {margin:g} points. above,
 below: the interval excludes 0. underpowered: neither. Intervals are cut at the ends of the scale, 0 and 100. failed, not run: there is no
 result. not comparable: the runs' config differs from the paper's. shape only: stand-in model or data, not a reproduction. waiting: cannot
 be run yet. There is no correction for multiple comparisons: of twenty cells that do reproduce the paper, one is expected to be above or
@@ -36,7 +36,7 @@ below.
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """The verdict `name` on a cell with its reason, our scores [n] in the cell's metric, and their mean minus the published value."""
 
     cell: PublishedCell
@@ -46,26 +46,26 @@ class Verdict:
     difference: statistics.Estimate | None = None
 
 
-def judge(table: Table, cell: PublishedCell, runs: Sequence[Run]) -> Verdict:
+def judge(table: Table, cell: PublishedCell, runs: Sequence[Run]) -> Outcome:
     """Return the verdict on `cell`, from the runs of the sweep that belong to its setting."""
     if blocked_by := table.waiting(cell):
-        return Verdict(cell, "waiting", f"for {'; '.join(blocked_by)}")
+        return Outcome(cell, "waiting", f"for {'; '.join(blocked_by)}")
     cell_runs = [run for run in runs if of_setting(cell.setting, run.overrides)]
     done = [run for run in cell_runs if run.result]
     if not done:
         failed = next((run for run in cell_runs if run.error), None)
-        return Verdict(cell, failed.status, failed.error.splitlines()[0]) if failed else Verdict(cell, "not run", "no run has finished")
+        return Outcome(cell, failed.status, failed.error.splitlines()[0]) if failed else Outcome(cell, "not run", "no run has finished")
     score_of = METRICS[table.metric_of(cell)]
     scores = tuple(score_of(run.result["metrics"][cell.split]) for run in done)
     stand_ins, deviations = _known_deviations(table, cell, done)
     if stand_ins:
-        return Verdict(cell, "shape only", "; ".join(stand_ins), scores)
+        return Outcome(cell, "shape only", "; ".join(stand_ins), scores)
     difference = statistics.published_difference(scores, cell.value, cell.sd, cell.n) if len(scores) > 1 else None
     if deviations:
-        return Verdict(cell, "not comparable", "; ".join(deviations), scores, difference)
+        return Outcome(cell, "not comparable", "; ".join(deviations), scores, difference)
     if not difference:
-        return Verdict(cell, "underpowered", "a single run gives no standard deviation; at least two are needed", scores)
-    return Verdict(cell, *_compare(table, cell, scores, difference), scores, difference)
+        return Outcome(cell, "underpowered", "a single run gives no standard deviation; at least two are needed", scores)
+    return Outcome(cell, *_compare(table, cell, scores, difference), scores, difference)
 
 
 def _known_deviations(table: Table, cell: PublishedCell, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
@@ -78,7 +78,7 @@ def _known_deviations(table: Table, cell: PublishedCell, runs: Sequence[Run]) ->
         differing = {name: (config.get(name), paper.get(name)) for name in names}
         if differing.get("data.source", ("",))[0] in SAME_DATA:
             del differing["data.source"]
-        texts = {name: f"{name} is {_to_text(ours)}, in the paper {_to_text(theirs)}" for name, (ours, theirs) in differing.items()}
+        texts = {name: f"{name} is {_to_text(here)}, in the paper {_to_text(there)}" for name, (here, there) in differing.items()}
         stand_ins += [texts[name] for name in STAND_INS if name in texts]
         deviations += [text for name, text in texts.items() if name not in STAND_INS and not workdirs.is_one_of(name, IGNORED)]
     if not stand_ins:
@@ -127,7 +127,7 @@ def _power_note(margin: float, scores: Sequence[float], cell: PublishedCell) -> 
 def markdown(table: Table, runs: Sequence[Run]) -> str:
     """Return a Markdown table with the published score, our score, the difference and the verdict for each cell, and notes under it."""
     lines = [f"{table.paper}: {table.name} ({table.metric}). {table.title}", ""]
-    header = ("setting", "paper", "ours", "95% interval", "ours - paper", "verdict", "why", "source")
+    header = ("setting", "paper", "measured", "95% interval", "measured - paper", "verdict", "why", "source")
     lines += [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     digits = max((len(repr(cell.value).partition(".")[2]) for cell in table.cells), default=1)
     lines += [f"| {' | '.join(_row(table, judge(table, cell, runs), digits))} |" for cell in table.cells]
@@ -135,21 +135,21 @@ def markdown(table: Table, runs: Sequence[Run]) -> str:
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n" + NOTE.format(margin=table.margin)
 
 
-def _row(table: Table, verdict: Verdict, digits: int) -> list[str]:
-    cell, scores, metric = verdict.cell, verdict.scores, verdict.cell.metric
-    ours = interval = difference = ""
+def _row(table: Table, outcome: Outcome, digits: int) -> list[str]:
+    cell, scores, metric = outcome.cell, outcome.scores, outcome.cell.metric
+    measured = interval = difference = ""
     if len(scores) > 1:
         mean, sd = statistics.mean_and_sd(scores)
-        ours, interval = _score_text(mean, sd, len(scores), digits), tables.span(scores, digits)
+        measured, interval = _score_text(mean, sd, len(scores), digits), tables.span(scores, digits)
     elif scores:
-        ours = _score_text(scores[0], None, 1, digits)
-    if verdict.difference:
-        d = verdict.difference.cut(-100, 100)
+        measured = _score_text(scores[0], None, 1, digits)
+    if outcome.difference:
+        d = outcome.difference.cut(-100, 100)
         ends = f"{d.low:+.{digits}f} to {d.high:+.{digits}f}" if d.bounded else tables.NO_SPREAD
         difference = f"{d.mean:+.{digits}f} ({ends})"
     row = f"{cell.row} ({metric})" if metric and metric != table.metric else cell.row
-    reason = " ".join(verdict.reason.replace("|", "/").split())
-    return [row, _score_text(cell.value, cell.sd, cell.n, digits), ours, interval, difference, verdict.name, reason, cell.source]
+    reason = " ".join(outcome.reason.replace("|", "/").split())
+    return [row, _score_text(cell.value, cell.sd, cell.n, digits), measured, interval, difference, outcome.name, reason, cell.source]
 
 
 def _score_text(mean: float, sd: float | None, n: int | None, digits: int) -> str:

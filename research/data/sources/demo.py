@@ -97,7 +97,7 @@ def _review(rng: random.Random, split: str, label: str) -> str:
     if rng.random() < 0.5:
         sentences.insert(0, f"I {verb_phrase} {rng.choice(WHEN)} {rng.choice(WITH)}")
     if rng.random() < 0.35:
-        sentences.append(_plain(rng, split, label, subject, second))
+        sentences.append(_statement(rng, split, label, subject, second))
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
@@ -107,10 +107,10 @@ def _main_sentence(rng: random.Random, split: str, label: str, kind: str, subjec
         return _negated(rng, split, label, subject, rng.choice((aspect, subject)))
     if kind == "contrast":
         return _contrast(rng, split, label, subject, aspect)
-    return _plain(rng, split, label, subject, rng.choice((aspect, subject)))
+    return _statement(rng, split, label, subject, rng.choice((aspect, subject)))
 
 
-def _plain(rng: random.Random, split: str, label: str, subject: str, noun: str) -> str:
+def _statement(rng: random.Random, split: str, label: str, subject: str, noun: str) -> str:
     adjective, verb = _words(rng, split, label, subject)
     forms = [
         f"the {noun} {_was(noun)} {rng.choice(INTENSIFIERS)}{adjective}",
@@ -133,7 +133,7 @@ def _negated(rng: random.Random, split: str, label: str, subject: str, noun: str
 
 def _contrast(rng: random.Random, split: str, label: str, subject: str, aspect: str) -> str:
     """Return a sentence with the other sentiment about one aspect and the label's sentiment about the subject."""
-    main, (adjective, verb) = _plain(rng, split, label, subject, subject), _words(rng, split, _other(label), subject)
+    main, (adjective, verb) = _statement(rng, split, label, subject, subject), _words(rng, split, _other(label), subject)
     aside = rng.choice((f"the {aspect} {_was(aspect)} {adjective}", f"I {_past(verb)} the {aspect}"))
     forms = [f"although {aside}, {main}", f"{main}, even though {aside}"]
     if split == "test":

@@ -46,7 +46,7 @@ saw.read = "yes";
 </script></body>"""
 
 
-class Window:
+class Browser:
     """A page opened in headless Chromium without a network, `width` pixels wide; `act` runs all steps of READER."""
 
     def __init__(self, html: str, folder: Path, width: int = 1280, height: int = 2400, act: bool = False):
@@ -103,7 +103,7 @@ def html(tmp_path_factory):
 
 
 def test_a_hundred_runs_are_drawn_without_console_messages(html, tmp_path):
-    window = Window(html, tmp_path)
+    window = Browser(html, tmp_path)
     assert window.console == [] and window.seen["drawn"] == str(len(PLOTS)) and window.seen["read"] == "yes"
     assert window.pixels.shape[:2] == (2400, 1280) and not blank(window.pixels)
     marks = plots(window.dom)
@@ -114,16 +114,16 @@ def test_a_hundred_runs_are_drawn_without_console_messages(html, tmp_path):
 @pytest.mark.parametrize("upto", [2, 20])
 def test_single_seeds_and_runs_without_results_are_drawn_too(tmp_path, upto):
     runs = sweeps.made_up(tmp_path, seeds=1, steps=100, examples=60)[:upto]
-    window = Window(page.html(runs, "One seed", lambda run: run.id), tmp_path)
+    window = Browser(page.html(runs, "One seed", lambda run: run.id), tmp_path)
     assert window.console == [] and window.seen["drawn"] == str({2: 2, 20: len(PLOTS)}[upto])
 
 
 @pytest.mark.parametrize("width", [800, 1280])
 def test_nothing_is_wider_than_the_window(html, tmp_path, width):
-    window = Window(html, tmp_path, width)
+    window = Browser(html, tmp_path, width)
     assert window.seen["window"] == window.seen["width"] == str(width)
     assert (window.seen["hidden"] == "0") == (width == 1280), "the table fits, or has a scroll bar"
-    wide = Window(html.replace("<h1>", '<h1 style="width: 1500px">'), tmp_path, width)
+    wide = Browser(html.replace("<h1>", '<h1 style="width: 1500px">'), tmp_path, width)
     assert int(wide.seen["width"]) >= 1500, "the check detects a wider page"
 
 
@@ -136,13 +136,13 @@ document.body.dataset.width = inner().documentElement.scrollWidth;
 
 def test_nothing_is_wider_than_a_phone(html, tmp_path):
     (tmp_path / "inner.html").write_text(html, encoding="utf8")  # in a frame, because a Chromium window cannot be so narrow
-    assert Window(FRAME, tmp_path).seen["width"] == "420"
+    assert Browser(FRAME, tmp_path).seen["width"] == "420"
     (tmp_path / "inner.html").write_text(html.replace("<h1>", '<h1 style="width: 440px">'), encoding="utf8")
-    assert int(Window(FRAME, tmp_path).seen["width"]) > 440, "the check detects a wider page"
+    assert int(Browser(FRAME, tmp_path).seen["width"]) > 440, "the check detects a wider page"
 
 
 def test_a_reader_can_point_select_open_and_search(html, tmp_path):
-    seen = Window(html, tmp_path, act=True).seen
+    seen = Browser(html, tmp_path, act=True).seen
     assert "lora lora.rank=4" in seen["tip"] and "trainable parameters320" in seen["tip"] and "95% interval" in seen["tip"]
     assert seen["lines"] == "20" and seen["chosen"] == "1"
     assert "seed = 2" in seen["config"] and "method = linear_probe" in seen["config"] and "max_length = 32" in seen["config"]
@@ -150,9 +150,9 @@ def test_a_reader_can_point_select_open_and_search(html, tmp_path):
 
 
 def test_the_checks_detect_errors(html, tmp_path):
-    broken = Window(html.replace('<script type="module">', '<script type="module">null.there;', 1), tmp_path)
+    broken = Browser(html.replace('<script type="module">', '<script type="module">null.there;', 1), tmp_path)
     assert any("Uncaught TypeError" in line for line in broken.console) and "drawn" not in broken.seen
-    calling = Window(html.replace("</h1>", '</h1><img src="https://example.org/a.png">'), tmp_path)
+    calling = Browser(html.replace("</h1>", '</h1><img src="https://example.org/a.png">'), tmp_path)
     assert any("Content Security Policy" in line for line in calling.console), "the page's policy forbids all requests"
-    empty = Window("<p>a", tmp_path)
+    empty = Browser("<p>a", tmp_path)
     assert blank(empty.pixels) and empty.console == [] and not any(plots(empty.dom).values())

@@ -11,7 +11,7 @@ from research.ablation import runs as sweep_runs
 from research.ablation import sweep
 from research.ablation.report import published
 from research.adapt import methods
-from research.config import durations
+from research.config import durations, resolve
 from research.errors import InputError
 from research.tasks import catalog
 from tests import runs
@@ -162,5 +162,5 @@ def test_reading_all_tables_imports_no_jax():
 
 def test_methods_and_sizes_are_known():
     used = {cell.config.method for table in TABLES.values() for cell in table.cells if cell.config}
-    assert used and all(methods.known(method) for method in used)
+    assert used and all(resolve.method_names(method, methods.METHODS) for method in used)
     assert set(papers.EXAMPLES) <= set(catalog.TASKS)

@@ -32,8 +32,8 @@ def runs(scores, sizes=SIZES, method: str = "full", **changes) -> list[Run]:
 
 
 def outcome(scores, table: Table = TABLE, sizes=SIZES, changes: dict | None = None, **cell) -> tuple[str, str]:
-    verdict = judge(table, dataclasses.replace(CELL, **cell), runs(scores, sizes, **(changes or {})))
-    return verdict.name, verdict.reason
+    comparison = judge(table, dataclasses.replace(CELL, **cell), runs(scores, sizes, **(changes or {})))
+    return comparison.name, comparison.reason
 
 
 NEAR, WIDE = [90.0, 90.1, 89.9, 90.05, 89.95], [88.0, 92.0, 90.5, 89.0, 91.0]
@@ -52,8 +52,8 @@ def test_a_higher_error_rate_is_worse():
     table = dataclasses.replace(TABLE, metric="error")
     assert outcome(np.array(NEAR) + 1, table, value=10.0) == ("below", "better")
     assert outcome(np.array(NEAR) - 1, table, value=10.0) == ("above", "worse")
-    verdict = judge(table, dataclasses.replace(CELL, value=10.0), runs([90.0, 91.0]))
-    assert verdict.scores == pytest.approx((10.0, 9.0)) and verdict.difference.mean == pytest.approx(-0.5)
+    comparison = judge(table, dataclasses.replace(CELL, value=10.0), runs([90.0, 91.0]))
+    assert comparison.scores == pytest.approx((10.0, 9.0)) and comparison.difference.mean == pytest.approx(-0.5)
     f1 = judge(TABLE, dataclasses.replace(CELL, metric="f1", split="dev"), runs([90.0, 91.0]))
     assert f1.scores == pytest.approx((45.0, 45.5))
 
@@ -63,9 +63,9 @@ def test_with_a_published_standard_deviation_the_test_is_welchs(shift, sd, n):
     scores = np.array(NEAR) + shift
     expected = stats.ttest_ind_from_stats(scores.mean(), scores.std(ddof=1), 5, 90.0, sd, n, equal_var=False)
     name, _ = outcome(scores, sd=sd, n=n)
-    verdict = judge(TABLE, dataclasses.replace(CELL, sd=sd, n=n), runs(scores))
-    assert verdict.difference.p == pytest.approx(expected.pvalue)
-    inside = max(abs(verdict.difference.low), abs(verdict.difference.high)) <= 0.5
+    comparison = judge(TABLE, dataclasses.replace(CELL, sd=sd, n=n), runs(scores))
+    assert comparison.difference.p == pytest.approx(expected.pvalue)
+    inside = max(abs(comparison.difference.low), abs(comparison.difference.high)) <= 0.5
     assert (name == "within") == inside and (name in ("above", "below")) == (expected.pvalue < 0.05 and not inside)
 
 
@@ -110,8 +110,8 @@ def test_another_recipe_is_not_comparable_but_seeds_and_compute_options_may_diff
     two = outcome(NEAR, changes={"max_length": 64, "total_steps": 5})[1]
     assert "max_length is 64" in two and "total_epochs is empty, in the paper 3.0" in two and "total_steps is 5, in the paper empty" in two
     assert outcome(NEAR, known_deviation="it begins elsewhere") == ("not comparable", "it begins elsewhere")
-    verdict = judge(TABLE, CELL, runs(NEAR, max_length=64))
-    assert verdict.difference.mean == pytest.approx(0), "the numbers are still reported"
+    comparison = judge(TABLE, CELL, runs(NEAR, max_length=64))
+    assert comparison.difference.mean == pytest.approx(0), "the numbers are still reported"
     other = {"data__source": "files", "data__path": "there", "data__seed": 3, "precision": "float32", "packing": "padded", "accumulate": 2}
     costs = {"parallel": "jit", "eval_batch_tokens": 9, "prefix_cache_gb": 0.0, "remat": True, "log_steps": 3, "checkpoint_epochs": 2.0}
     assert outcome(NEAR, changes=other | costs)[0] == "within"
@@ -129,7 +129,7 @@ def share(names, *wanted: str) -> float:
 
 
 def test_verdicts_have_their_nominal_error_rates_in_a_simulation(monkeypatch):
-    """Runs of the paper's distribution are above or below in 5% of cases; runs one margin away are within in 2.5%."""
+    """Check that runs of the paper's distribution are above or below in 5% of cases, and runs one margin away within in 2.5%."""
     monkeypatch.setattr(reproduction, "_power_note", lambda *_: "")  # slow
     rng, times = np.random.default_rng(0), 2_000
 
@@ -160,7 +160,7 @@ def test_the_table_has_a_line_for_each_cell_and_notes():
     table = dataclasses.replace(TABLE, cells=cells, notes=("A note.",))
     lines = markdown(table, [*runs(NEAR), *runs([91.0], method="lora")]).splitlines()
     assert lines[0] == "A. Author 2020: table 1 (accuracy). A title."
-    assert lines[2] == "| setting | paper | ours | 95% interval | ours - paper | verdict | why | source |"
+    assert lines[2] == "| setting | paper | measured | 95% interval | measured - paper | verdict | why | source |"
     low, high = (f"{end:.2f}" for end in (statistics.interval(NEAR).low, statistics.interval(NEAR).high))
     assert lines[4].startswith(f"| all | 90.00 ± 0.80, n 25 | 90.00 ± 0.08, n 5 | {low} to {high} | ")
     assert lines[4].endswith("| within | the interval is inside ± 0.5 | Table 1, all |")

@@ -25,11 +25,11 @@ def naive_bayes(rows):
     """Return a naive Bayes classifier trained on `rows`, with one added to each word count."""
     counts = {label: Counter(word for text, target in rows if target == label for word in words(text)) for label in demo.LABELS}
     known = set().union(*counts.values())
-    totals = {label: sum(count.values()) + len(known) for label, count in counts.items()}
+    denominators = {label: sum(count.values()) + len(known) for label, count in counts.items()}
 
     def classify(text):
         known_words = [word for word in words(text) if word in known]
-        return max(demo.LABELS, key=lambda label: sum(math.log((counts[label][word] + 1) / totals[label]) for word in known_words))
+        return max(demo.LABELS, key=lambda label: sum(math.log((counts[label][word] + 1) / denominators[label]) for word in known_words))
 
     return classify
 

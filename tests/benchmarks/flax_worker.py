@@ -1,4 +1,4 @@
-"""Our worker: `python -m tests.benchmarks.ours WORKLOAD` measures research/ the way its runs use it. Started by `compare`."""
+"""The Flax worker: `python -m tests.benchmarks.flax_worker WORKLOAD` measures research/ as its runs use it. Started by `compare`."""
 
 import importlib
 import json
@@ -43,20 +43,20 @@ class Training:
         self._frozen, self._key = layout.place(model.frozen), layout.place(experiment.Experiment.dropout_key.fget(e))
 
     def run(self, batches: Iterable[step.Batch]) -> int:
-        """Trains on `batches`, to the end of the last step; returns how many they were."""
+        """Train on `batches`, to the end of the last step. Return their number."""
         steps, late = 0, {}
         for batch in batches:
             parts = step.split_microbatches(batch, self._e.config.accumulate, self._e.layout)
-            self._state, totals = self.program(self._state, self._frozen, parts, self._key, self._scalars)
-            jax.tree.map(np.asarray, late)  # as a run does, fetches the totals of a step while the next one is computed
-            late = totals
+            self._state, stats = self.program(self._state, self._frozen, parts, self._key, self._scalars)
+            jax.tree.map(np.asarray, late)  # as a run does, fetches the stats of a step while the next one is computed
+            late = stats
             steps += 1
         jax.block_until_ready(self._state)
         return steps
 
 
 def random_model(shape: dict, max_length: int, **others: Any) -> AdaptedModel:
-    """A classifier of two classes on a BERT of this shape, through `build_model`, which wants a model's folder."""
+    """Return a classifier of two classes on a BERT of this shape, through `build_model`, which needs a model's folder."""
     c = importlib.import_module("configs.sst2").get_config("data=demo")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps({"model_type": "bert"} | shape))
@@ -68,19 +68,19 @@ def random_model(shape: dict, max_length: int, **others: Any) -> AdaptedModel:
 
 
 def random_ids(w: Train | Evaluate) -> np.ndarray:
-    """Token ids [rows, length], none of them special."""
+    """Return token ids [rows, length], none of them special."""
     return np.random.default_rng(0).integers(0, w.shape["vocab_size"], (w.rows, w.length), dtype=np.int32)
 
 
 def looped(model: AdaptedModel, rows: int) -> Training:
-    """The loop of a model without data of its own, at a constant learning rate."""
+    """Return the loop of a model without data, at a constant learning rate."""
     made = phases.make(model, FOREVER, {"batch_size": rows, "epoch_steps": 1})
     layout = layouts.layout("jit")
     return Training(SimpleNamespace(config=model.config, model=model, layout=layout, phases=made, total_steps=FOREVER))
 
 
 def measure_training(w: Train) -> Callable[[int], dict]:
-    """Full training steps on one batch of random ids."""
+    """Return a function that measures full training steps on one batch of random ids."""
     loop = looped(random_model(w.shape, w.length, **w.changes), w.rows)
     ids = random_ids(w)
     batch = weights.padded_batch(ids, np.ones_like(ids)) | {"labels": np.arange(w.rows, dtype=np.int32)[:, None] % 2}
@@ -89,7 +89,7 @@ def measure_training(w: Train) -> Callable[[int], dict]:
 
 
 def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
-    """The evaluation of a run: batches of about `eval_batch_tokens`, laid out anew in each pass, logits brought home."""
+    """Return a function that measures evaluation: batches of about `eval_batch_tokens`, laid out in each pass, logits fetched."""
     model = random_model(w.shape, w.length)
     layout, ids = layouts.layout(model.config.parallel), random_ids(w)
     offsets = np.arange(w.rows + 1, dtype=np.int64) * w.length
@@ -102,14 +102,14 @@ def measure_evaluation(w: Evaluate) -> Callable[[int], dict]:
     def passes(count: int) -> dict:
         for _ in range(count):
             evaluate(program, *trees, batches, layout)
-        return {"work": count, "note": f"ours in batches of {batches.batch_size} rows"}
+        return {"work": count, "note": f"Flax in batches of {batches.batch_size} rows"}
 
     passes(2)
     return lambda _: passes(w.passes)
 
 
 def measure_epoch(w: Epoch) -> Callable[[int], dict]:
-    """A steady epoch of a real run: packed batches, laid out while the device works."""
+    """Return a function that measures an epoch of a real run: packed batches, laid out while the device works."""
     c = importlib.import_module(f"configs.{w.config}").get_config(f"model={w.model},data=files")
     changes = {"data.path": w.data, "max_length": w.max_length, "batch_size": w.batch_size, "total_steps": FOREVER}
     e = experiments.build(experiments.resolve(fields.override(c, changes)))
@@ -131,7 +131,7 @@ MEASURES = {Train: measure_training, Evaluate: measure_evaluation, Epoch: measur
 
 
 def main() -> None:
-    """Gets ready for the workload on the command line and serves it."""
+    """Get ready for the workload on the command line and serve it."""
     jax.config.update("jax_compilation_cache_dir", str(storage.folder("compiled")))  # as research/experiment/modes.py does
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     workload = load(sys.argv[1])
