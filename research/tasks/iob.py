@@ -69,10 +69,10 @@ def best_paths(scores: np.ndarray, lengths: Sequence[int], allowed: np.ndarray, 
     padded = np.full((*inside.shape, scores.shape[-1]), -np.inf)
     padded[:, :, outside] = 0.0
     padded[inside] = scores
-    penalty = np.where(allowed, 0.0, -np.inf)
-    best, back = padded[:, 0] + penalty[0], []
+    cost = np.where(allowed, 0.0, -np.inf)
+    best, back = padded[:, 0] + cost[0], []
     for place in range(1, padded.shape[1]):
-        paths = best[:, :, None] + penalty[None, 1:]
+        paths = best[:, :, None] + cost[None, 1:]
         back.append(paths.argmax(1))
         best = paths.max(1) + padded[:, place]
     tags = [best.argmax(-1)]

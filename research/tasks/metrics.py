@@ -40,22 +40,22 @@ def of_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def of_counts(right: Mapping[str, int], found: Mapping[str, int], true: Mapping[str, int]) -> tuple[dict[str, dict], dict[str, float]]:
+def of_counts(right: Mapping[str, int], detected: Mapping[str, int], true: Mapping[str, int]) -> tuple[dict[str, dict], dict[str, float]]:
     """Return precision, recall, f1 and support of each type, and precision, recall, f1 and `macro_f1` of all, from numbers of items.
 
-    `right`, `found` and `true` count the items of each type that are found and true, found, and true. `macro_f1` is the mean over the types
-    of which an item is found or true. A metric whose denominator is zero is 0."""
-    by_type = {kind: _of_items(right.get(kind, 0), found.get(kind, 0), true.get(kind, 0)) for kind in sorted({*found, *true})}
-    total = _of_items(*(sum(counts.values()) for counts in (right, found, true)))
+    The arguments hold, by type, the items that are both detected and true, those that are detected, and those that are true. `macro_f1` is
+    the mean over the types in either. A score whose denominator is zero is 0."""
+    by_type = {kind: _of_items(right.get(kind, 0), detected.get(kind, 0), true.get(kind, 0)) for kind in sorted({*detected, *true})}
+    total = _of_items(*(sum(counts.values()) for counts in (right, detected, true)))
     del total["support"]
     return by_type, total | {"macro_f1": float(np.mean([scores["f1"] for scores in by_type.values()])) if by_type else 0.0}
 
 
-def _of_items(right: int, found: int, true: int) -> dict[str, float]:
+def _of_items(right: int, detected: int, true: int) -> dict[str, float]:
     return {
-        "precision": right / found if found else 0.0,
+        "precision": right / detected if detected else 0.0,
         "recall": right / true if true else 0.0,
-        "f1": 2 * right / (found + true) if found + true else 0.0,
+        "f1": 2 * right / (detected + true) if detected + true else 0.0,
         "support": true,
     }
 

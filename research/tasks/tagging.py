@@ -79,8 +79,8 @@ class Tagging(Task):
                 raise InputError(f"{place}: tag {tag!r} is not in train; {nearest(tag, self.classes)}")
 
     def check_train(self, labels: Sequence[Tags], source: str) -> None:
-        if len(found := set(itertools.chain.from_iterable(labels))) == 1:
-            raise InputError(f"{source}: all words of train have the tag {found.pop()!r}; give two or more tags")
+        if len(detected := set(itertools.chain.from_iterable(labels))) == 1:
+            raise InputError(f"{source}: all words of train have the tag {detected.pop()!r}; give two or more tags")
 
     def strata(self, labels: Sequence[Tags]) -> list[str]:
         """Return the types of entities in each sentence as its stratum."""
@@ -161,8 +161,8 @@ class Tagging(Task):
     def _scores(self, labels: Sequence[Tags], predicted: Sequence[Tags], spans: Any = iob.spans) -> tuple[dict, dict[str, float]]:
         """Return the scores of each type, as `metrics.of_counts` does, and those of all types."""
         spans = spans if self.has_entities else self._spans
-        true, found = ({(i, *span) for i, tags in enumerate(x) for span in spans(tags)} for x in (labels, predicted))
-        return metrics.of_counts(*(Counter(kind for _, kind, _, _ in group) for group in (true & found, found, true)))
+        true, detected = ({(i, *span) for i, tags in enumerate(x) for span in spans(tags)} for x in (labels, predicted))
+        return metrics.of_counts(*(Counter(kind for _, kind, _, _ in group) for group in (true & detected, detected, true)))
 
     def _spans(self, tags: Tags) -> list[iob.Span]:
         return iob.spans(tags) if self.has_entities else [(tag, i, i + 1) for i, tag in enumerate(tags)]

@@ -16,7 +16,7 @@ WORDS = st.lists(st.text("aB7-.'éß中\u00a0\u200b🙂", min_size=1, max_size=6
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    """The tiny model's WordPiece tokenizer, and a byte-level one whose tokens begin with the blank before the word."""
+    """Return the tiny model's WordPiece tokenizer, and a byte-level one whose tokens begin with the blank before the word."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -42,10 +42,10 @@ def test_words_of_tokens_are_the_word_ids_of_transformers(tokenizers, words):
     for tokenizer in tokenizers:
         out, split = tokenizer(text, return_offsets_mapping=True), tokenizer(words, is_split_into_words=True)
         assert out["input_ids"] == split["input_ids"]
-        ours, theirs = words_of_tokens(text, out["offset_mapping"]), [-1 if i is None else i for i in split.word_ids()]
+        actual, reference = words_of_tokens(text, out["offset_mapping"]), [-1 if i is None else i for i in split.word_ids()]
         blanks = [end - begin == 1 and text[begin:end] == " " for begin, end in out["offset_mapping"]]
-        assert all(a == b for a, b, blank in zip(ours, theirs, blanks, strict=True) if not blank)
-        assert all(word == -1 for word, blank in zip(ours, blanks, strict=True) if blank)
+        assert all(a == b for a, b, blank in zip(actual, reference, blanks, strict=True) if not blank)
+        assert all(word == -1 for word, blank in zip(actual, blanks, strict=True) if blank)
 
 
 @given(words=WORDS)
@@ -64,16 +64,16 @@ def test_words_characters_and_tokens_lead_back_to_each_other(tokenizers, words):
 def test_first_tokens_are_kept_with_the_tokens_and_words_are_counted(tokenizers, words, length, truncation):
     texts = [" ".join(words), "one two", " ".join(reversed(words))]
     tokenizer = tokenizers[0]
-    whole, cut = encoded(tokenizer, texts), encoded(tokenizer, texts, length, truncation, 2)
-    assert whole.word_offsets.tolist() == cut.word_offsets.tolist() == [0, len(words), len(words) + 2, 2 * len(words) + 2]
+    complete, cut = encoded(tokenizer, texts), encoded(tokenizer, texts, length, truncation, 2)
+    assert complete.word_offsets.tolist() == cut.word_offsets.tolist() == [0, len(words), len(words) + 2, 2 * len(words) + 2]
     for i in range(3):
-        before, after = (tokens.words[slice(*tokens.offsets[i : i + 2])] for tokens in (whole, cut))
+        before, after = (tokens.words[slice(*tokens.offsets[i : i + 2])] for tokens in (complete, cut))
         size, end = len(after), 2 if truncation == "head_tail" else 1
-        kept = np.r_[before[:end], before[len(before) - size + end :]] if truncation != "head" else np.r_[before[: size - 1], -1]
-        assert after.tolist() == kept.tolist()
+        remaining = np.r_[before[:end], before[len(before) - size + end :]] if truncation != "head" else np.r_[before[: size - 1], -1]
+        assert after.tolist() == remaining.tolist()
     firsts = cut.words[cut.words >= 0]
     assert len(set(firsts)) == len(firsts) == cut.word_offsets[-1] - cut.words_without_tokens
-    assert (whole.words_without_tokens > 0) == any(not word.strip("\u00a0\u200b") for word in words)
+    assert (complete.words_without_tokens > 0) == any(not word.strip("\u00a0\u200b") for word in words)
 
 
 def test_values_of_words_stand_at_their_first_tokens_and_at_inserted_places_is_none(tokenizers):
@@ -86,6 +86,6 @@ def test_values_of_words_stand_at_their_first_tokens_and_at_inserted_places_is_n
 
 def test_the_alignment_is_cached_apart_from_tokens_without_one(tokenizers):
     first, second = (encode.encode(tokenizers[0], examples(["a b", "c"]), 9, align=True) for _ in range(2))
-    plain = encode.encode(tokenizers[0], examples(["a b", "c"]), 9)
+    basic = encode.encode(tokenizers[0], examples(["a b", "c"]), 9)
     assert second.words.tolist() == first.words.tolist() == [-1, 0, 1, -1, -1, 2, -1]
-    assert plain.words is None and plain.words_without_tokens == 0 and plain.ids.tolist() == first.ids.tolist()
+    assert basic.words is None and basic.words_without_tokens == 0 and basic.ids.tolist() == first.ids.tolist()

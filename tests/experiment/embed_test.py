@@ -46,8 +46,8 @@ def test_a_finished_run_embeds_with_its_trained_encoder_and_its_deltas(tmp_path,
     c = runs.config("custom", method="lora", learning_rate=0.1, pooling="mean", precision="float32")
     modes.run(c, tmp_path / "run", modes.predictions.QUIET)
     trained = embedded(c, tmp_path / "run", source, tmp_path / "trained.npy")
-    plain = embedded(c, tmp_path / "none", source, tmp_path / "plain.npy")
-    assert trained.shape == plain.shape and np.abs(trained - plain).max() > 1e-3
+    basic = embedded(c, tmp_path / "none", source, tmp_path / "basic.npy")
+    assert trained.shape == basic.shape and np.abs(trained - basic).max() > 1e-3
 
 
 def test_what_cannot_be_embedded_is_one_line(tmp_path, source):
@@ -95,7 +95,7 @@ def test_the_folder_of_the_weights_says_how_vectors_are_made(tmp_path, source, m
 
 @pytest.mark.data
 def test_minilm_has_its_published_correlation_on_stsb(tmp_path):
-    """The model card of all-MiniLM-L6-v2 gives 82.03 (Spearman, STS-B test)."""
+    """Check the figure of the model card of all-MiniLM-L6-v2: 82.03 (Spearman, STS-B test)."""
     rows = [line.split("\t") for line in (runs.DATA / "stsb" / "test.tsv").read_text().splitlines()[1:]]
     vectors = []
     for column in (0, 1):

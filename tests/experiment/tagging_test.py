@@ -31,7 +31,7 @@ def config(**changes):
 
 
 def trained(folder, **changes):
-    """A finished smoke run at a high rate: its config and `result.json`."""
+    """Return a finished smoke run at a high rate: its config and `result.json`."""
     c = config(learning_rate=0.01, total_steps=8, **changes)
     return c, modes.run(c, folder, QUIET)
 
@@ -58,8 +58,8 @@ def test_methods_run_and_predictions_have_a_tag_for_every_word(tmp_path, method)
         spans = [(entity["type"], entity["text"]) for entity in row["entities"]]
         assert spans == [(kind, " ".join(words[a:b])) for kind, a, b in iob.spans(row["prediction"])]
         assert all(row["text"][entity["start"] : entity["end"]] == entity["text"] for entity in row["entities"])
-    found, true = ({(row["id"], *span) for row in rows for span in iob.spans(row[key])} for key in ("prediction", "label"))
-    assert result["metrics"]["test"]["f1"] == pytest.approx(2 * len(found & true) / (len(found) + len(true)))
+    detected, true = ({(row["id"], *span) for row in rows for span in iob.spans(row[key])} for key in ("prediction", "label"))
+    assert result["metrics"]["test"]["f1"] == pytest.approx(2 * len(detected & true) / (len(detected) + len(true)))
     assert result["selection"]["metric"] == "f1" and result["classes"]["test"]["LONG"]["support"] == len(true)
 
 
@@ -91,10 +91,10 @@ def test_models_from_scratch_tag_too(tmp_path, model):
 def test_a_trained_run_tags_lines_and_scores_columns(tmp_path):
     c, _ = trained(tmp_path / "run")
     (tmp_path / "in.txt").write_text("The  wonderful film\n" + "word " * 70 + "\n")
-    said = Console(record=True, width=300)
-    one, other = modes.predict(c, tmp_path / "run", str(tmp_path / "in.txt"), said)
+    printed = Console(record=True, width=300)
+    one, other = modes.predict(c, tmp_path / "run", str(tmp_path / "in.txt"), printed)
     assert len(one["prediction"]) == 3 and len(other["prediction"]) == 70 and set(other["prediction"][62:]) == {"O"}
-    assert "words have no token left and are predicted as O" in said.export_text()
+    assert "words have no token left and are predicted as O" in printed.export_text()
     (tmp_path / "in.conll").write_text("The O\nwonderful I-LONG\n\nfilm O\n")
     scores = modes.evaluate_run(c, tmp_path / "run", str(tmp_path / "in.conll"))["input"]
     assert set(scores) == {"loss", "precision", "recall", "f1", "macro_f1", "strict_f1", "accuracy"}
@@ -145,15 +145,15 @@ def test_transformers_gives_the_same_logits_for_the_tokens(tmp_path, name):
     model = runs.build_model(config(weights__source=str(source), max_length=32), TAGS)
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
-    export._whole(tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()})
-    theirs = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
+    export._complete(tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()})
+    reference = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
     batch = export._batch(model)
-    given = {name: torch.tensor(batch[ours], dtype=torch.long) for ours, name in (("tokens", "input_ids"), ("segments", "attention_mask"))}
+    given = {name: torch.tensor(batch[flax], dtype=torch.long) for flax, name in (("tokens", "input_ids"), ("segments", "attention_mask"))}
     with torch.no_grad():
-        found = theirs(**given).logits.numpy()
-    is_token, ours = batch["segments"] > 0, export._logits(model, batch)
-    np.testing.assert_allclose(found[is_token], ours[is_token], atol=1e-4, rtol=0)
-    assert theirs.config.id2label == dict(enumerate(TAGS)) and np.ptp(ours) > 1e-2 and ours.shape[1:] == found.shape[1:]
+        detected = reference(**given).logits.numpy()
+    is_token, flax = batch["segments"] > 0, export._logits(model, batch)
+    np.testing.assert_allclose(detected[is_token], flax[is_token], atol=1e-4, rtol=0)
+    assert reference.config.id2label == dict(enumerate(TAGS)) and np.ptp(flax) > 1e-2 and flax.shape[1:] == detected.shape[1:]
 
 
 @pytest.mark.torch
@@ -169,12 +169,12 @@ def test_the_pipeline_of_transformers_tags_like_a_trained_run(tmp_path):
     batches = pipeline.batches(model, examples, 1, keep=False)
     batch = batches.lay_out(np.arange(2))
     places, words = batches.members(batch, "word")
-    ours = np.asarray(model.logits(model.trainable, model.frozen, batch))[places][np.argsort(words)]
+    flax = np.asarray(model.logits(model.trainable, model.frozen, batch))[places][np.argsort(words)]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
-    theirs = []
+    reference = []
     for text in texts:
         given = tokenizer(text.split(), is_split_into_words=True, return_tensors="pt")
         ids, logits = given.word_ids(), loaded(**given).logits.detach().numpy()[0]
-        theirs += [logits[ids.index(word)] for word in range(len(text.split()))]
-    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+        reference += [logits[ids.index(word)] for word in range(len(text.split()))]
+    np.testing.assert_allclose(flax, reference, atol=1e-4, rtol=0)

@@ -14,22 +14,22 @@ TYPES = ("A", "B-2", "C")  # a type may have a hyphen and look like a prefix
 
 @st.composite
 def spans(draw):
-    """Words in a row of pieces: a piece is an entity with its type, or words outside (None)."""
+    """Draw words in a row of pieces: a piece is an entity with its type, or words outside (None)."""
     pieces = draw(st.lists(st.tuples(st.sampled_from((None, *TYPES)), st.integers(1, 4)), max_size=6))
-    found, place = [], 0
+    detected, place = [], 0
     for kind, size in pieces:
         if kind:
-            found.append((kind, place, place + size))
+            detected.append((kind, place, place + size))
         place += size
-    return found, place
+    return detected, place
 
 
-def written(found, length, scheme):
-    """The tags of the spans in a scheme."""
+def written(detected, length, scheme):
+    """Return the tags of the spans in a scheme."""
     tags = ["O"] * length
-    for number, (kind, begin, end) in enumerate(found):
+    for number, (kind, begin, end) in enumerate(detected):
         size = end - begin
-        touches = number > 0 and found[number - 1][0] == kind and found[number - 1][2] == begin
+        touches = number > 0 and detected[number - 1][0] == kind and detected[number - 1][2] == begin
         prefixes = {
             "iob2": "B" + "I" * (size - 1),
             "iob1": ("B" if touches else "I") + "I" * (size - 1),
@@ -42,11 +42,11 @@ def written(found, length, scheme):
 
 @given(spans(), st.sampled_from(("iob1", "iob2", "bioes", "bilou")))
 def test_every_scheme_is_read_as_the_spans_it_was_written_from_and_becomes_iob2(case, scheme):
-    found, length = case
-    tags = written(found, length, scheme)
-    assert iob.spans(tags) == found
-    assert list(iob.iob2(tags)) == written(found, length, "iob2")
-    assert iob.strict_spans(iob.iob2(tags)) == found
+    detected, length = case
+    tags = written(detected, length, scheme)
+    assert iob.spans(tags) == detected
+    assert list(iob.iob2(tags)) == written(detected, length, "iob2")
+    assert iob.strict_spans(iob.iob2(tags)) == detected
 
 
 @given(st.lists(st.sampled_from(("O", *(f"{prefix}-{kind}" for prefix in "BIESLU" for kind in "XY"))), max_size=9))
@@ -75,13 +75,13 @@ def test_tags_without_a_prefix_stay_and_mark_nothing(tags):
 def test_the_best_path_is_the_best_of_all_valid_ones(seed):
     rng, tags, lengths = np.random.default_rng(seed), ("O", "B-A", "I-A", "B-C", "I-C"), (4, 1, 3)
     scores = rng.normal(size=(sum(lengths), len(tags)))
-    found = iob.best_paths(scores, lengths, iob.transitions(tags), 0)
-    assert not np.array_equal(found, scores.argmax(-1)), "the constraint has no effect here"
+    detected = iob.best_paths(scores, lengths, iob.transitions(tags), 0)
+    assert not np.array_equal(detected, scores.argmax(-1)), "the constraint has no effect here"
     for begin, size in zip((0, 4, 5), lengths, strict=True):
         part = scores[begin : begin + size]
         valid = [path for path in itertools.product(range(5), repeat=size) if _is_valid([tags[i] for i in path])]
         best = max(valid, key=lambda path: sum(part[place, i] for place, i in enumerate(path)))
-        assert tuple(found[begin : begin + size]) == best
+        assert tuple(detected[begin : begin + size]) == best
 
 
 def _is_valid(tags):
@@ -97,5 +97,5 @@ def test_spans_are_those_of_seqeval(sentences):
     for tags in sentences:
         assert iob.spans(tags) == [(kind, begin, end + 1) for kind, begin, end in get_entities(tags)]
     valid = [[tag for tag in tags if tag[0] in "BIO"] for tags in sentences]
-    for tags, theirs in zip(valid, Entities(valid, IOB2).entities, strict=True):
-        assert iob.strict_spans(tags) == [(entity.tag, entity.start, entity.end) for entity in theirs]
+    for tags, reference in zip(valid, Entities(valid, IOB2).entities, strict=True):
+        assert iob.strict_spans(tags) == [(entity.tag, entity.start, entity.end) for entity in reference]

@@ -9,12 +9,12 @@ from research.tasks.base import WORD, word_spans
 from research.tasks.tagging import Tagging
 
 TASK = Tagging("made_up", fitted=("O", "B-A", "I-A", "B-C", "I-C"))
-PLAIN = Tagging("plain", fitted=("NN", "VB"))
+PLAIN = Tagging("basic", fitted=("NN", "VB"))
 TAGS = st.lists(st.sampled_from(TASK.classes), min_size=1, max_size=6)
 
 
 def made_up(rows=3, length=7, seed=0):
-    """Logits of tokens, and a batch in which some tokens are the first of a word and the last of each row are padding."""
+    """Return logits of tokens, and a batch in which some tokens are the first of a word and the last of each row are padding."""
     rng = np.random.default_rng(seed)
     tags = rng.integers(1, 6, (rows, length)).astype(np.int32) * (rng.random((rows, length)) < 0.6)
     segments = np.ones((rows, length), np.int32)
@@ -34,7 +34,7 @@ def loss_in_numpy(logits, tags, smoothing=0.0):
 
 
 def outputs_of(tags, task=TASK, seen=True):
-    """Outputs [W, C] of which the tags of the sentences are the best."""
+    """Return outputs [W, C] of which the tags of the sentences are the best."""
     flat = [task.classes.index(tag) for sentence in tags for tag in sentence]
     return {"logits": np.eye(len(task.classes))[flat], "seen": np.full(len(flat), seen)}
 
@@ -65,8 +65,8 @@ def test_stats_count_words_where_their_truth_and_prediction_meet():
         expected[batch["tags"][place] - 1, logits[place].argmax()] += 1
     stats = {name: np.asarray(x) for name, x in TASK.stats(logits, batch).items()}
     np.testing.assert_array_equal(stats["confusion"], expected)
-    found = TASK.metrics(stats)
-    assert found == {
+    scored = TASK.metrics(stats)
+    assert scored == {
         "loss": pytest.approx(loss_in_numpy(logits, batch["tags"]) / expected.sum()),
         "accuracy": np.trace(expected) / expected.sum(),
     }
@@ -90,14 +90,14 @@ def test_the_column_of_tags_has_a_row_for_each_word_and_none_without_labels():
 def test_published_examples_of_seqeval():
     true = [["O", "O", "B-A", "I-A", "B-A", "O", "O"], ["B-C", "I-C", "O"]]
     predicted = [["O", "O", "B-A", "I-A", "B-A", "I-A", "O"], ["B-C", "I-C", "O"]]
-    found = scores(true, predicted)
-    assert found["f1"] == pytest.approx(2 / 3) and found["macro_f1"] == pytest.approx(0.75) and found["accuracy"] == 0.9
-    found = scores([["B-A", "I-A", "O"]], [["I-A", "I-A", "O"]])
-    assert (found["f1"], found["strict_f1"]) == (1.0, 0.0)
-    found = scores(
+    scored = scores(true, predicted)
+    assert scored["f1"] == pytest.approx(2 / 3) and scored["macro_f1"] == pytest.approx(0.75) and scored["accuracy"] == 0.9
+    scored = scores([["B-A", "I-A", "O"]], [["I-A", "I-A", "O"]])
+    assert (scored["f1"], scored["strict_f1"]) == (1.0, 0.0)
+    scored = scores(
         [["O", "O", "O", "B-A", "I-A", "I-A", "O"], ["B-C", "I-C", "O"]], [["O", "O", "B-A", "I-A", "I-A", "I-A", "O"], ["B-C", "I-C", "O"]]
     )
-    assert (found["precision"], found["recall"], found["f1"], found["macro_f1"]) == (0.5, 0.5, 0.5, 0.5)
+    assert (scored["precision"], scored["recall"], scored["f1"], scored["macro_f1"]) == (0.5, 0.5, 0.5, 0.5)
 
 
 def test_without_an_entity_the_scores_are_zero():
@@ -107,8 +107,10 @@ def test_without_an_entity_the_scores_are_zero():
 
 
 def test_each_word_is_an_entity_where_tags_have_no_prefix():
-    found = scores([["NN", "VB"], ["NN", "NN"]], [["NN", "NN"], ["NN", "VB"]], PLAIN)
-    assert found["f1"] == found["strict_f1"] == found["accuracy"] == 0.5 and found["macro_f1"] == pytest.approx((2 * 2 / (3 + 3) + 0) / 2)
+    scored = scores([["NN", "VB"], ["NN", "NN"]], [["NN", "NN"], ["NN", "VB"]], PLAIN)
+    assert scored["f1"] == scored["strict_f1"] == scored["accuracy"] == 0.5 and scored["macro_f1"] == pytest.approx(
+        (2 * 2 / (3 + 3) + 0) / 2
+    )
 
 
 def test_predictions_are_valid_sequences_unless_they_are_not_to_be():
@@ -119,8 +121,8 @@ def test_predictions_are_valid_sequences_unless_they_are_not_to_be():
     assert two["prediction"] in (["O", "O"], ["B-C", "I-C"])
     free = Tagging("free", fitted=TASK.classes, constrained=False)
     assert [row["prediction"] for row in free.decode(outputs, texts)] == [["I-A", "I-A"], ["O", "I-C"]]
-    (plain,) = PLAIN.decode(outputs_of([["VB", "NN"]], PLAIN), [("a b",)])
-    assert plain == {"prediction": ["VB", "NN"]}
+    (basic,) = PLAIN.decode(outputs_of([["VB", "NN"]], PLAIN), [("a b",)])
+    assert basic == {"prediction": ["VB", "NN"]}
 
 
 @pytest.mark.parametrize("task", [TASK, PLAIN])
@@ -134,9 +136,9 @@ def test_words_without_a_token_are_outside(task):
 def test_the_decoding_of_many_sentences_is_that_of_each(monkeypatch):
     rng, sizes = np.random.default_rng(0), [3, 1, 5, 2, 4]
     outputs = {"logits": rng.normal(size=(15, 5)), "seen": rng.random(15) < 0.8}
-    whole = list(TASK._tags(outputs, sizes))
+    complete = list(TASK._tags(outputs, sizes))
     monkeypatch.setattr("research.tasks.tagging.CHUNK", 2)
-    assert list(TASK._tags(outputs, sizes)) == whole and list(map(len, whole)) == sizes
+    assert list(TASK._tags(outputs, sizes)) == complete and list(map(len, complete)) == sizes
 
 
 @given(TAGS)
@@ -154,12 +156,12 @@ def test_scores_are_those_of_seqeval_in_both_modes(pairs):
     from seqeval.scheme import IOB2
 
     true, predicted = map(list, zip(*pairs, strict=True))
-    found = scores(true, predicted)
-    assert found["f1"] == pytest.approx(metrics.f1_score(true, predicted), abs=1e-6)
-    assert found["precision"] == pytest.approx(metrics.precision_score(true, predicted), abs=1e-6)
-    assert found["recall"] == pytest.approx(metrics.recall_score(true, predicted), abs=1e-6)
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted), abs=1e-6)
+    scored = scores(true, predicted)
+    assert scored["f1"] == pytest.approx(metrics.f1_score(true, predicted), abs=1e-6)
+    assert scored["precision"] == pytest.approx(metrics.precision_score(true, predicted), abs=1e-6)
+    assert scored["recall"] == pytest.approx(metrics.recall_score(true, predicted), abs=1e-6)
+    assert scored["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted), abs=1e-6)
     if any(tag != "O" for tags in (*true, *predicted) for tag in tags):
-        assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, predicted, average="macro"), abs=1e-6)
+        assert scored["macro_f1"] == pytest.approx(metrics.f1_score(true, predicted, average="macro"), abs=1e-6)
     if any(tag[0] == "B" for tags in (*true, *predicted) for tag in tags):
-        assert found["strict_f1"] == pytest.approx(metrics.f1_score(true, predicted, mode="strict", scheme=IOB2), abs=1e-6)
+        assert scored["strict_f1"] == pytest.approx(metrics.f1_score(true, predicted, mode="strict", scheme=IOB2), abs=1e-6)

@@ -111,8 +111,8 @@ def test_augmentation_is_refused(refused, tagged):
 def test_inputs_are_lines_of_text_columns_or_lists(refused, tmp_path):
     def read(name, content):
         (tmp_path / name).write_text(content)
-        found = inputs.read_inputs(str(tmp_path / name), TASK)
-        return found.texts, found.labels
+        detected = inputs.read_inputs(str(tmp_path / name), TASK)
+        return detected.texts, detected.labels
 
     assert read("in.txt", "Ada  Lovelace sees\nIt\n") == ((("Ada  Lovelace sees",), ("It",)), ())
     assert read("in.conll", TEST) == ((("Ada waves",), ("Paris",)), (("B-PER", "O"), ("B-LOC",)))
