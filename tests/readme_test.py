@@ -84,7 +84,7 @@ PLANNED = [command for command in COMMANDS if not any(word in command for word i
 def test_a_command_would_run(command, tmp_path):
     main = "research.main" in command
     output = run(smoky(command, tmp_path / "run") + (" --mode=plan" if main else " --dry_run"))
-    assert "predicted FLOPs" in output if main else len(output.splitlines()) > 2
+    assert "predicted FLOPs" in output if main else " to do" in output
 
 
 @pytest.mark.parametrize("command", [c if any(word in c for word in USUAL) else pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS])

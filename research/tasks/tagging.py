@@ -73,6 +73,9 @@ class Tagging(Task):
     def with_learnt(self, learnt: Mapping[str, Any]) -> Self:
         return dataclasses.replace(self, fitted=tuple(learnt["labels"]))
 
+    def of_head(self, names: Sequence[str]) -> Self:
+        return dataclasses.replace(self, fitted=tuple(names))
+
     def check(self, label: Tags, place: str) -> None:
         for tag in label:
             if tag not in self.classes:

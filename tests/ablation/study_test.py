@@ -107,9 +107,8 @@ FREEZING = "configs/ablations/freezing.py:smoke,seeds=1"
     ],
 )
 def test_an_error_of_all_runs_is_raised_once_before_training(changes, words, tmp_path):
-    sweep = study.Study(FREEZING, tmp_path / "runs", changes=changes)
     with pytest.raises(InputError, match=rf"^all \d+ runs of the sweep would fail: .*{words}") as error:
-        sweep.check()
+        study.Study(FREEZING, tmp_path / "runs", changes=changes).check()
     assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
 
 

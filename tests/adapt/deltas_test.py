@@ -168,7 +168,7 @@ def test_of_two_deltas_at_one_module_the_first_is_the_outermost():
         ("ia3", {"ia3__outputs": ""}, "ia3.outputs is empty"),
         ("lora", {"lora__rank": 33}, r"lora.rank=33: layer_0/attention/query is 32 x 32; use 1 to 32"),
         ("dora", {"dora__rank": 0}, r"dora.rank=0: layer_0/attention/query is 32 x 32; use 1 to 32"),
-        ("lora", {"lora__dropout": 1.0}, r"lora.dropout=1.0: .*less than 1"),
+        ("lora", {"lora__dropout": 1.0}, "lora.dropout=1.0 must be at least 0 and less than 1"),
         ("vera", {"vera__rank": 0}, "vera.rank=0: .*use 1 or more"),
         ("houlsby", {"houlsby__size": 0}, "houlsby.size=0: .*use 1 or more"),
         ("parallel_adapter", {"parallel_adapter__size": -1}, "parallel_adapter.size=-1: .*use 1 or more"),
