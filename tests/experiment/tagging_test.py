@@ -145,7 +145,9 @@ def test_transformers_gives_the_same_logits_for_the_tokens(tmp_path, name):
     model = runs.build_model(config(weights__source=str(source), max_length=32), TAGS)
     model = dataclasses.replace(model, trainable=noisy(model.trainable, 0.1))
     (tmp_path / "out").mkdir()
-    export._write_model(tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()})
+    export._write_model(
+        tmp_path / "out", model, weights.begin(model.config), {n: np.asarray(a) for n, a in flatten(model.trainable).items()}
+    )
     reference = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
     batch = export._batch(model)
     given = {name: torch.tensor(batch[flax], dtype=torch.long) for flax, name in (("tokens", "input_ids"), ("segments", "attention_mask"))}
